@@ -11,6 +11,10 @@ demo *ARGS:
 test:
     cargo test --workspace
 
+# Promise 8 at every write, sync and read, of every trip: hours.
+cuts:
+    PACKMULE_CUTS=all cargo test --release --test promise_08_crash_safe -- --nocapture
+
 # What CI does: tests, lints, and the builds for all targets.
 ci:
     .ci/run

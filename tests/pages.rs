@@ -203,6 +203,33 @@ fn every_path_that_a_page_names_is_there() {
     assert!(paths > 50, "{paths} paths: they are not found any more");
 }
 
+/// Each line of what is defended names a test; `FILE::TEST` is a function in it.
+#[test]
+fn every_test_that_the_page_of_security_names_is_there() {
+    let page = Page::read(Path::new("src/docs/security.md"));
+    let section = page.text.split("## What is defended").nth(1).unwrap().split("\n## ").next().unwrap();
+    let (mut found, mut named) = (Vec::new(), 0);
+    for line in section.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let shown = line.trim_end_matches([' ', '|']).rsplit(" | ").next().unwrap();
+        let tests: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
+        if tests.is_empty() {
+            found.push(format!("no test is named: {line}"));
+        }
+        for test in tests {
+            let (file, name) = test.split_once("::").unwrap_or((test, ""));
+            let source = std::fs::read_to_string(root().join(file)).unwrap_or_default();
+            let mark = if name.is_empty() { "#[test]".to_owned() } else { format!("#[test]\nfn {name}()") };
+            let indented = mark.replace('\n', "\n    ");
+            if !source.contains(&mark) && !source.contains(&indented) {
+                found.push(format!("{test} is not there"));
+            }
+            named += 1;
+        }
+    }
+    none(&found);
+    assert!(named > 40, "{named} tests: they are not found any more");
+}
+
 #[test]
 fn the_glossary_is_in_order() {
     let page = Page::read(Path::new("src/docs/glossary.md"));

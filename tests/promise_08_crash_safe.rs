@@ -1,20 +1,31 @@
 //! Promise 8: power cut at any write or sync of any operation. The databases open, are sound, have lost nothing that was
 //! acknowledged, issue no number twice, and all carry on to the same content, under the identities that they had.
 //!
-//! A trip goes through the operations: `init`, `track`, an application's transactions, seal, export, import,
-//! a conflict and its resolution, which is undone, decided again in SQL, and its row restored; compaction, a snapshot and who joins by it. The power goes at one operation of SQLite
-//! that writes, often once more while the databases recover; then the trip is gone on with. So it is with a disk that
-//! is full, that fails to write or sync, or to read: the command fails, and the state is whole.
+//! A trip goes through the operations. One ([`MERGE`]): `init`, `track`, an application's transactions, seal, export,
+//! import, a conflict and its resolution, which is undone, decided again in SQL, and its row restored; compaction, a
+//! snapshot and who joins by it. The others stand in `tests/crash`: what a fleet lives through over a card (`fleet.rs`),
+//! and two histories under one identity (`twins.rs`, `give_up.rs`). The power goes at one operation of SQLite that writes, often once
+//! more while the databases recover; then the trip is gone on with. So it is with a disk that is full, that fails to
+//! write or sync, or to read, and where SQLite gets no memory: the command fails, and the state is whole.
 //!
-//! A few cuts are tried here, always the same. All of them:
-//! `PACKMULE_CUTS=all cargo test --release --test promise_08_crash_safe -- --nocapture`; `PACKMULE_CUTS=n` tries n.
+//! A few faults are tried here, always the same. All of them: `just cuts`, which is
+//! `PACKMULE_CUTS=all cargo test --release --test promise_08_crash_safe -- --nocapture`; `PACKMULE_CUTS=n` tries n of
+//! each. `all` is every hundredth of the times that SQLite asks for memory. `PACKMULE_CUT=FAULT:N` tries the one that was
+//! told as failed, in every trip and mode.
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod common;
 #[path = "crash/disk.rs"]
 mod disk;
+#[path = "crash/fleet.rs"]
+mod fleet;
+#[path = "crash/give_up.rs"]
+mod give_up;
+#[path = "crash/twins.rs"]
+mod twins;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
 use common::*;
@@ -33,7 +44,50 @@ fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
+type Step = fn(&mut Trip) -> Done;
+
+/// What happens on a trip. Each step can be gone again, whatever a fault has left of it.
+struct Plan {
+    name: &'static str,
+    steps: &'static [Step],
+    /// How the devices send to each other at the end: who sends, and to whom.
+    ways: &'static [(&'static str, &'static str)],
+    /// Rows of the table at the end.
+    rows: i64,
+}
+
+const MERGE: Plan = Plan {
+    name: "merge",
+    steps: &[
+        |trip| trip.init("north", false),
+        |trip| trip.init("base", true),
+        |trip| trip.sql("north", "CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, v TEXT, b BLOB)"),
+        |trip| trip.insert("north", 1),
+        |trip| trip.open("north")?.track("t", &TrackOptions::default()).map(drop).map_err(text),
+        |trip| trip.insert("north", 10),
+        |trip| trip.open("north")?.seal().map(drop).map_err(text),
+        |trip| trip.carry("north", "base"),
+        |trip| trip.sql("base", "UPDATE t SET v = 'by the base' WHERE id IN (1, 3)"),
+        |trip| {
+            trip.gone.push(2);
+            trip.sql("north", "UPDATE t SET v = 'by north' WHERE id IN (1, 3); DELETE FROM t WHERE id = 2")
+        },
+        |trip| trip.carry("north", "base").and_then(|()| trip.carry("base", "north")),
+        Trip::resolve,
+        Trip::undo,
+        Trip::decide_in_sql,
+        Trip::restore,
+        |trip| trip.carry("base", "north").and_then(|()| trip.carry("north", "base")),
+        |trip| trip.compact("base").and_then(|()| trip.compact("north")),
+        Trip::join,
+        |trip| trip.insert("south", 20).and_then(|()| trip.insert("base", 30)),
+    ],
+    ways: &[("north", "base"), ("south", "base"), ("base", "north"), ("base", "south")],
+    rows: 11,
+};
+
 struct Trip {
+    plan: &'static Plan,
     world: World,
     /// The journal mode of the databases; `None`: WAL, as `init` sets it.
     journal: Option<&'static str>,
@@ -41,18 +95,31 @@ struct Trip {
     told: Vec<(&'static str, i64)>,
     /// The highest number of each stream on each device, after each operation that was done.
     numbers: BTreeMap<(String, String), i64>,
+    /// Rows that an application deletes.
+    gone: Vec<i64>,
+    devices: BTreeSet<&'static str>,
+    /// Who the devices are that stay who they are.
     identities: BTreeMap<&'static str, String>,
+    /// What was said of files that were skipped.
+    skipped: String,
     /// The conflict of row 1 that was resolved, and what the row was before.
     decided: Option<(String, String)>,
 }
 
-const STEPS: usize = 19;
-
 impl Trip {
-    fn new(journal: Option<&'static str>) -> Self {
-        let world = World::new();
-        let (told, numbers, identities) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Self { world, journal, told, numbers, identities, decided: None }
+    fn new(plan: &'static Plan, journal: Option<&'static str>) -> Self {
+        Self {
+            plan,
+            world: World::new(),
+            journal,
+            told: Vec::new(),
+            numbers: BTreeMap::new(),
+            gone: Vec::new(),
+            devices: BTreeSet::new(),
+            identities: BTreeMap::new(),
+            skipped: String::new(),
+            decided: None,
+        }
     }
 
     fn open(&self, name: &str) -> Done<Engine> {
@@ -74,6 +141,7 @@ impl Trip {
                 .map_err(text)?;
         }
         let id = self.open(name)?.identity().id.to_string();
+        self.devices.insert(name);
         self.identities.insert(name, id);
         Ok(())
     }
@@ -93,7 +161,7 @@ impl Trip {
     fn insert(&mut self, name: &'static str, first: i64) -> Done {
         let mut sql = String::from("BEGIN;");
         for id in first..first + 3 {
-            sql += &format!("INSERT OR IGNORE INTO t VALUES ({id}, '{name}', randomblob(1500));");
+            sql += &format!("INSERT OR IGNORE INTO t (id, v, b) VALUES ({id}, '{name}', randomblob(1500));");
         }
         self.sql(name, &(sql + "COMMIT"))?;
         self.told.extend((first..first + 3).map(|id| (name, id)));
@@ -108,32 +176,8 @@ impl Trip {
         b.import(&mut std::io::Cursor::new(bytes), &mut |_| ()).map(drop).map_err(text)
     }
 
-    fn step(&mut self, n: usize) -> Done {
-        match n {
-            0 => self.init("north", false),
-            1 => self.init("base", true),
-            2 => self.sql("north", "CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, v TEXT, b BLOB)"),
-            3 => self.insert("north", 1),
-            4 => self.open("north")?.track("t", &TrackOptions::default()).map(drop).map_err(text),
-            5 => self.insert("north", 10),
-            6 => self.open("north")?.seal().map(drop).map_err(text),
-            7 => self.carry("north", "base"),
-            8 => self.sql("base", "UPDATE t SET v = 'by the base' WHERE id IN (1, 3)"),
-            9 => self
-                .sql("north", "UPDATE t SET v = 'by north' WHERE id IN (1, 3); DELETE FROM t WHERE id = 2"),
-            10 => self.carry("north", "base").and_then(|()| self.carry("base", "north")),
-            11 => self.resolve(),
-            12 => self.undo(),
-            13 => self.decide_in_sql(),
-            14 => self.restore(),
-            15 => self.carry("base", "north").and_then(|()| self.carry("north", "base")),
-            16 => {
-                self.open("base")?.compact().map_err(text)?;
-                self.open("north")?.compact().map(drop).map_err(text)
-            }
-            17 => self.join(),
-            _ => self.insert("south", 20).and_then(|()| self.insert("base", 30)),
-        }
+    fn compact(&self, name: &str) -> Done {
+        self.open(name)?.compact().map(drop).map_err(text)
     }
 
     fn value(&self, name: &str) -> Done<String> {
@@ -207,13 +251,14 @@ impl Trip {
             Engine::join(&path, &mut input, &options, self.world.options()).map(drop).map_err(text)?;
         }
         let id = self.open("south")?.identity().id.to_string();
+        self.devices.insert("south");
         self.identities.insert("south", id);
         Ok(())
     }
 
     /// Notes up to where each stream is known, which nobody may forget.
     fn note(&mut self) {
-        for name in ["north", "base", "south"] {
+        for name in self.identities.keys().copied() {
             for (stream, last) in self.streams(name) {
                 self.numbers.insert((name.into(), stream), last);
             }
@@ -230,13 +275,13 @@ impl Trip {
 
     /// Nothing that was told is lost, and each database is sound.
     fn check(&self) -> Done {
-        for name in self.identities.keys() {
+        for name in &self.devices {
             let db = self.app(name)?;
             let sound: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).map_err(text)?;
             if sound != "ok" {
                 return Err(format!("{name}: {sound}"));
             }
-            for (_, id) in self.told.iter().filter(|(of, id)| of == name && *id != 2) {
+            for (_, id) in self.told.iter().filter(|(of, id)| of == name && !self.gone.contains(id)) {
                 let sql = format!("SELECT count(*) FROM t WHERE id = {id}");
                 if db.query_row(&sql, [], |row| row.get::<_, i64>(0)).map_err(text)? != 1 {
                     return Err(format!("{name}: row {id} is lost"));
@@ -260,37 +305,49 @@ impl Trip {
     /// All come to the same content, as who they were.
     fn end(&mut self) -> Done {
         for _ in 0..3 {
-            for (from, to) in [("north", "base"), ("south", "base"), ("base", "north"), ("base", "south")] {
+            for (from, to) in self.plan.ways {
                 self.carry(from, to)?;
             }
         }
         self.check()?;
         let mut digests = Vec::new();
-        for (name, id) in &self.identities {
+        for name in &self.devices {
             let engine = self.open(name)?;
-            if engine.identity().id.to_string() != *id {
+            let id = engine.identity().id.to_string();
+            if self.identities.get(name).is_some_and(|was| *was != id) {
                 return Err(format!("{name} has another identity"));
             }
             digests.push(engine.digest(false).map_err(text)?);
             view_shows_conflicts(&engine);
             let db = self.app(name)?;
             let n: i64 = db.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).map_err(text)?;
-            if n != 11 {
-                return Err(format!("{name}: {n} rows of 11"));
+            if n != self.plan.rows {
+                return Err(format!("{name}: {n} rows of {}", self.plan.rows));
             }
         }
         if digests.windows(2).all(|pair| pair[0] == pair[1]) { Ok(()) } else { Err("digests differ".into()) }
     }
 }
 
+/// Says whether a failure of the disk is called damage.
+fn is_called_damage(said: &str) -> bool {
+    said.contains("damaged") || said.contains("malformed")
+}
+
 /// Goes on the whole trip with a fault at one operation. `Ok(false)`: the trip has fewer operations.
-fn trip(journal: Option<&'static str>, fault: (Fault, u64), swallows: bool) -> Done<bool> {
+fn trip(
+    plan: &'static Plan,
+    journal: Option<&'static str>,
+    fault: (Fault, u64),
+    swallows: bool,
+) -> Done<bool> {
     let mut random = Random(fault.1);
     disk::begin(Some(fault), swallows);
-    let mut trip = Trip::new(journal);
+    let mut trip = Trip::new(plan, journal);
     let (mut n, mut faulty, mut again) = (0, false, random.chance(50));
-    while n < STEPS {
-        let done = trip.step(n);
+    while n < plan.steps.len() {
+        trip.skipped.clear();
+        let done = plan.steps[n](&mut trip);
         let (out, failed) = disk::state();
         if out {
             faulty = true;
@@ -310,10 +367,9 @@ fn trip(journal: Option<&'static str>, fault: (Fault, u64), swallows: bool) -> D
         if failed {
             faulty = true;
             disk::next_fault(None);
-            if let Err(e) = &done
-                && (e.contains("damaged") || e.contains("malformed"))
-            {
-                return Err(format!("step {n}: a failure of the disk is called damage: {e}"));
+            let said = [done.clone().err().unwrap_or_default(), trip.skipped.clone()].concat();
+            if is_called_damage(&said) {
+                return Err(format!("step {n}: a failure of the disk is called damage: {said}"));
             }
             trip.check().map_err(|e| format!("after a failure in step {n}: {e}"))?;
             if done.is_err() {
@@ -331,15 +387,21 @@ fn trip(journal: Option<&'static str>, fault: (Fault, u64), swallows: bool) -> D
     Ok(true)
 }
 
-/// The operations of a trip at which nothing happens: those that write, those that read.
-fn operations(journal: Option<&'static str>) -> (u64, u64) {
-    assert_eq!(trip(journal, (Fault::Cut, u64::MAX), false), Ok(false));
-    disk::operations()
+/// The operations of a trip at which nothing happens: those that can fail in this way.
+fn operations(plan: &'static Plan, journal: Option<&'static str>, fault: Fault) -> u64 {
+    assert_eq!(trip(plan, journal, (Fault::Cut, u64::MAX), false), Ok(false), "{}", plan.name);
+    disk::operations(fault)
 }
 
 /// Which operations are tried, of so many: evenly spread.
-fn tried(of: u64, usual: u64) -> Vec<u64> {
+fn tried(fault: Fault, of: u64, usual: u64) -> Vec<u64> {
+    if let Ok(one) = std::env::var("PACKMULE_CUT") {
+        let (name, at) = one.split_once(':').unwrap();
+        return if format!("{fault:?}") == name { vec![at.parse().unwrap()] } else { Vec::new() };
+    }
     let n = match std::env::var("PACKMULE_CUTS").ok().as_deref() {
+        // There are more than a million allocations on a trip.
+        Some("all") if fault == Fault::NoMemory => of / 100,
         Some("all") => of,
         Some(n) => n.parse().unwrap(),
         None => usual,
@@ -348,19 +410,23 @@ fn tried(of: u64, usual: u64) -> Vec<u64> {
 }
 
 /// Tries a fault at operations of a trip; what went wrong.
-fn faults(journal: Option<&'static str>, fault: Fault, usual: u64, swallows: bool) -> Vec<String> {
-    let (writes, reads) = operations(journal);
-    let of = if fault == Fault::Unreadable { reads } else { writes };
-    let at = tried(of, usual);
-    let mut wrong = Vec::new();
+fn faults(
+    plan: &'static Plan,
+    journal: Option<&'static str>,
+    fault: Fault,
+    usual: u64,
+    swallows: bool,
+) -> Vec<String> {
+    let of = operations(plan, journal, fault);
+    let at = tried(fault, of, usual);
+    let (mode, mut wrong) = (journal.unwrap_or("wal"), Vec::new());
     for at in &at {
-        match trip(journal, (fault, *at), swallows) {
-            Ok(_) => {}
-            Err(e) => wrong.push(format!("{fault:?} at operation {at}, {}: {e}", journal.unwrap_or("wal"))),
+        let ran = catch_unwind(AssertUnwindSafe(|| trip(plan, journal, (fault, *at), swallows)));
+        if let Err(e) = ran.unwrap_or_else(|_| Err("a panic".into())) {
+            wrong.push(format!("{}, {mode}, {fault:?}:{at}: {e}", plan.name));
         }
     }
-    let mode = journal.unwrap_or("wal");
-    println!("{mode}, {fault:?}: {} of {of} operations tried, {} failures", at.len(), wrong.len());
+    println!("{}, {mode}, {fault:?}: {} of {of} tried, {} failures", plan.name, at.len(), wrong.len());
     wrong
 }
 
@@ -368,158 +434,67 @@ fn one() -> std::sync::MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// East has built on the second history of west, that of a copy of its card; the base has the first one.
-struct Fork {
-    world: World,
-    /// Who all are, but for the copy.
-    before: Vec<String>,
-    /// The base's bundle for east.
-    bytes: Vec<u8>,
-}
-
-const HONEST: [&str; 3] = ["base", "west", "east"];
-
-impl Fork {
-    fn new(swallows: bool) -> Self {
-        disk::begin(None, swallows);
-        let world = World::new();
-        let table = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)";
-        let mut base = world.base("base");
-        let [mut west, mut east] = ["west", "east"].map(|name| world.board_with(name, table, &["t"]));
-        sql(&west, "INSERT INTO t VALUES (1, 'first')");
-        carry(&mut west, &mut base);
-        carry(&mut base, &mut east);
-        copy_card(&west, &world.path("copy"));
-        let mut copy = Engine::open_with(&world.path("copy"), world.options()).unwrap();
-        world.tick(1_000);
-        sql(&west, "UPDATE t SET v = 'west' WHERE id = 1");
-        carry(&mut west, &mut base);
-        sql(&copy, "INSERT INTO t VALUES (2, 'copy')");
-        carry(&mut copy, &mut east);
-        sql(&east, "UPDATE t SET v = v || ', east'");
-        east.seal().unwrap();
-        sql(&east, "INSERT INTO t VALUES (3, 'not sealed')");
-        let bytes = bundle(&mut base, &east);
-        let before = [&base, &west, &east].map(|engine| engine.identity().id.to_string()).into();
-        Self { world, before, bytes }
-    }
-
-    fn open(&self, name: &str) -> Done<Engine> {
-        Engine::open_with(&self.world.path(name), self.world.options()).map_err(text)
-    }
-
-    /// East takes the base's bundle in, and gives up what it has of the copy.
-    fn give_up(&self) -> Done {
-        let mut bytes = std::io::Cursor::new(&self.bytes);
-        self.open("east")?.import(&mut bytes, &mut |_| ()).map(drop).map_err(text)
-    }
-
-    /// All meet, and have the same: also what east wrote on the copy's rows.
-    fn end(&self) -> Done {
-        for _ in 0..4 {
-            for board in ["east", "west", "copy"] {
-                for (from, to) in [("base", board), (board, "base")] {
-                    let (mut from, mut to) = (self.open(from)?, self.open(to)?);
-                    let bytes = bundle(&mut from, &to);
-                    match try_import(&mut to, &bytes) {
-                        Ok(_) | Err(Error::Twin { .. }) => {}
-                        Err(e) => return Err(text(e)),
-                    }
-                }
-            }
-        }
-        let mut digests = Vec::new();
-        for name in ["base", "west", "east", "copy"] {
-            let engine = self.open(name)?;
-            digests.push(engine.digest(false).map_err(text)?);
-            let problems = engine.verify().map_err(text)?.problems;
-            if !problems.is_empty() {
-                return Err(format!("{name}: {problems:?}"));
-            }
-        }
-        if digests.windows(2).any(|pair| pair[0] != pair[1]) {
-            return Err(format!("digests differ: {digests:?}"));
-        }
-        let east = self.open("east")?;
-        let rows = rows(&east, "SELECT id, v FROM t WHERE id > 1 ORDER BY id");
-        if rows != ["2|\"copy, east\"", "3|\"not sealed\""] {
-            return Err(format!("{rows:?}"));
-        }
-        for (name, before) in HONEST.iter().zip(&self.before) {
-            if self.open(name)?.identity().id.to_string() != *before {
-                return Err(format!("{name} has another identity"));
-            }
-        }
-        let notices = east.status().map_err(text)?.notices;
-        let given_up =
-            notices.iter().filter(|n| n.text.contains("it has given that up for the first")).count();
-        if given_up == 1 { Ok(()) } else { Err(format!("{given_up} times given up: {notices:?}")) }
-    }
-}
-
-/// Cuts the power at an operation of what east does to give up a history; how many operations that has.
-fn cut_while_giving_up(at: u64, swallows: bool) -> Done<u64> {
-    let fork = Fork::new(swallows);
-    let mut random = Random(at);
-    let (before, _) = disk::operations();
-    disk::next_fault(Some((Fault::Cut, at)));
-    let done = fork.give_up();
-    if disk::state().0 {
-        disk::power_on(&mut random);
-        fork.open("east")?;
-        fork.give_up()?;
-    } else {
-        done?;
-    }
-    let (after, _) = disk::operations();
-    disk::next_fault(None);
-    fork.end()?;
-    Ok(after - before)
-}
-
-/// A second history is given up: the power goes at any write of that.
-#[test]
-fn power_cut_while_a_history_is_given_up() {
+/// Tries all of these; nothing may go wrong.
+fn all_hold(plan: &'static Plan, all: &[(Option<&'static str>, Fault, u64)]) {
     let _one = one();
-    let of = cut_while_giving_up(u64::MAX / 2, false).unwrap();
-    let at = tried(of, 12);
-    let wrong: Vec<String> = at
+    let wrong: Vec<String> = all
         .iter()
-        .filter_map(|at| cut_while_giving_up(*at, false).err().map(|e| format!("operation {at}: {e}")))
+        .flat_map(|(journal, fault, usual)| faults(plan, *journal, *fault, *usual, false))
         .collect();
-    println!("giving up: {} of {of} operations tried, {} failures", at.len(), wrong.len());
     assert!(wrong.is_empty(), "{wrong:#?}");
-    // The control.
-    assert!((1..=3).any(|n| cut_while_giving_up(of * n / 4, true).is_err()));
 }
+
+const ROLLBACK: [Option<&str>; 3] = [Some("delete"), Some("truncate"), Some("persist")];
 
 #[test]
 fn power_cut_at_any_write() {
-    let _one = one();
-    let wrong = faults(None, Fault::Cut, 6, false);
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    all_hold(&MERGE, &[(None, Fault::Cut, 6)]);
 }
 
 #[test]
 fn power_cut_at_any_write_with_a_rollback_journal() {
-    let _one = one();
-    let wrong = faults(Some("delete"), Fault::Cut, 6, false);
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    all_hold(
+        &MERGE,
+        &[(ROLLBACK[0], Fault::Cut, 6), (ROLLBACK[1], Fault::Cut, 3), (ROLLBACK[2], Fault::Cut, 3)],
+    );
+}
+
+/// What is told is not called damage, and what was not told did not happen, or did.
+#[test]
+fn a_disk_that_is_full_or_fails_changes_nothing() {
+    let faults = [Fault::Full, Fault::Broken, Fault::Unreadable, Fault::NoMemory];
+    all_hold(&MERGE, &faults.map(|fault| (None, fault, 2)));
+    all_hold(&MERGE, &faults.map(|fault| (ROLLBACK[0], fault, 1)));
 }
 
 #[test]
-fn a_disk_that_is_full_or_fails_changes_nothing() {
-    let _one = one();
-    for fault in [Fault::Full, Fault::Broken, Fault::Unreadable] {
-        let wrong = faults(None, fault, 2, false);
-        assert!(wrong.is_empty(), "{wrong:#?}");
-    }
+fn power_cut_at_any_write_of_a_fleets_life() {
+    all_hold(&fleet::LIFE, &[(None, Fault::Cut, 4), (ROLLBACK[0], Fault::Cut, 2)]);
+}
+
+#[test]
+fn a_disk_that_fails_in_a_fleets_life_changes_nothing() {
+    let faults = [Fault::Full, Fault::Broken, Fault::Unreadable, Fault::NoMemory];
+    all_hold(&fleet::LIFE, &faults.map(|fault| (None, fault, 1)));
+}
+
+#[test]
+fn power_cut_at_any_write_while_a_second_history_goes_on_beside_the_first() {
+    all_hold(&twins::TWINS, &[(None, Fault::Cut, 3), (ROLLBACK[0], Fault::Cut, 1)]);
+}
+
+#[test]
+fn a_disk_that_fails_while_a_second_history_goes_on_changes_nothing() {
+    let faults = [Fault::Full, Fault::Broken, Fault::Unreadable, Fault::NoMemory];
+    all_hold(&twins::TWINS, &faults.map(|fault| (None, fault, 1)));
 }
 
 /// The control: a disk that tells syncs as done, and does nothing, is found out.
 #[test]
 fn a_disk_that_swallows_syncs_is_found_out() {
     let _one = one();
-    let wrong = faults(None, Fault::Cut, 3, true);
-    assert!(!wrong.is_empty());
+    for plan in [&MERGE, &fleet::LIFE, &twins::TWINS] {
+        let wrong = faults(plan, None, Fault::Cut, 3, true);
+        assert!(!wrong.is_empty(), "{}", plan.name);
+    }
 }

@@ -10,6 +10,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::*;
+use packmule::carry::card;
+use packmule::carry::volume::Directory;
 use packmule::{Engine, Options, Recipient, Resolution, Selection, TrackOptions};
 
 /// The system's allocator, counted.
@@ -87,6 +89,84 @@ fn every_command(world: &World, of: &mut Engine, allowed: usize) {
     within("snapshot", allowed, || of.snapshot(&mut file).unwrap());
 }
 
+/// What else people and carriers do with a database, within what is allowed.
+fn all_else(world: &World, of: &mut Engine, peer: &mut Engine, allowed: usize) {
+    let (path, newcomer) = (world.dir.path().join("other"), format!("new-{}", of.identity().name));
+    let since = |rehearsed: &mut Engine, by| {
+        let every = &mut |_: &str, _| Ok(());
+        rehearsed.take_back_writes(by, 0, true, every).unwrap()
+    };
+    let by = peer.identity().id;
+    within("take back, rehearsed", allowed, || since(of, by));
+    within("resolve all, rehearsed", allowed, || {
+        of.rehearse(&Selection::default(), &Resolution::Newest, &mut |_| Ok(())).unwrap()
+    });
+    within("at", allowed, || of.at(i64::MAX, &path).unwrap());
+    std::fs::remove_file(&path).unwrap();
+
+    // Encrypted to the fleet; under a passphrase the key takes 12 MiB, which the page of security says.
+    let readers = of.fleet_readers().unwrap();
+    let file = std::fs::File::create(&path).unwrap();
+    within("export, encrypted", allowed, || {
+        let mut out = packmule::Encrypting::new(std::io::BufWriter::new(file), &readers).unwrap();
+        of.export(&mut out, Recipient::Anyone).unwrap();
+        out.finish().unwrap();
+    });
+    let file = std::fs::File::open(&path).unwrap();
+    within("import, encrypted", allowed, || {
+        let mut bundle = peer.open_bundle(std::io::BufReader::new(file), None).unwrap();
+        peer.import(&mut bundle, &mut |_| ()).unwrap()
+    });
+
+    let card = world.dir.path().join(format!("card of {newcomer}"));
+    std::fs::create_dir(&card).unwrap();
+    for encrypted in [false, true] {
+        for _ in 0..2 {
+            for device in [&mut *of, &mut *peer] {
+                let mut directory = Directory::open(&card).unwrap();
+                let mut report = card::Exchange::default();
+                let exchange = if encrypted { card::exchange_encrypted } else { card::exchange };
+                let what = if encrypted { "exchange, encrypted" } else { "exchange" };
+                within(what, allowed, || {
+                    let limits = card::Limits::default();
+                    exchange(device, &mut directory, &limits, &mut |_, _| (), &mut report).unwrap();
+                });
+            }
+        }
+    }
+
+    // Who comes new gets the state: what is folded is nowhere else.
+    within("compact", allowed, || of.compact().unwrap());
+    let mut new = device(world, &newcomer);
+    carry_by_file(world, of, &mut new, allowed);
+    assert_eq!(new.digest(false).unwrap(), of.digest(false).unwrap());
+    let from = of.path().to_owned();
+    within("merge", allowed, || peer.import_database(&from, &mut |_| ()).unwrap());
+}
+
+/// One row of many columns, of which one is written again and again.
+fn many_versions_of_a_row() {
+    let world = World::new();
+    let (mut a, mut b) = (device(&world, "a"), device(&world, "b"));
+    sql(&a, "CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT, other TEXT)");
+    a.track("t", &TrackOptions { merge: packmule::Merge::Cell, ..TrackOptions::default() }).unwrap();
+    sql(&a, "INSERT INTO t VALUES (1, 'first', 'other')");
+    a.seal().unwrap();
+    for n in 0..400 {
+        sql(&a, &format!("UPDATE t SET v = printf('%d %.*c', {n}, 3000, 'x')"));
+        a.seal().unwrap();
+    }
+    carry_by_file(&world, &mut a, &mut b, ALLOWED);
+    every_command(&world, &mut a, ALLOWED);
+    let by = a.identity().id;
+    within("take back, rehearsed", ALLOWED, || {
+        b.take_back_writes(by, 0, true, &mut |_: &str, _| Ok(())).unwrap()
+    });
+    let restored = b.restore("t", &[packmule::OwnedValue::Int(1)], by, 3);
+    within("restore", ALLOWED, || restored.unwrap().unwrap());
+    all_else(&world, &mut b, &mut a, ALLOWED);
+}
+
 /// Carries by a file, so that the bundle is not in memory.
 fn carry_by_file(world: &World, from: &mut Engine, to: &mut Engine, allowed: usize) {
     let path = world.dir.path().join("bundle");
@@ -97,9 +177,9 @@ fn carry_by_file(world: &World, from: &mut Engine, to: &mut Engine, allowed: usi
     within("import", allowed, || to.import(&mut file, &mut |_| ()).unwrap());
 }
 
-/// Two devices change a BLOB of 20 MB of one row; then somebody decides.
+/// Two devices change a large BLOB of one row; then somebody decides. `PACKMULE_BLOB=N`: so many bytes.
 fn a_conflict_of_a_large_blob() {
-    const LARGE: usize = 20_000_000;
+    let large = std::env::var("PACKMULE_BLOB").map_or(3_000_000, |n| n.parse::<usize>().unwrap());
     let world = World::new();
     let (mut a, mut b) = (device(&world, "a"), device(&world, "b"));
     for of in [&a, &b] {
@@ -107,9 +187,9 @@ fn a_conflict_of_a_large_blob() {
     }
     a.track("t", &TrackOptions::default()).unwrap();
     b.track("t", &TrackOptions::default()).unwrap();
-    sql(&a, &format!("INSERT INTO t VALUES (1, 'a', zeroblob({LARGE}))"));
+    sql(&a, &format!("INSERT INTO t VALUES (1, 'a', zeroblob({large}))"));
     world.tick(10);
-    sql(&b, &format!("INSERT INTO t VALUES (1, 'b', CAST(zeroblob({LARGE}) || 'b' AS BLOB))"));
+    sql(&b, &format!("INSERT INTO t VALUES (1, 'b', CAST(zeroblob({large}) || 'b' AS BLOB))"));
     carry_by_file(&world, &mut a, &mut b, ALLOWED);
     carry_by_file(&world, &mut b, &mut a, ALLOWED);
     assert_eq!(a.digest(false).unwrap(), b.digest(false).unwrap());
@@ -121,6 +201,7 @@ fn a_conflict_of_a_large_blob() {
     );
     println!("{:?}", a.conflicts().unwrap()[0].versions);
     every_command(&world, &mut b, ALLOWED);
+    all_else(&world, &mut b, &mut a, ALLOWED);
     let id = b.conflicts().unwrap()[0].id.clone();
     let mine = Resolution::Take(b.identity().id);
     within("resolve", ALLOWED, || b.resolve(&id, &mine).unwrap());
@@ -151,6 +232,7 @@ fn many_open_conflicts(n: u32) {
     assert_eq!(b.status().unwrap().conflicts, u64::from(n));
     assert_eq!(a.digest(false).unwrap(), b.digest(false).unwrap());
     every_command(&world, &mut b, ALLOWED);
+    all_else(&world, &mut b, &mut a, ALLOWED);
     let mut ids = Vec::new();
     b.each_conflict(&mut |conflict| {
         ids.push(conflict.id);
@@ -173,5 +255,6 @@ fn many_open_conflicts(n: u32) {
 #[test]
 fn memory_follows_neither_a_blob_nor_a_conflict_nor_their_number() {
     a_conflict_of_a_large_blob();
+    many_versions_of_a_row();
     many_open_conflicts(std::env::var("PACKMULE_CONFLICTS").map_or(1_000, |n| n.parse().unwrap()));
 }

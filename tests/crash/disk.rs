@@ -3,7 +3,7 @@
 //! It is a VFS of SQLite in front of the system's: files are written as ever, and noted beside. After a cut nothing is
 //! written any more; [`power_on`] then makes of each file what may be left of it: what was synced, and of what was
 //! written since each piece whole, torn, dropped or garbled. A name that was removed without a sync of its folder may be
-//! back. Instead of a cut, one operation can fail as a full or broken disk does.
+//! back. Instead of a cut, one operation can fail as a full or broken disk does, or SQLite get no memory once.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -14,6 +14,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use rusqlite::ffi;
 
 use crate::common::Random;
+
+#[path = "memory.rs"]
+mod memory;
 
 /// What happens at an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub enum Fault {
     Broken,
     /// The disk fails to read, this once.
     Unreadable,
+    /// SQLite gets no memory, this once.
+    NoMemory,
 }
 
 /// A change to a file since its last sync.
@@ -161,26 +166,39 @@ impl Disk {
 pub fn begin(fault: Option<(Fault, u64)>, swallows: bool) {
     register();
     *disk() = Disk { fault, swallows, ..Disk::default() };
+    memory::begin(fault);
 }
 
 /// Another fault, counted from now on.
 pub fn next_fault(fault: Option<(Fault, u64)>) {
+    memory::begin(None);
     let mut disk = disk();
     let so_far = if matches!(fault, Some((Fault::Unreadable, _))) { disk.reads } else { disk.writes };
     disk.fault = fault.map(|(fault, at)| (fault, so_far + at));
     disk.failed = false;
 }
 
-/// How many operations there were: those that write, and those that read.
-pub fn operations() -> (u64, u64) {
+/// How many operations there were that can fail in this way.
+pub fn operations(fault: Fault) -> u64 {
     let disk = disk();
-    (disk.writes, disk.reads)
+    match fault {
+        Fault::Unreadable => disk.reads,
+        Fault::NoMemory => memory::allocations(),
+        Fault::Cut | Fault::Full | Fault::Broken => disk.writes,
+    }
+}
+
+/// Forgets what is noted of files whose paths begin so: somebody else writes them, or has written them durably.
+pub fn forget(beginning: &str) {
+    let mut disk = disk();
+    disk.files.retain(|path, _| !path.starts_with(beginning));
+    disk.ghosts.retain(|path, _| !path.starts_with(beginning));
 }
 
 /// Whether the power is gone, and whether an operation failed.
 pub fn state() -> (bool, bool) {
     let disk = disk();
-    (disk.out, disk.failed)
+    (disk.out, disk.failed || memory::failed())
 }
 
 /// Puts the power on again, with what is left of each file. No connection is open.
@@ -456,6 +474,7 @@ unsafe extern "C" fn delete(vfs: *mut ffi::sqlite3_vfs, name: *const c_char, syn
 fn register() {
     static DONE: OnceLock<()> = OnceLock::new();
     DONE.get_or_init(|| {
+        memory::register();
         // SAFETY: the system's VFS is copied; what is changed in the copy is written for it, and the copy is never
         // freed.
         unsafe {

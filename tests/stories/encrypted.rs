@@ -266,3 +266,56 @@ fn what_encrypts_to_nobody_else_is_refused() {
         has(&desk.run(&format!("{command} north.db in")).ok(), &["odd.pmb", "is a directory"]);
     }
 }
+
+/// What became of it on the way: a region of the file, with a byte flipped, and the file cut there.
+fn changed(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let slots = usize::from(u16::from_le_bytes([bytes[10], bytes[11]]));
+    let body = 44 + 48 * slots;
+    let regions = [
+        ("the magic", 1),
+        ("the version", 8),
+        ("the kind", 9),
+        ("the number of slots", 10),
+        ("the sender's key", 12),
+        ("the sender's key, at its end", 43),
+        ("the first slot", 44),
+        ("the last slot", body - 1),
+        ("the first chunk", body),
+        ("in the first chunk", body + 20_000),
+        ("the first chunk's tag", body + 65_536 + 3),
+        ("the second chunk", body + 65_552),
+        ("the last tag", bytes.len() - 1),
+    ];
+    let mut all = Vec::new();
+    for (name, at) in regions {
+        let mut flipped = bytes.to_vec();
+        flipped[at] ^= 0x10;
+        all.push((format!("{name}, flipped"), flipped));
+        all.push((format!("{name}, cut"), bytes[..at].to_vec()));
+    }
+    all
+}
+
+/// By hand, and on a card: it is named, and nothing of it is taken in; then the one as it was made is.
+#[test]
+fn an_encrypted_bundle_that_was_changed_changes_nothing() {
+    let desk = desk(&["north"]);
+    desk.carry("base", "north");
+    desk.run("export north.db whole.pmb --encrypt-to base").ok();
+    let whole = std::fs::read(desk.path("whole.pmb")).unwrap();
+    for (what, bytes) in changed(&whole) {
+        let before = desk.dump("base.db");
+        std::fs::write(desk.path("bad.pmb"), &bytes).unwrap();
+        let refused = desk.run("import base.db bad.pmb").refused("bad.pmb");
+        assert!(desk.dump("base.db") == before, "{what}: {refused}");
+        std::fs::write(desk.path("card/bad.pmb"), &bytes).unwrap();
+        let digest = desk.run("digest base.db").ok();
+        has(&desk.run("exchange base.db card").ok(), &["bad.pmb"]);
+        assert_eq!(desk.run("digest base.db").ok(), digest, "{what}, on a card");
+    }
+    // Somebody else's key, and none.
+    desk.run("init other.db --name other --fleet fleet.key").ok();
+    has(&desk.run("import other.db whole.pmb").refused("whole.pmb"), &["encrypted"]);
+    desk.run("import base.db whole.pmb").ok();
+    are_equal(&desk, &["base", "north"]);
+}

@@ -8,6 +8,8 @@ mod bundles;
 mod cable;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../faults/mod.rs"]
+mod faults_of_the_system;
 #[path = "../skips/mod.rs"]
 mod skips;
 #[path = "../cli/support/mod.rs"]
@@ -28,8 +30,10 @@ mod copied_card;
 mod dead_base;
 mod decisions;
 mod encrypted;
+mod faults;
 mod flood;
 mod gathering;
+mod heap;
 mod history;
 mod http;
 mod insider;

@@ -1,6 +1,6 @@
 //! Whole fleets at random, through the program: boards and bases that appear, write, meet a card and compact on their own,
 //! prune, are restored from a backup, copied and merged, retired and back, revoked and back; cards that are lost; groups
-//! that live apart. Nobody types a cure, and no command ends with anything but 0.
+//! that live apart. Some fleets encrypt all that they leave. Nobody types a cure, and no command ends with anything but 0.
 //!
 //! `PACKMULE_SEED=N` replays one fleet, `PACKMULE_SCHEDULES=N` says how many live, from `PACKMULE_FIRST=N` on.
 
@@ -36,6 +36,8 @@ struct Fleet {
     desk: Desk,
     random: Random,
     cell: bool,
+    /// All exchanges are encrypted.
+    encrypts: bool,
     members: Vec<Member>,
     apart: bool,
     n: u32,
@@ -47,8 +49,9 @@ impl Fleet {
         let desk = Desk::new();
         ["card0", "card1", "card2"].iter().for_each(|card| std::fs::create_dir(desk.path(card)).unwrap());
         let (cell, apart) = (seed % 4 == 1, seed.is_multiple_of(3));
+        let (random, encrypts) = (Random(seed), seed % 5 == 2);
         let mut fleet =
-            Self { desk, random: Random(seed), cell, members: Vec::new(), apart, n: 0, trace: Vec::new() };
+            Self { desk, random, cell, encrypts, members: Vec::new(), apart, n: 0, trace: Vec::new() };
         fleet.run("fleet new fleet.key");
         fleet
     }
@@ -60,6 +63,25 @@ impl Fleet {
     fn run(&mut self, command: &str) {
         self.trace.push(command.into());
         self.desk.run(command).ok();
+    }
+
+    fn exchange(&mut self, name: &str, card: usize) {
+        let encrypt = if self.encrypts { " --encrypt" } else { "" };
+        self.run(&format!("exchange {name}.db card{card}{encrypt}"));
+    }
+
+    /// What is said nowhere on a card of a fleet that encrypts: tables, columns, keys and values.
+    fn cards_tell_nothing(&self) {
+        for card in ["card0", "card1", "card2"] {
+            let Ok(files) = std::fs::read_dir(self.desk.path(card).join("PACKMULE")) else { continue };
+            for file in files {
+                let bytes = std::fs::read(file.unwrap().path()).unwrap();
+                for word in ["notes", "readings", "marks", "body", "CREATE"] {
+                    let said = bytes.windows(word.len()).any(|part| part == word.as_bytes());
+                    assert!(!said || !self.encrypts, "{card}: {word}");
+                }
+            }
+        }
     }
 
     fn appear(&mut self, base: bool) {
@@ -127,7 +149,7 @@ impl Fleet {
         let Member { base, quiet, backup, .. } = self.members[at];
         match self.below(30) {
             0..=8 => self.write(at),
-            9..=17 => self.run(&format!("exchange {name}.db card{card}")),
+            9..=17 => self.exchange(&name, card),
             18..=19 if !quiet => self.run(&format!("compact {name}.db")),
             20 if !base && !quiet => {
                 let rows = self.below(3);
@@ -225,8 +247,10 @@ impl Fleet {
             self.step();
         }
         let names: Vec<String> = self.members.iter().filter(|m| !m.revoked).map(|m| m.name.clone()).collect();
-        for _ in 0..4 {
-            names.iter().for_each(|name| self.run(&format!("exchange {name}.db card2")));
+        // Who encrypts learns first to whom.
+        for _ in 0..if self.encrypts { 6 } else { 4 } {
+            names.iter().for_each(|name| self.exchange(name, 2));
+            self.cards_tell_nothing();
         }
         let digest = self.desk.run(&format!("digest {}.db", names[0])).ok();
         for member in self.members.iter().filter(|m| !m.revoked) {

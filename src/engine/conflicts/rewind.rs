@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use packmule_core::model::{DeviceId, Stream, Value, WallMs};
-use packmule_core::wire::{FrameFlags, OpKind};
+use packmule_core::wire::{FrameFlags, OpKind, take};
 
 use crate::engine::capture::groups::Before;
 use crate::engine::error::{Error, Result};
@@ -132,13 +132,32 @@ fn after(
         return Ok((2, None));
     }
     // Later values follow earlier ones of the same columns: who reads the row takes the last.
-    let mut body = body.filter(|_| !whole).unwrap_or_default();
+    let mut body = match body.filter(|_| !whole) {
+        Some(body) => last_of_each(&body)?,
+        None => Vec::new(),
+    };
     let counts = |at: usize| def.def.counters().contains(&at) && kind == OpKind::Update;
     for (at, value) in values.iter().filter(|(at, _)| !counts(*at)) {
         body.extend(value::encode(&Value::Text(def.def.columns[*at].name.as_bytes()))?);
         body.extend(value::encode(value)?);
     }
     Ok((1, Some(body)))
+}
+
+/// Leaves the last value of each column of a body: else a row would grow with every write to it.
+fn last_of_each(body: &[u8]) -> Result<Vec<u8>> {
+    let bad = |e| Error::damaged(format!("a row as it was: {e}"));
+    let (mut parts, mut rest) = (BTreeMap::new(), body);
+    while !rest.is_empty() {
+        let before = rest;
+        let name: Value<'_> = take(&mut rest).map_err(bad)?;
+        take::<Value<'_>>(&mut rest).map_err(bad)?;
+        let Value::Text(name) = name else {
+            return Err(Error::damaged("a column of a row as it was has no name"));
+        };
+        parts.insert(name, &before[..before.len() - rest.len()]);
+    }
+    Ok(parts.into_values().flatten().copied().collect())
 }
 
 /// Gives each op of the shared tables, of the groups that are left out or of all others.

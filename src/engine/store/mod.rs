@@ -16,6 +16,7 @@
 //! | `listing` | the view `packmule_conflicts`, and what notes which conflicts changed |
 //! | `meta` | single values, and notices for people |
 //! | `value` | values of SQLite, bound and read; names and literals quoted |
+//! | `vfs` | what a disk cannot read is told as that |
 
 pub(crate) mod cipher;
 pub(crate) mod connection;
@@ -31,3 +32,4 @@ pub(crate) mod layout;
 pub(crate) mod listing;
 pub(crate) mod meta;
 pub(crate) mod value;
+pub(crate) mod vfs;

@@ -42,11 +42,17 @@ pub(crate) fn at(replica: &Replica, when: WallMs, to: &Path) -> Result<AtReport>
             "what was written here is not sealed, so that nobody knows when it was: seal first".into(),
         ));
     }
-    replica.db.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
-    let written = catalog::reading(replica, |e| {
-        rewind::find(e, LeftOut { by: None, since: when.saturating_add(1) })?;
-        write_all(e, to)
-    });
+    // Two databases are open at once, and the copy is made with a cache as large as that of its source: both together
+    // stay within what one may have.
+    set_cache(&replica.db, replica.options.cache_kib / 4)?;
+    let written =
+        replica.db.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map_err(Error::from).and_then(|_| {
+            catalog::reading(replica, |e| {
+                rewind::find(e, LeftOut { by: None, since: when.saturating_add(1) })?;
+                write_all(e, to)
+            })
+        });
+    set_cache(&replica.db, replica.options.cache_kib)?;
     if written.is_err() {
         // Half of it is nothing to anybody.
         let _ = std::fs::remove_file(to);
@@ -54,10 +60,18 @@ pub(crate) fn at(replica: &Replica, when: WallMs, to: &Path) -> Result<AtReport>
     written
 }
 
+/// Gives a connection a page cache of so many KiB.
+fn set_cache(db: &rusqlite::Connection, kib: u32) -> Result<()> {
+    db.execute_batch(&format!("PRAGMA cache_size = -{kib}; PRAGMA shrink_memory"))?;
+    Ok(())
+}
+
 /// Writes what was found into the copy, which leaves Packmule first.
 fn write_all(replica: &Replica, to: &Path) -> Result<AtReport> {
+    set_cache(&replica.db, replica.options.cache_kib / 4)?;
     remove::remove(to, &replica.options)?;
     let db = connection::open_connection(to, rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE, &replica.options)?;
+    set_cache(&db, replica.options.cache_kib / 2)?;
     let mut report = AtReport::default();
     let mut after = (i64::MIN, Vec::new());
     db.execute_batch("BEGIN")?;

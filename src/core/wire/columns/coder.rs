@@ -19,14 +19,8 @@ pub(super) trait Coder {
     /// true, in 1/65,536. Returns what it is.
     fn code(&mut self, one: bool, p: u16) -> Result<bool, Self::Stop>;
 
-    /// Codes the lowest `bits` of a number of which nothing can be known: each is as probable as not.
-    fn direct(&mut self, bits: u32, number: u32) -> Result<u32, Self::Stop> {
-        let mut found = 0;
-        for at in (0..bits).rev() {
-            found = found << 1 | u32::from(self.code(number >> at & 1 == 1, 1 << 15)?);
-        }
-        Ok(found)
-    }
+    /// Codes the lowest `bits`, up to 16, of a number of which nothing can be known: each is as probable as not.
+    fn direct(&mut self, bits: u32, number: u32) -> Result<u32, Self::Stop>;
 }
 
 /// Writes decisions.
@@ -49,6 +43,15 @@ impl<'b> Encoder<'b> {
         Ok(())
     }
 
+    fn settle(&mut self) -> Result<(), NoRoom> {
+        while (self.low ^ self.high) >> 24 == 0 {
+            self.put((self.high >> 24) as u8)?;
+            self.low <<= 8;
+            self.high = self.high << 8 | 255;
+        }
+        Ok(())
+    }
+
     /// Ends it; returns the length.
     pub(super) fn finish(mut self) -> Result<usize, NoRoom> {
         // The shortest number within the range: its first bytes differ, so that one more than the lower's is not above.
@@ -67,6 +70,23 @@ fn middle(low: u32, high: u32, p: u16) -> u32 {
     low + ((u64::from(high - low) * u64::from(p)) >> 16) as u32
 }
 
+/// Codes digits one after the other.
+fn by_one<C: Coder>(coder: &mut C, bits: u32, number: u32) -> Result<u32, C::Stop> {
+    let mut found = 0;
+    for at in (0..bits).rev() {
+        found = found << 1 | u32::from(coder.code(number >> at & 1 == 1, 1 << 15)?);
+    }
+    Ok(found)
+}
+
+/// Returns the part of the range that stands for `number`, of so many bits; `None` where the range is too narrow to be
+/// divided so.
+fn part(low: u32, high: u32, bits: u32, number: u32) -> Option<(u32, u32)> {
+    let range = u64::from(high - low) + 1;
+    let end = |number: u32| (range * u64::from(number)) >> bits;
+    (range >> bits > 0).then(|| (low + end(number) as u32, low + (end(number + 1) - 1) as u32))
+}
+
 impl Coder for Encoder<'_> {
     type Stop = NoRoom;
     const ENCODES: bool = true;
@@ -82,12 +102,17 @@ impl Coder for Encoder<'_> {
         } else {
             self.low = middle + 1;
         }
-        while (self.low ^ self.high) >> 24 == 0 {
-            self.put((self.high >> 24) as u8)?;
-            self.low <<= 8;
-            self.high = self.high << 8 | 255;
-        }
+        self.settle()?;
         Ok(one)
+    }
+
+    fn direct(&mut self, bits: u32, number: u32) -> Result<u32, NoRoom> {
+        if let Some(part) = part(self.low, self.high, bits, number) {
+            (self.low, self.high) = part;
+            self.settle()?;
+            return Ok(number);
+        }
+        by_one(self, bits, number)
     }
 }
 
@@ -107,6 +132,14 @@ impl<'a> Decoder<'a> {
             decoder.code = decoder.code << 8 | u32::from(decoder.next());
         }
         decoder
+    }
+
+    fn settle(&mut self) {
+        while (self.low ^ self.high) >> 24 == 0 {
+            self.low <<= 8;
+            self.high = self.high << 8 | 255;
+            self.code = self.code << 8 | u32::from(self.next());
+        }
     }
 
     fn next(&mut self) -> u8 {
@@ -136,11 +169,20 @@ impl Coder for Decoder<'_> {
         } else {
             self.low = middle + 1;
         }
-        while (self.low ^ self.high) >> 24 == 0 {
-            self.low <<= 8;
-            self.high = self.high << 8 | 255;
-            self.code = self.code << 8 | u32::from(self.next());
-        }
+        self.settle();
         Ok(one)
+    }
+
+    fn direct(&mut self, bits: u32, _: u32) -> Result<u32, DecodeError> {
+        let range = u64::from(self.high - self.low) + 1;
+        // The greatest number whose part does not begin after the code.
+        let within = u64::from(self.code.wrapping_sub(self.low)) + 1;
+        let number = (((within << bits) - 1) / range) as u32 & ((1 << bits) - 1);
+        if let Some(part) = part(self.low, self.high, bits, number) {
+            (self.low, self.high) = part;
+            self.settle();
+            return Ok(number);
+        }
+        by_one(self, bits, number)
     }
 }

@@ -6,6 +6,9 @@ use super::number::Beside;
 use super::text::Hexed;
 use super::value::{COLUMNS, Of, Place, TEXT, Values, body, range};
 
+/// So many digits of which nothing can be learned are said at once.
+const TOGETHER: usize = 4;
+
 impl Values {
     /// Codes a TEXT that differs from the `last` one in its hexadecimal digits. Returns where it ends.
     pub(super) fn hexed<C: Coder>(
@@ -28,14 +31,20 @@ impl Values {
         let noise = of.index % COLUMNS;
         self.noise[noise].count();
         let (mut prefix, mut one, mut two, mut same) = (0, 0, 0, 1);
-        for (place, slot) in buf[start..end].iter_mut().enumerate() {
+        let values = &mut buf[start..end];
+        let mut place = 0;
+        while place < len {
             let Some(before) = hexed.digit(text[place]) else {
-                *slot = text[place];
+                values[place] = text[place];
+                place += 1;
                 continue;
             };
-            let given = hexed.digit(*slot).unwrap_or(0);
-            let digit = if self.noise[noise].is_at(place) {
-                coder.direct(4, u32::from(given))?
+            let given = |place: usize| u32::from(hexed.digit(values[place]).unwrap_or(0));
+            let is_noise = |at: &usize| hexed.digit(text[*at]).is_some() && self.noise[noise].is_at(*at);
+            let noisy = (place..len.min(place + TOGETHER)).take_while(is_noise).count();
+            let digits = if noisy > 0 {
+                let given = (place..place + noisy).fold(0, |all, at| all << 4 | given(at));
+                coder.direct(4 * noisy as u32, given)?
             } else {
                 let spent = self.mixer.spent;
                 let here = hash(id, place as u32);
@@ -47,19 +56,18 @@ impl Values {
                     hash(hash(id, 45), two),
                     hash(hash(hash(here, 46), prefix), beside.one),
                 ];
-                let mut node = 1;
-                for bit in (0..4).rev() {
-                    let decided =
-                        self.mixer.code(coder, &contexts, id ^ 7, node + 256, given >> bit & 1 == 1)?;
-                    node = node << 1 | u32::from(decided);
-                }
+                let digit = self.mixer.digits(coder, &contexts, (id ^ 7, 256), 4, given(place))?;
                 self.noise[noise].learn(place, 2 * self.mixer.spent.wrapping_sub(spent));
-                node & 15
+                digit
             };
-            same &= u32::from(digit == u32::from(before));
-            prefix = hash(prefix, digit + 1);
-            (two, one) = (one << 5 | (digit + 1), digit + 1);
-            *slot = hexed.written(digit as u8);
+            for left in (0..noisy.max(1)).rev() {
+                let digit = digits >> (4 * left) & 15;
+                same &= u32::from(hexed.digit(text[place]) == Some(digit as u8));
+                prefix = hash(prefix, digit + 1);
+                (two, one) = (one << 5 | (digit + 1), digit + 1);
+                values[place] = hexed.written(digit as u8);
+                place += 1;
+            }
         }
         Ok(end)
     }

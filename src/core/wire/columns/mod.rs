@@ -4,6 +4,7 @@
 //! into it where it is not.
 
 mod coder;
+mod habit;
 mod hexed;
 mod model;
 mod noise;
@@ -11,6 +12,7 @@ mod number;
 mod real;
 mod text;
 mod value;
+mod way;
 
 use super::blocks::{
     BLOCK_DECISION, BLOCK_DEF, BLOCK_KEEP, BLOCK_PIECE, BLOCK_RETIRE, BLOCK_RETURN, BLOCK_ROWS, BLOCK_SPAN,
@@ -19,14 +21,18 @@ use super::rows::{HAS_CLAIM, HAS_COLUMNS, HAS_IMAGE, HAS_WALL, KEEPS, KIND_MASK}
 use super::schema::BLOCK_SCHEMA;
 use super::{DecodeError, DefId, NoRoom};
 use coder::{Coder, Decoder, Encoder};
-use model::{INPUTS, hash};
+use model::{INPUTS, Steady, hash};
 use number::Beside;
 use value::Values;
 
 /// So many columns can a table have.
 const COLUMNS_MAX: usize = 2_000;
 
-/// What a coder of frames has in memory: about 110 KiB. It begins anew with each frame.
+/// So many columns can the tables of a frame have, each counted once for every block of rows that tells them anew. A wide
+/// table without rows costs its reader hundreds of times what it costs on the wire.
+const SHAPES_MAX: usize = 16_384;
+
+/// What a coder of frames has in memory: about 220 KiB. It begins anew with each frame.
 pub struct Columns {
     values: Values,
 }
@@ -100,9 +106,10 @@ impl Columns {
     ) -> Result<usize, C::Stop> {
         let mut at = 0;
         let mut last = (DefId([0; 8]), 0);
+        let mut told = 0;
         let mut keys = [false; COLUMNS_MAX];
         loop {
-            let more = self.values.mixer.code(coder, &[BLOCKS; INPUTS], BLOCKS, 300, at < buf.len())?;
+            let more = self.values.yes(coder, &[BLOCKS; INPUTS], BLOCKS, 300, at < buf.len())?;
             if !more {
                 return Ok(at);
             }
@@ -117,6 +124,10 @@ impl Columns {
                     if last.0 != id || last.1 == 0 {
                         let given = if C::ENCODES { shape(id, &mut keys).ok_or_else(C::bad)? } else { 0 };
                         last = (id, self.shape(coder, &mut keys, given)?);
+                        told += last.1;
+                        if told > SHAPES_MAX {
+                            return Err(C::bad());
+                        }
                     }
                     self.rows(coder, buf, at, &keys[..last.1])?
                 }
@@ -182,7 +193,7 @@ impl Columns {
             return Err(C::bad());
         }
         for key in &mut keys[..count] {
-            *key = self.values.mixer.code(coder, &[SHAPES; INPUTS], SHAPES, 301, *key)?;
+            *key = self.values.yes(coder, &[SHAPES; INPUTS], SHAPES, 301, *key)?;
         }
         Ok(count)
     }
@@ -195,12 +206,18 @@ impl Columns {
         keys: &[bool],
     ) -> Result<usize, C::Stop> {
         let mut before = 0;
+        let mut steady = Steady::NEW;
         let mask_len = keys.len().div_ceil(8);
         let mut mask_at = None;
         loop {
             let contexts = [hash(OPS, before); INPUTS];
             let given = buf.get(at).copied().ok_or_else(C::bad)?;
-            let again = self.values.mixer.code(coder, &contexts, OPS, 302, u32::from(given) == before)?;
+            let again = u32::from(given) == before;
+            let again = match steady.slot() {
+                Some(slot) => slot.code(coder, again)?,
+                None => self.values.yes(coder, &contexts, OPS, 302, again)?,
+            };
+            steady.count(again);
             let byte = if again { before as u8 } else { self.values.byte(coder, buf, at, &contexts, OPS)? };
             buf[at] = byte;
             before = u32::from(byte);

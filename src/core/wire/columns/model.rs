@@ -8,18 +8,23 @@ use super::coder::Coder;
 
 /// How many contexts a decision has.
 pub(super) const INPUTS: usize = 6;
-const SLOT_BITS: u32 = 14;
-const SETS: usize = 64;
+/// So many decisions after each other share one look into the table.
+pub(super) const TOGETHER: u32 = 3;
+const BUCKET_BITS: u32 = 12;
+/// What says whose a bucket is, and a slot for each node of a tree of three decisions.
+const SLOTS: usize = 1 << TOGETHER;
+const ALL: usize = SLOTS << BUCKET_BITS;
+const SETS: usize = 256;
 /// A slot adapts slower with each decision, down to this.
-const COUNT_MAX: u32 = 126;
+const COUNT_MAX: u32 = 90;
 const RATE: i32 = 2;
 const UNUSED: u32 = 1 << 31;
 
 /// How far a slot moves with each decision, by how many it has had, in 1/32,768.
-static SHARES: [i32; COUNT_MAX as usize + 1] = shares();
+static SHARES: [i32; COUNT_MAX as usize + 2] = shares();
 
-const fn shares() -> [i32; COUNT_MAX as usize + 1] {
-    let mut table = [0; COUNT_MAX as usize + 1];
+const fn shares() -> [i32; COUNT_MAX as usize + 2] {
+    let mut table = [0; COUNT_MAX as usize + 2];
     let mut count = 0;
     while count < table.len() {
         table[count] = 65_536 / (2 * count as i32 + 3);
@@ -71,13 +76,75 @@ pub(super) const fn hash(a: u32, b: u32) -> u32 {
 /// The contexts of the decisions about one value.
 pub(super) type Contexts = [u32; INPUTS];
 
+/// A probability that a decision of one context learns by itself.
+#[derive(Clone, Copy)]
+pub(super) struct Slot(u32);
+
+impl Slot {
+    pub(super) const NEW: Self = Self(UNUSED);
+
+    /// The probability, in 1/65,536; below it the number of decisions.
+    const fn probability(self) -> i32 {
+        (self.0 >> 16) as i32
+    }
+
+    fn learn(&mut self, one: bool) {
+        let count = self.0 & 127;
+        let p = self.probability();
+        let target = if one { 65_535 } else { 0 };
+        let moved = p + (((target - p) * SHARES[count as usize]) >> 15);
+        self.0 = (moved as u32) << 16 | (count + 1).min(COUNT_MAX);
+    }
+
+    /// Codes a decision of which the answer hardly ever changes: it costs next to no work.
+    pub(super) fn code<C: Coder>(&mut self, coder: &mut C, one: bool) -> Result<bool, C::Stop> {
+        let one = coder.code(one, self.probability().clamp(24, 65_536 - 24) as u16)?;
+        self.learn(one);
+        Ok(one)
+    }
+}
+
+/// A decision that has gone the same way for a while: until it changes it is made by its own probability.
+#[derive(Clone, Copy)]
+pub(super) struct Steady {
+    slot: Slot,
+    times: u8,
+}
+
+/// So many times make it steady.
+const STEADY: u8 = 8;
+
+impl Steady {
+    pub(super) const NEW: Self = Self { slot: Slot::NEW, times: 0 };
+
+    /// Returns its own probability if it has been *yes* for a while.
+    pub(super) fn slot(&mut self) -> Option<&mut Slot> {
+        (self.times >= STEADY).then_some(&mut self.slot)
+    }
+
+    /// Counts what it was.
+    pub(super) fn count(&mut self, yes: bool) {
+        self.times = if yes { (self.times + 1).min(STEADY) } else { 0 };
+    }
+}
+
 /// What has been learned.
 pub(super) struct Mixer {
-    /// A probability in 1/65,536, a check of whose it is, 8 bits, and the number of decisions, 8 bits.
-    slots: [u32; 1 << SLOT_BITS],
+    /// Buckets of eight. Of each: whose it is, 16 bits, and how often it was looked for; then the slots of its nodes.
+    slots: [u32; ALL],
     weights: [[i32; INPUTS]; SETS],
     /// What all decisions have cost, in 1/256 bit.
     pub(super) spent: u32,
+    /// And what they would have, by their first context alone.
+    pub(super) spent_alone: u32,
+}
+
+/// Where the contexts of up to three decisions have their slots.
+#[derive(Clone, Copy)]
+pub(super) struct Tree {
+    at: [u32; INPUTS],
+    set: u32,
+    alone: bool,
 }
 
 /// Returns what a decision of this probability, in 1/65,536, costs, in 1/256 bit: the logarithm, with straight lines
@@ -90,64 +157,113 @@ fn cost(p: u16) -> u32 {
 
 impl Mixer {
     pub(super) const fn new() -> Self {
-        Self { slots: [UNUSED; 1 << SLOT_BITS], weights: [[22_000; INPUTS]; SETS], spent: 0 }
+        Self { slots: [0; ALL], weights: [[22_000; INPUTS]; SETS], spent: 0, spent_alone: 0 }
     }
 
     pub(super) fn reset(&mut self) {
-        self.slots = [UNUSED; 1 << SLOT_BITS];
+        self.slots = [0; ALL];
         self.weights = [[22_000; INPUTS]; SETS];
     }
 
-    /// Returns the slot of a context, which is taken from one with fewer decisions if it has none.
-    fn slot(&mut self, of: u32) -> usize {
+    /// Returns where the bucket of a context begins, which is taken from one that was looked for less often if it has none.
+    fn bucket(&mut self, of: u32) -> u32 {
         let h = (of ^ of >> 16).wrapping_mul(0x85EB_CA77);
-        let (first, check) = ((h >> (32 - SLOT_BITS)) as usize, (h & 0xFF) << 8);
-        let second = first ^ 1;
-        if self.slots[first] & 0xFF00 == check {
-            return first;
+        let (first, check) = ((h >> (32 - BUCKET_BITS)) * SLOTS as u32, (h & 0xFFFF) << 16);
+        let mut free = (first, u32::MAX);
+        for at in [first, first ^ SLOTS as u32] {
+            let whose = &mut self.slots[at as usize % ALL];
+            let times = *whose & 0xFFFF;
+            if *whose & 0xFFFF_0000 == check && times > 0 {
+                *whose = check | (times + 1).min(0xFFFF);
+                return at;
+            }
+            if times < free.1 {
+                free = (at, times);
+            }
         }
-        if self.slots[second] & 0xFF00 == check {
-            return second;
-        }
-        let free = if self.slots[first] & 0xFF <= self.slots[second] & 0xFF { first } else { second };
-        self.slots[free] = UNUSED | check;
-        free
+        let from = free.0 as usize % ALL;
+        self.slots[from..from + SLOTS].copy_from_slice(&[UNUSED; SLOTS]);
+        self.slots[from] = check | 1;
+        free.0
     }
 
-    /// Codes a decision at `node` of a tree, in its contexts.
+    /// Returns where the decisions at `node` of a larger tree, and at those below it, have their slots, by contexts.
+    pub(super) fn tree(&mut self, contexts: &Contexts, set: u32, node: u32) -> Tree {
+        let node = node.wrapping_mul(0xC2B2_AE35);
+        let mut at = [0; INPUTS];
+        for (at, context) in at.iter_mut().zip(contexts) {
+            *at = self.bucket((context ^ node).wrapping_mul(0x9E37_79B1));
+        }
+        Tree { at, set, alone: false }
+    }
+
+    /// As [`Mixer::tree`], of the first context alone.
+    pub(super) fn tree_alone(&mut self, context: u32, node: u32) -> Tree {
+        let node = node.wrapping_mul(0xC2B2_AE35);
+        let mut at = [0; INPUTS];
+        at[0] = self.bucket((context ^ node).wrapping_mul(0x9E37_79B1));
+        Tree { at, set: 0, alone: true }
+    }
+
+    /// Codes a decision at `node`, 1 to 7, of a tree.
     pub(super) fn code<C: Coder>(
         &mut self,
         coder: &mut C,
-        contexts: &Contexts,
-        set: u32,
+        tree: &Tree,
         node: u32,
         one: bool,
     ) -> Result<bool, C::Stop> {
-        let node = node.wrapping_mul(0xC2B2_AE35);
-        let mut at = [0; INPUTS];
+        if tree.alone {
+            let at = &mut self.slots[(tree.at[0] | node) as usize % ALL];
+            let mut slot = Slot(*at);
+            let one = slot.code(coder, one)?;
+            *at = slot.0;
+            return Ok(one);
+        }
+        let mut slots = [Slot(0); INPUTS];
         let mut odds = [0i32; INPUTS];
         let mut sum = 0i64;
-        let weights = self.weights[set as usize % SETS];
+        let weights = &mut self.weights[tree.set as usize % SETS];
         for i in 0..INPUTS {
-            at[i] = self.slot((contexts[i] ^ node).wrapping_mul(0x9E37_79B1));
-            odds[i] = i32::from(STRETCH[(self.slots[at[i]] >> 20) as usize]);
+            slots[i] = Slot(self.slots[(tree.at[i] | node) as usize % ALL]);
+            odds[i] = i32::from(STRETCH[(slots[i].0 >> 20) as usize]);
             sum += i64::from(weights[i]) * i64::from(odds[i]);
         }
         let mixed = squash(((sum >> 16) as i32).clamp(-2047, 2047));
-        let p = (mixed * 16 + 8).clamp(24, 65_536 - 24) as u16;
-        let one = coder.code(one, p)?;
-        self.spent = self.spent.wrapping_add(cost(if one { p } else { (65_536 - u32::from(p)) as u16 }));
+        let p = mixed * 16 + 8;
+        let one = coder.code(one, p.clamp(24, 65_536 - 24) as u16)?;
+        let of = |p: i32| cost((if one { p } else { 65_535 - p }) as u16);
+        self.spent = self.spent.wrapping_add(of(p));
+        self.spent_alone = self.spent_alone.wrapping_add(of(slots[0].probability()));
         let error = (if one { 4095 } else { 0 } - mixed) * RATE;
-        let weights = &mut self.weights[set as usize % SETS];
         for i in 0..INPUTS {
             weights[i] += (odds[i] * error + 0x200) >> 10;
-            let slot = &mut self.slots[at[i]];
-            let count = *slot & 0xFF;
-            let p = (*slot >> 16) as i32;
-            let target = if one { 65_535 } else { 0 };
-            let moved = p + (((target - p) * SHARES[(count & 127).min(COUNT_MAX) as usize]) >> 15);
-            *slot = (moved as u32) << 16 | *slot & 0xFF00 | (count + u32::from(count < COUNT_MAX));
+            slots[i].learn(one);
+            self.slots[(tree.at[i] | node) as usize % ALL] = slots[i].0;
         }
         Ok(one)
+    }
+
+    /// Codes the lowest `bits` of a number, the highest first: decisions at `node` and below it.
+    pub(super) fn digits<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        contexts: &Contexts,
+        (set, node): (u32, u32),
+        bits: u32,
+        number: u32,
+    ) -> Result<u32, C::Stop> {
+        let (mut found, mut left) = (1, bits);
+        while left > 0 {
+            let tree = self.tree(contexts, set, node + found);
+            let mut below = 1;
+            for _ in 0..left.min(TOGETHER) {
+                left -= 1;
+                let one = self.code(coder, &tree, below, number >> left & 1 == 1)?;
+                below = below << 1 | u32::from(one);
+                found = found << 1 | u32::from(one);
+            }
+        }
+        Ok(found & ((1 << bits) - 1))
     }
 }

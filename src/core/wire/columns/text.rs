@@ -70,11 +70,21 @@ const HEX_MIN: usize = 8;
 impl Hexed {
     /// Finds out how the digits of a text are written; `None` if it is no such text.
     pub(super) fn of(text: &[u8]) -> Option<Self> {
-        let of = Self { upper: text.iter().any(u8::is_ascii_uppercase) };
-        let fits =
-            |byte: &u8| of.digit(*byte).is_some() || (byte.is_ascii() && !byte.is_ascii_alphanumeric());
-        let digits = text.iter().filter(|byte| of.digit(**byte).is_some()).count();
-        (text.len() <= 64 && digits >= HEX_MIN && text.iter().all(fits)).then_some(of)
+        if text.len() > 64 {
+            return None;
+        }
+        let (mut digits, mut lower, mut upper) = (0, 0, 0);
+        for byte in text {
+            match byte {
+                b'0'..=b'9' => digits += 1,
+                b'a'..=b'f' => lower += 1,
+                b'A'..=b'F' => upper += 1,
+                _ if byte.is_ascii() && !byte.is_ascii_alphabetic() => {}
+                _ => return None,
+            }
+        }
+        let one_case = lower == 0 || upper == 0;
+        (one_case && digits + lower + upper >= HEX_MIN).then_some(Self { upper: upper > 0 })
     }
 
     /// Returns the number of a digit; `None` if it is none.

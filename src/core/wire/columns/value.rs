@@ -1,64 +1,62 @@
 //! Values by column: what kind each is, and then what it differs by from those before it.
 
 use super::coder::Coder;
-use super::model::{Contexts, INPUTS, Mixer, hash};
+use super::model::{Contexts, INPUTS, Mixer, Steady, hash};
 use super::noise::Noise;
 use super::number::{self, Beside, Numbers};
 use super::real::{self, Factor};
-use super::text::{Hexed, Runs};
+use super::text::Runs;
 
 pub(super) const COLUMNS: usize = 64;
 const FIELDS: usize = 256;
 const MEMO_BITS: u32 = 11;
-/// What is looked for in a number's REAL by trying is not tried for ever.
-const TRIES: u8 = 16;
-/// Scales up to this are tried before a factor is looked for.
-const USUAL_SCALE: u8 = 6;
-const SCALE_MAX: u8 = 17;
+pub(super) const SCALE_MAX: u8 = 17;
 
 // As postcard numbers the variants of `Value`.
-const NULL: u8 = 0;
-const INT: u8 = 1;
-const REAL: u8 = 2;
+pub(super) const NULL: u8 = 0;
+pub(super) const INT: u8 = 1;
+pub(super) const REAL: u8 = 2;
 pub(super) const TEXT: u8 = 3;
-const BLOB: u8 = 4;
-const BIG: u8 = 5;
+pub(super) const BLOB: u8 = 4;
+pub(super) const BIG: u8 = 5;
 // Ways to say one of these.
-const DECIMAL: u8 = 6;
-const RESCALED: u8 = 7;
-const MULTIPLE: u8 = 8;
-const NEW_FACTOR: u8 = 9;
-const FIELDED: u8 = 10;
-const AFTER_LAST: u8 = 11;
-const AS_LAST: u8 = 12;
-const BESIDE: u8 = 13;
-const HEXED: u8 = 14;
+pub(super) const DECIMAL: u8 = 6;
+pub(super) const RESCALED: u8 = 7;
+pub(super) const MULTIPLE: u8 = 8;
+pub(super) const NEW_FACTOR: u8 = 9;
+pub(super) const FIELDED: u8 = 10;
+pub(super) const AFTER_LAST: u8 = 11;
+pub(super) const AS_LAST: u8 = 12;
+pub(super) const BESIDE: u8 = 13;
+pub(super) const HEXED: u8 = 14;
 
 /// Where a value stands in the plain frame; of no length: nowhere.
 pub(super) type Place = (u32, u32);
 
 #[derive(Clone, Copy)]
-struct Column {
-    way: u8,
-    ways: u32,
-    scale: u8,
-    factor: Factor,
+pub(super) struct Column {
+    pub(super) way: u8,
+    pub(super) ways: u32,
+    pub(super) stays: Steady,
+    pub(super) scale: u8,
+    pub(super) factor: Factor,
     /// The last REALs, to choose a factor by. Only who encodes needs them.
-    recent: [u64; 8],
-    tries: u8,
-    integers: Numbers,
-    decimals: Numbers,
-    multiples: Numbers,
-    lengths: Numbers,
+    pub(super) recent: [u64; 8],
+    pub(super) tries: u8,
+    pub(super) integers: Numbers,
+    pub(super) decimals: Numbers,
+    pub(super) multiples: Numbers,
+    pub(super) lengths: Numbers,
     /// The last TEXT or BLOB.
-    last: Place,
-    last_hash: u32,
+    pub(super) last: Place,
+    pub(super) last_hash: u32,
 }
 
 impl Column {
     const NEW: Self = Self {
         way: NULL,
         ways: 0,
+        stays: Steady::NEW,
         scale: 0,
         factor: Factor { mantissa: 0 },
         recent: [0; 8],
@@ -75,7 +73,7 @@ impl Column {
 /// All that is learned of the values in a frame.
 pub(super) struct Values {
     pub(super) mixer: Mixer,
-    columns: [Column; COLUMNS],
+    pub(super) columns: [Column; COLUMNS],
     /// Of the bytes of each column, and of those of other blocks.
     pub(super) noise: [Noise; COLUMNS + 1],
     fields: [Numbers; FIELDS],
@@ -160,8 +158,21 @@ impl Values {
         self.memo = [(0, 0); 1 << MEMO_BITS];
     }
 
-    fn memo(&mut self, of: u32) -> &mut Place {
+    pub(super) fn memo(&mut self, of: u32) -> &mut Place {
         &mut self.memo[(of >> (32 - MEMO_BITS)) as usize]
+    }
+
+    /// Codes a decision by itself.
+    pub(super) fn yes<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        contexts: &Contexts,
+        set: u32,
+        node: u32,
+        one: bool,
+    ) -> Result<bool, C::Stop> {
+        let tree = self.mixer.tree(contexts, set, node);
+        self.mixer.code(coder, &tree, 1, one)
     }
 
     /// Codes the byte at `at` of `buf`, in contexts of its own.
@@ -174,12 +185,7 @@ impl Values {
         set: u32,
     ) -> Result<u8, C::Stop> {
         let slot = buf.get_mut(at).ok_or_else(C::bad)?;
-        let mut node = 1;
-        for bit in (0..8).rev() {
-            let one = self.mixer.code(coder, contexts, set, node, *slot >> bit & 1 == 1)?;
-            node = node << 1 | u32::from(one);
-        }
-        *slot = node as u8;
+        *slot = self.mixer.digits(coder, contexts, (set, 0), 8, u32::from(*slot))? as u8;
         Ok(*slot)
     }
 
@@ -196,10 +202,19 @@ impl Values {
         let (mut prefix, mut one, mut two, mut three) = (0, 0, 0, 0);
         let noise = of.index.min(COLUMNS);
         self.noise[noise].count();
-        for (place, i) in at.enumerate() {
+        let (start, end) = (at.start, at.end);
+        let mut i = start;
+        while i < end {
+            let place = i - start;
             if self.noise[noise].is_at(place) {
-                let slot = buf.get_mut(i).ok_or_else(C::bad)?;
-                *slot = coder.direct(8, u32::from(*slot))? as u8;
+                let two_bytes = i + 1 < end && self.noise[noise].is_at(place + 1);
+                let said = buf.get_mut(i..=i + usize::from(two_bytes)).ok_or_else(C::bad)?;
+                let given = said.iter().fold(0, |all, byte| all << 8 | u32::from(*byte));
+                let number = coder.direct(8 * said.len() as u32, given)?;
+                i += said.len();
+                for (byte, of) in said.iter_mut().rev().zip(number.to_le_bytes()) {
+                    *byte = of;
+                }
                 // What comes after it begins as after nothing.
                 (prefix, one, two, three) = (0, 0, 0, 0);
                 continue;
@@ -217,6 +232,7 @@ impl Values {
             self.noise[noise].learn(place, self.mixer.spent.wrapping_sub(spent));
             prefix = hash(prefix, byte);
             (three, two, one) = (two << 9 | byte, one << 9 | byte, byte);
+            i += 1;
         }
         Ok(())
     }
@@ -320,99 +336,6 @@ impl Values {
         })
     }
 
-    /// Chooses how to say a value.
-    fn way(&mut self, buf: &[u8], value: core::ops::Range<usize>, of: Of, bits: u64, beside: Beside) -> u8 {
-        let Of { index, id } = of;
-        match buf[value.start] {
-            REAL => self.way_of_real(index, bits),
-            kind @ (TEXT | BLOB) => {
-                let column = self.columns[index % COLUMNS];
-                let bytes = &buf[value];
-                let is = |place: Place| place.1 > 0 && buf.get(range(place)) == Some(bytes);
-                if is(*self.memo(hash(hash(id, 1), column.last_hash))) {
-                    return AFTER_LAST;
-                }
-                if is(column.last) {
-                    return AS_LAST;
-                }
-                if is(*self.memo(hash(hash(id, 2), beside.one))) {
-                    return BESIDE;
-                }
-                let last = &buf[range(column.last)];
-                let alike =
-                    kind == TEXT && Runs::same_but_digits(bytes, last) && Runs::of(body(last)).is_some();
-                let alike = alike && bytes[1] < 128;
-                if alike {
-                    return FIELDED;
-                }
-                let hexed =
-                    if kind == TEXT && last.first() == Some(&TEXT) { Hexed::of(body(last)) } else { None };
-                let alike = hexed.is_some_and(|of| of.same_but_digits(body(last), body(bytes)));
-                if alike && bytes[1] < 128 { HEXED } else { kind }
-            }
-            kind => kind,
-        }
-    }
-
-    fn way_of_real(&mut self, index: usize, bits: u64) -> u8 {
-        let column = &mut self.columns[index % COLUMNS];
-        column.recent.rotate_right(1);
-        column.recent[0] = bits;
-        if column.factor.mantissa > 0 && column.factor.count(bits).is_some() {
-            return MULTIPLE;
-        }
-        if real::mantissa(bits, column.scale).is_some() {
-            return DECIMAL;
-        }
-        let usual = (0..=USUAL_SCALE).find(|scale| real::mantissa(bits, *scale).is_some());
-        if usual.is_some() {
-            return if usual > Some(column.scale) { RESCALED } else { REAL };
-        }
-        if column.tries < TRIES {
-            column.tries += 1;
-            if Factor::of(bits, &column.recent).is_some() {
-                return NEW_FACTOR;
-            }
-            if (USUAL_SCALE..=SCALE_MAX).any(|scale| real::mantissa(bits, scale).is_some()) {
-                return RESCALED;
-            }
-        }
-        REAL
-    }
-
-    fn code_way<C: Coder>(&mut self, coder: &mut C, of: Of, beside: Beside, way: u8) -> Result<u8, C::Stop> {
-        let Of { index, id } = of;
-        let column = &mut self.columns[index % COLUMNS];
-        let contexts: Contexts = [
-            hash(id, 21),
-            hash(hash(id, 22), column.ways & 0xFF),
-            hash(hash(id, 23), column.ways & 0xFFFF),
-            hash(hash(id, 24), beside.one),
-            hash(hash(id, 25), column.ways),
-            hash(hash(hash(id, 26), beside.two), column.ways & 0xF),
-        ];
-        let set = id ^ 3;
-        let mut node = 1;
-        let same = self.mixer.code(coder, &contexts, set, 31, way == column.way)?;
-        let coded = if same {
-            column.way
-        } else {
-            for bit in (0..4).rev() {
-                let one = self.mixer.code(coder, &contexts, set, node + 32, way >> bit & 1 == 1)?;
-                node = node << 1 | u32::from(one);
-            }
-            (node & 15) as u8
-        };
-        // What comes once is no sign of what comes next.
-        column.way = match coded {
-            RESCALED => DECIMAL,
-            NEW_FACTOR => MULTIPLE,
-            other => other,
-        };
-        column.ways = column.ways << 4 | u32::from(column.way);
-        Ok(coded)
-    }
-
     /// Codes an INTEGER or a REAL. Returns where it ends, and a hash of it.
     fn number<C: Coder>(
         &mut self,
@@ -488,14 +411,14 @@ impl Values {
         beside: Beside,
     ) -> Result<(usize, u32), C::Stop> {
         let Of { index, id } = of;
-        let column = self.columns[index % COLUMNS];
-        let after = hash(hash(id, 1), column.last_hash);
+        let Column { last, last_hash, .. } = self.columns[index % COLUMNS];
+        let after = hash(hash(id, 1), last_hash);
         let beside_key = hash(hash(id, 2), beside.one);
         let end = match way {
             AFTER_LAST | AS_LAST | BESIDE => {
                 let place = match way {
                     AFTER_LAST => *self.memo(after),
-                    AS_LAST => column.last,
+                    AS_LAST => last,
                     _ => *self.memo(beside_key),
                 };
                 let end = at + place.1 as usize;
@@ -505,8 +428,8 @@ impl Values {
                 buf.copy_within(range(place), at);
                 end
             }
-            FIELDED => self.fields(coder, buf, at, of, column.last)?,
-            HEXED => self.hexed(coder, buf, at, of, (column.last, beside))?,
+            FIELDED => self.fields(coder, buf, at, of, last)?,
+            HEXED => self.hexed(coder, buf, at, of, (last, beside))?,
             TEXT | BLOB => {
                 let start = put_tag::<C>(buf, at, way)?;
                 let len = if C::ENCODES { varint(buf, start).ok_or_else(C::bad)?.0 as i64 } else { 0 };

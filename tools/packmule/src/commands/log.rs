@@ -14,6 +14,9 @@ use crate::usage::flags;
 /// How many rows of a group are shown.
 const ROWS_SHOWN: usize = 200;
 
+/// How many bytes of values of a group are shown, about.
+const BYTES_SHOWN: usize = 256 << 10;
+
 /// `packmule log`.
 pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
@@ -28,16 +31,20 @@ pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         out.text("{\"groups\": [");
     }
     let mut groups = 0;
-    let mut rows: Vec<HistoryOp> = Vec::new();
+    let (mut rows, mut bytes): (Vec<HistoryOp>, usize) = (Vec::new(), 0);
     // Of one row it is told what a value was before.
     let mut was: Option<BTreeMap<String, OwnedValue>> = (!key.is_empty()).then(BTreeMap::new);
     let walked = engine.log(table, &key, &mut |item| {
         match item {
             _ if out.closed() => {}
-            HistoryItem::Op(op) if with_rows && rows.len() < ROWS_SHOWN => rows.push(op.clone()),
+            HistoryItem::Op(op) if with_rows && rows.len() < ROWS_SHOWN && bytes < BYTES_SHOWN => {
+                bytes += length(op);
+                rows.push(op.clone());
+            }
             HistoryItem::Op(_) => {}
             HistoryItem::Group(group) => {
                 let rows = std::mem::take(&mut rows);
+                bytes = 0;
                 if filter.wants(group) {
                     print_group(
                         group,
@@ -76,6 +83,15 @@ pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+/// How many bytes the values of a row take, about.
+fn length(op: &HistoryOp) -> usize {
+    let of = |value: &OwnedValue| match value {
+        OwnedValue::Text(bytes) | OwnedValue::Blob(bytes) => bytes.len(),
+        _ => 8,
+    };
+    op.key.iter().chain(&op.values).map(|(name, value)| name.len() + of(value)).sum()
 }
 
 /// Which groups are asked for.

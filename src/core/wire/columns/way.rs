@@ -1,0 +1,127 @@
+//! The ways to say a value: which one is taken, and how it is told.
+
+use super::coder::Coder;
+use super::model::{Contexts, hash};
+use super::number::Beside;
+use super::real::{self, Factor};
+use super::text::{Hexed, Runs};
+use super::value::{
+    AFTER_LAST, AS_LAST, BESIDE, BLOB, COLUMNS, Column, DECIMAL, FIELDED, HEXED, MULTIPLE, NEW_FACTOR, Of,
+    Place, REAL, RESCALED, SCALE_MAX, TEXT, Values, body, range,
+};
+
+/// What is looked for in a number's REAL by trying is not tried for ever.
+const TRIES: u8 = 16;
+/// Scales up to this are tried before a factor is looked for.
+const USUAL_SCALE: u8 = 6;
+
+impl Values {
+    /// Chooses how to say a value.
+    pub(super) fn way(
+        &mut self,
+        buf: &[u8],
+        value: core::ops::Range<usize>,
+        of: Of,
+        bits: u64,
+        beside: Beside,
+    ) -> u8 {
+        let Of { index, id } = of;
+        match buf[value.start] {
+            REAL => self.way_of_real(index, bits),
+            kind @ (TEXT | BLOB) => {
+                let Column { last, last_hash, .. } = self.columns[index % COLUMNS];
+                let bytes = &buf[value];
+                let is = |place: Place| place.1 > 0 && buf.get(range(place)) == Some(bytes);
+                if is(*self.memo(hash(hash(id, 1), last_hash))) {
+                    return AFTER_LAST;
+                }
+                if is(last) {
+                    return AS_LAST;
+                }
+                if is(*self.memo(hash(hash(id, 2), beside.one))) {
+                    return BESIDE;
+                }
+                let last = &buf[range(last)];
+                let alike =
+                    kind == TEXT && Runs::same_but_digits(bytes, last) && Runs::of(body(last)).is_some();
+                let alike = alike && bytes[1] < 128;
+                if alike {
+                    return FIELDED;
+                }
+                let hexed =
+                    if kind == TEXT && last.first() == Some(&TEXT) { Hexed::of(body(last)) } else { None };
+                let alike = hexed.is_some_and(|of| of.same_but_digits(body(last), body(bytes)));
+                if alike && bytes[1] < 128 { HEXED } else { kind }
+            }
+            kind => kind,
+        }
+    }
+
+    fn way_of_real(&mut self, index: usize, bits: u64) -> u8 {
+        let column = &mut self.columns[index % COLUMNS];
+        column.recent.rotate_right(1);
+        column.recent[0] = bits;
+        if column.factor.mantissa > 0 && column.factor.count(bits).is_some() {
+            return MULTIPLE;
+        }
+        if real::mantissa(bits, column.scale).is_some() {
+            return DECIMAL;
+        }
+        let usual = (0..=USUAL_SCALE).find(|scale| real::mantissa(bits, *scale).is_some());
+        if usual.is_some() {
+            return if usual > Some(column.scale) { RESCALED } else { REAL };
+        }
+        if column.tries < TRIES {
+            column.tries += 1;
+            if Factor::of(bits, &column.recent).is_some() {
+                return NEW_FACTOR;
+            }
+            if (USUAL_SCALE..=SCALE_MAX).any(|scale| real::mantissa(bits, scale).is_some()) {
+                return RESCALED;
+            }
+        }
+        REAL
+    }
+
+    pub(super) fn code_way<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        of: Of,
+        beside: Beside,
+        way: u8,
+    ) -> Result<u8, C::Stop> {
+        let Of { index, id } = of;
+        let column = &mut self.columns[index % COLUMNS];
+        let steady = column.stays.slot();
+        let was_steady = steady.is_some();
+        if let Some(slot) = steady
+            && slot.code(coder, way == column.way)?
+        {
+            return Ok(column.way);
+        }
+        let contexts: Contexts = [
+            hash(id, 21),
+            hash(hash(id, 22), column.ways & 0xFF),
+            hash(hash(id, 23), column.ways & 0xFFFF),
+            hash(hash(id, 24), beside.one),
+            hash(hash(id, 25), column.ways),
+            hash(hash(hash(id, 26), beside.two), column.ways & 0xF),
+        ];
+        let set = id ^ 3;
+        let tree = self.mixer.tree(&contexts, set, 512);
+        let coded = if !was_steady && self.mixer.code(coder, &tree, 1, way == column.way)? {
+            column.way
+        } else {
+            self.mixer.digits(coder, &contexts, (set, 520), 4, u32::from(way))? as u8
+        };
+        column.stays.count(coded == column.way);
+        // What comes once is no sign of what comes next.
+        column.way = match coded {
+            RESCALED => DECIMAL,
+            NEW_FACTOR => MULTIPLE,
+            other => other,
+        };
+        column.ways = column.ways << 4 | u32::from(column.way);
+        Ok(coded)
+    }
+}

@@ -47,7 +47,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 21] = [
+const PARTED: [(u64, &str); 27] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (77, "a place of its own log that others have otherwise counted as what both have"),
@@ -81,6 +81,15 @@ const PARTED: [(u64, &str); 21] = [
     ),
     (3087, "as 2035, with a device that is revoked"),
     (5176, "a verdict of a second history named frames that had got another name"),
+    (6102, "the same, of a frame whose rows are encoded by column"),
+    (2005, "a history that was given up came again with a state, without the frame by which it was known"),
+    (3015, "a late base said that it has what a board had pruned by the word of another"),
+    (5203, "the same, where the other base still had the frames"),
+    (3113, "a silent copy that had all talked over the board, which lacked what others wrote"),
+    (
+        5087,
+        "rows folded under an identity that both copies had left, and that the base had lost with its card",
+    ),
 ];
 
 #[test]

@@ -95,6 +95,34 @@ fn what_is_lost_with_a_card_holds_up_nobody() {
     assert_eq!(base.verify().unwrap().problems, [""; 0]);
 }
 
+/// Two databases have one identity. The one that writes lacks what others wrote, and the other has all and speaks last: the
+/// first gets it all the same.
+#[test]
+fn a_copy_of_a_card_does_not_talk_over_the_one_that_is_behind() {
+    let world = World::new();
+    let mut north = world.board_with("north", NOTES, &["notes"]);
+    let mut base = world.base("base");
+    carry(&mut north, &mut base);
+    let path = world.path("copy");
+    copy_card(&north, &path);
+    let mut copy = Engine::open_with(&path, world.options()).unwrap();
+    sql(&north, "INSERT INTO notes VALUES ('a', 'of north')");
+    carry(&mut north, &mut base);
+    sql(&base, "INSERT INTO notes VALUES ('b', 'of the base')");
+    base.seal().unwrap();
+    // The copy gets back what north has written, with what the base has.
+    import(&mut base, &whole_bundle(&mut copy));
+    import(&mut copy, &whole_bundle(&mut base));
+    assert_eq!(notes(&copy).len(), 2);
+    for _ in 0..2 {
+        import(&mut base, &whole_bundle(&mut north));
+        import(&mut base, &whole_bundle(&mut copy));
+    }
+    carry(&mut base, &mut north);
+    assert_eq!(notes(&north), notes(&base));
+    assert_eq!(north.identity().id, copy.identity().id);
+}
+
 #[test]
 fn two_groups_that_folded_apart_meet() {
     let world = World::new();

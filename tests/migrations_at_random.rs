@@ -24,33 +24,50 @@ enum Migration {
     Drop(String),
     Retype,
     Rebuild,
+    /// Renamed and retyped in one go.
+    Both(String, String),
+    /// A column with a UNIQUE index over it.
+    Unique(String),
 }
 
 /// The columns of a version of the application, beside the key: name and type.
 type Columns = Vec<(String, &'static str)>;
 
+/// Schedules that failed once, each for a reason of its own: `tests/schema_life.rs` has what they came to.
+const PINNED: [u64; 10] = [107, 168, 193, 286, 351, 357, 415, 427, 448, 551];
+
 const TYPES: [&str; 4] = ["", "TEXT", "INTEGER", "REAL"];
 
-/// Makes the versions of the application: the columns of each, and how it comes from the one before.
-fn versions(random: &mut Random) -> Vec<(Columns, Migration)> {
+/// Makes the versions of the application: the columns of each, and how it comes from the one before; with `wide` in more
+/// forms than ORMs have.
+fn versions(random: &mut Random, wide: bool) -> Vec<(Columns, Migration)> {
     let mut columns: Columns = vec![("c0".into(), "TEXT"), ("c1".into(), "INTEGER"), ("c2".into(), "")];
     let mut versions = vec![(columns.clone(), Migration::Rebuild)];
     for fresh in 3..4 + random.below(3) {
         let at = random.below(columns.len() as u64) as usize;
-        let migration = match random.below(5) {
+        let migration = match random.below(if wide { 7 } else { 5 }) {
             0 => {
                 let kind = *random.pick(&TYPES);
                 columns.push((format!("c{fresh}"), kind));
                 Migration::Add(format!("c{fresh}"), kind)
             }
             1 => {
-                let old = std::mem::replace(&mut columns[at].0, format!("c{fresh}"));
-                Migration::Rename(old, format!("c{fresh}"))
+                let new = format!("{}{fresh}", &columns[at].0[..1]);
+                let old = std::mem::replace(&mut columns[at].0, new.clone());
+                Migration::Rename(old, new)
             }
             2 if columns.len() > 1 => Migration::Drop(columns.remove(at).0),
             3 => {
                 columns[at].1 = *random.pick(&TYPES);
                 Migration::Retype
+            }
+            5 => {
+                let old = std::mem::replace(&mut columns[at], (format!("c{fresh}"), *random.pick(&TYPES)));
+                Migration::Both(old.0, format!("c{fresh}"))
+            }
+            6 => {
+                columns.push((format!("u{fresh}"), ""));
+                Migration::Unique(format!("u{fresh}"))
             }
             _ => Migration::Rebuild,
         };
@@ -68,16 +85,34 @@ fn create(name: &str, columns: &Columns) -> String {
 fn script((columns, migration): &(Columns, Migration)) -> String {
     match migration {
         Migration::Add(name, kind) => format!("ALTER TABLE t ADD COLUMN {name} {kind}"),
+        Migration::Rename(old, new) if old.starts_with('u') => {
+            format!("DROP INDEX of_{old}; ALTER TABLE t RENAME COLUMN {old} TO {new}; {}", unique(new))
+        }
         Migration::Rename(old, new) => format!("ALTER TABLE t RENAME COLUMN {old} TO {new}"),
+        // A column with an index over it goes as ORMs do it: triggers name it plainly, and ALTER TABLE would fail.
+        Migration::Drop(name) if name.starts_with('u') => rebuild(columns, &|name| name.to_owned()),
         Migration::Drop(name) => format!("ALTER TABLE t DROP COLUMN {name}"),
-        Migration::Retype | Migration::Rebuild => {
-            let names: String = columns.iter().map(|(name, _)| format!(", {name}")).collect();
-            format!(
-                "BEGIN; {}; INSERT INTO new_t SELECT k{names} FROM t; DROP TABLE t; ALTER TABLE new_t RENAME TO t; COMMIT",
-                create("new_t", columns)
-            )
+        Migration::Unique(name) => format!("ALTER TABLE t ADD COLUMN {name}; {}", unique(name)),
+        Migration::Retype | Migration::Rebuild => rebuild(columns, &|name| name.to_owned()),
+        Migration::Both(old, new) => {
+            rebuild(columns, &|name| (if name == new { old } else { name }).to_owned())
         }
     }
+}
+
+/// Makes the table anew: `from` says what each column is called before.
+fn rebuild(columns: &Columns, from: &dyn Fn(&str) -> String) -> String {
+    let names: String = columns.iter().map(|(name, _)| format!(", {}", from(name))).collect();
+    let uniques: String =
+        columns.iter().filter(|(name, _)| name.starts_with('u')).map(|(name, _)| unique(name)).collect();
+    format!(
+        "BEGIN; {}; INSERT INTO new_t SELECT k{names} FROM t; DROP TABLE t; ALTER TABLE new_t RENAME TO t; {uniques} COMMIT",
+        create("new_t", columns)
+    )
+}
+
+fn unique(name: &str) -> String {
+    format!("CREATE UNIQUE INDEX of_{name} ON t ({name});")
 }
 
 /// What an application of a version writes.
@@ -93,7 +128,7 @@ fn write_by(random: &mut Random, columns: &Columns) -> String {
         0 => format!("DELETE FROM t WHERE k = 'k{key}'"),
         1 | 2 => {
             let (name, _) = random.pick(columns);
-            format!("UPDATE t SET {name} = {} WHERE k = 'k{key}'", value(random))
+            format!("UPDATE OR REPLACE t SET {name} = {} WHERE k = 'k{key}'", value(random))
         }
         _ => {
             let values: String = columns.iter().map(|_| format!(", {}", value(random))).collect();
@@ -116,9 +151,9 @@ struct Run {
 }
 
 impl Run {
-    fn new(seed: u64, folds: bool) -> Self {
+    fn new(seed: u64, folds: bool, wide: bool) -> Self {
         let mut random = Random(seed);
-        let versions = versions(&mut random);
+        let versions = versions(&mut random, wide);
         let world = World::new();
         let merge = if random.chance(50) { Merge::Row } else { Merge::Cell };
         let apps = if random.chance(70) { 3 } else { 2 };
@@ -151,7 +186,7 @@ impl Run {
 
     fn migrate(&mut self, d: usize) -> bool {
         let Some(at) = self.at[d].filter(|at| at + 1 < self.versions.len()) else { return false };
-        if matches!(self.versions[at + 1].1, Migration::Retype) && !self.met {
+        if matches!(self.versions[at + 1].1, Migration::Retype | Migration::Both(..)) && !self.met {
             return false;
         }
         let script = script(&self.versions[at + 1]);
@@ -230,10 +265,14 @@ impl Run {
 
 /// Runs schedules. Returns those that failed, the lowest seed first, with what they did. At the end all devices migrate,
 /// `but` one, if it is given.
-fn failing(seeds: std::ops::Range<u64>, folds: bool, but: Option<usize>) -> Vec<(u64, String)> {
+fn failing(
+    seeds: std::ops::Range<u64>,
+    run: &(dyn Fn(u64) -> Run + Sync),
+    but: Option<usize>,
+) -> Vec<(u64, String)> {
     let failed = Mutex::new(Vec::new());
     on_all_cores(seeds, &|seed| {
-        let mut run = Run::new(seed, folds);
+        let mut run = run(seed);
         if catch_unwind(AssertUnwindSafe(|| run.run(but))).is_err() {
             failed.lock().unwrap().push((seed, run.trace.join("\n")));
         }
@@ -243,8 +282,8 @@ fn failing(seeds: std::ops::Range<u64>, folds: bool, but: Option<usize>) -> Vec<
     failed
 }
 
-fn check(folds: bool) {
-    let failed = failing(seeds(USUAL), folds, None);
+fn check(seeds: std::ops::Range<u64>, run: &(dyn Fn(u64) -> Run + Sync)) {
+    let failed = failing(seeds, run, None);
     let all: Vec<u64> = failed.iter().map(|(seed, _)| *seed).collect();
     if let Some((seed, trace)) = failed.first() {
         panic!("failed: {all:?}; the first:\nPACKMULE_SEED={seed}\n{trace}");
@@ -253,16 +292,29 @@ fn check(folds: bool) {
 
 #[test]
 fn fleets_that_migrate_end_alike() {
-    check(false);
+    check(seeds(USUAL), &|seed| Run::new(seed, false, false));
 }
 
 #[test]
 fn fleets_that_migrate_and_fold_end_alike() {
-    check(true);
+    check(seeds(USUAL), &|seed| Run::new(seed, true, false));
+}
+
+#[test]
+fn fleets_that_migrate_in_every_form_end_alike() {
+    check(seeds(USUAL), &|seed| Run::new(seed, seed % 2 > 0, true));
+}
+
+#[test]
+fn what_failed_once_does_not_fail_again() {
+    for seed in PINNED {
+        check(seed..seed + 1, &|seed| Run::new(seed, false, false));
+        check(seed..seed + 1, &|seed| Run::new(seed, true, false));
+    }
 }
 
 /// The control: the same check finds the schedules in which one device is left behind.
 #[test]
 fn a_device_that_does_not_migrate_is_found() {
-    assert!(failing(0..10, false, Some(0)).len() > 2);
+    assert!(failing(0..10, &|seed| Run::new(seed, false, false), Some(0)).len() > 2);
 }

@@ -5,7 +5,7 @@ mod bundles;
 mod common;
 use common::*;
 use packmule::core::model::Stream;
-use packmule::{Engine, Error, Recipient, TrackOptions};
+use packmule::{Engine, Error, Keep, Recipient, TrackOptions};
 
 const TABLES: &str = "CREATE TABLE reading (id INTEGER PRIMARY KEY AUTOINCREMENT, sensor TEXT, v REAL);
     CREATE TABLE state (k TEXT PRIMARY KEY, v, u INT UNIQUE);
@@ -233,6 +233,59 @@ fn a_second_base_gets_everything_from_the_first() {
     carry(&mut first, &mut second);
     assert_eq!(first.digest(true).unwrap(), second.digest(true).unwrap());
     assert_eq!(rows(&second, "SELECT * FROM reading"), rows(&first, "SELECT * FROM reading"));
+}
+
+/// A base that is added late meets a board before it meets the base by whose word the board has pruned rows. Those come from
+/// there, as frames or as what is gathered there; what the board wrote later stays as it is, and holds up nobody.
+#[test]
+fn a_late_base_gets_what_a_board_has_pruned() {
+    for folded in [false, true] {
+        let world = World::new();
+        let mut a = board(&world, "a");
+        let (mut first, mut late) = (world.base("first"), world.base("late"));
+        let both = |from: &mut Engine, to: &mut Engine| {
+            carry(from, to);
+            carry(to, from);
+        };
+        sql(
+            &a,
+            "INSERT INTO reading (sensor, v) VALUES ('t', 1), ('t', 2);
+             INSERT INTO state VALUES ('k', 1, 1), ('gone', 1, 2)",
+        );
+        both(&mut a, &mut first);
+        sql(&a, "UPDATE state SET v = 2 WHERE k = 'k'; INSERT INTO reading (sensor, v) VALUES ('t', 3)");
+        both(&mut a, &mut first);
+        if folded {
+            first.compact().unwrap();
+        }
+        a.compact().unwrap();
+        assert_eq!(a.prune("reading", Keep::Rows(0)).unwrap().rows, 3);
+        sql(&a, "UPDATE state SET v = 3 WHERE k = 'k'; DELETE FROM state WHERE k = 'gone'");
+        sql(&a, "INSERT INTO reading (sensor, v) VALUES ('t', 4)");
+        for _ in 0..2 {
+            both(&mut a, &mut late);
+        }
+        assert_eq!(gathered(&late, &a, "reading", "v, id"), ["4.0r|4"], "{folded}");
+        sql(&a, "UPDATE state SET v = 4 WHERE k = 'k'");
+        for _ in 0..2 {
+            both(&mut a, &mut late);
+            both(&mut late, &mut first);
+        }
+        both(&mut late, &mut first);
+        assert_eq!(gathered(&late, &a, "reading", "v, id").len(), 4, "{folded}");
+        assert_eq!(gathered(&late, &a, "state", "v, k"), rows(&a, "SELECT v, k FROM state ORDER BY k"));
+        both(&mut a, &mut late);
+        both(&mut a, &mut first);
+        for table in ["reading", "state"] {
+            let all = format!("SELECT * FROM {table} ORDER BY 1, 2");
+            assert_eq!(rows(&first, &all), rows(&late, &all), "{folded}");
+        }
+        assert_eq!(first.digest(true).unwrap(), late.digest(true).unwrap());
+        for device in [&mut a, &mut first, &mut late] {
+            device.compact().unwrap();
+            assert_eq!(rows(device, "SELECT count(*) FROM _pm_frame WHERE stream = 1"), ["0"], "{folded}");
+        }
+    }
 }
 
 /// The base has a table of that name itself, which need not even fit: it stays as it is, and the rows of others stand

@@ -223,10 +223,7 @@ impl<'a> Visit<'a> {
             let ours = survey.ours || survey.sender.is_none() && self.is_our_name(path);
             return self.note_torn(path, in_folder && ours, problem);
         }
-        for (of, seq) in survey.vector.iter().filter(|((_, stream), _)| *stream == Stream::Shared) {
-            let known = self.heard_of.entry(*of).or_insert(0);
-            *known = (*seq).max(*known);
-        }
+        self.note(&survey)?;
         let have = self.engine.positions()?;
         let (me, base) = (self.engine.identity().id, self.engine.identity().base);
         let new = |s: &Span| {
@@ -265,6 +262,15 @@ impl<'a> Visit<'a> {
             });
         }
         Ok(())
+    }
+
+    /// Notes what whoever left a bundle has, and that another database has left one under our name.
+    fn note(&mut self, survey: &Survey) -> Result<()> {
+        for (of, seq) in survey.vector.iter().filter(|((_, stream), _)| *stream == Stream::Shared) {
+            let known = self.heard_of.entry(*of).or_insert(0);
+            *known = (*seq).max(*known);
+        }
+        if survey.of_copy { self.engine.hear_of_copy() } else { Ok(()) }
     }
 
     /// Notes one of ours that is torn, which is removed then; any other problem stays one.

@@ -21,6 +21,7 @@ use crate::engine::exchange::survey::{self, Span, Trusted};
 use crate::engine::exchange::transaction;
 use crate::engine::exchange::verified::Progress;
 use crate::engine::fleet::admission::{self, Standing};
+use crate::engine::fleet::copies;
 use crate::engine::fleet::links::{self, LinkFigures};
 use crate::engine::fleet::peers::PeerEvidence;
 use crate::engine::table::route::Route;
@@ -124,6 +125,11 @@ impl Engine {
     /// Returns the statements of the fleet's key about revoked devices.
     pub(crate) fn revocations(&self) -> Result<Vec<Vec<u8>>> {
         revoke::statements(&self.replica)
+    }
+
+    /// Hears that another database under this device's identity has left something on a card.
+    pub(crate) fn hear_of_copy(&mut self) -> Result<()> {
+        transaction::record(&mut self.replica, copies::hear_of_another)
     }
 
     /// Returns what is applied here.

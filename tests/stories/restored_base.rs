@@ -4,7 +4,8 @@ use rusqlite::types::Value as Sql;
 use serde_json::json;
 
 use crate::card::{self, back_up, fingerprint, status};
-use crate::support::{Desk, has};
+use crate::network::Serve;
+use crate::support::{Desk, PACKMULE, has};
 
 const ALL: [&str; 2] = ["north", "base"];
 
@@ -108,5 +109,34 @@ fn it_gets_back_what_the_board_has_compacted() {
         let status = status(&desk, name);
         assert_eq!((&status["waits"], &status["notices"]), (&json!([]), &json!([])), "{name}");
         desk.run(&format!("verify {name}.db")).ok();
+    }
+}
+
+/// By one session over whatever carries one; what the board has folded too. What the base said before counts no more.
+#[test]
+fn it_gets_back_what_it_lost_by_every_way_of_a_session() {
+    for (way, folded) in [("tcp", true), ("ws", false), ("http", true), ("exec", true)] {
+        let desk = backed_up();
+        rounds(&desk, 1);
+        if folded {
+            desk.run("compact north.db").ok();
+        }
+        let before = identities(&desk);
+        restore(&desk);
+        let serve = Serve::new(&desk, &["base.db"]);
+        let to = match way {
+            "exec" => format!("exec:{PACKMULE} serve base.db --stdio"),
+            way => format!("{way}://{}", serve.at),
+        };
+        for _ in 0..2 {
+            desk.run_words(&["sync", "north.db", &to]).ok();
+        }
+        serve.end();
+        assert_eq!(gathered(&desk), Sql::Integer(5), "{way}");
+        assert_eq!(identities(&desk), before, "{way}");
+        for name in ALL {
+            let status = status(&desk, name);
+            assert_eq!((&status["waits"], &status["notices"]), (&json!([]), &json!([])), "{way}, {name}");
+        }
     }
 }

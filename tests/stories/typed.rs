@@ -13,6 +13,7 @@ const PAGES: &[(&str, &str)] = &[
     ("station.md", include_str!("station.rs")),
     ("weekly.md", include_str!("weekly.rs")),
     ("upgrade.md", include_str!("upgrade.rs")),
+    ("late-application.md", include_str!("late_application.rs")),
     ("decisions.md", include_str!("decisions.rs")),
 ];
 

@@ -239,13 +239,15 @@ fn a_table_whose_columns_were_changed() {
     for (before, after) in names {
         a.run("  name before", before.as_bytes()).run("  name after", after.as_bytes());
     }
-    a.u8("block: schema", 11).run("definition", b"other").u8("columns follow", 2).uint("names", 0).crc();
-    a.matches_file("frame-schema", "What a device says of two of its tables.");
+    a.u8("block: schema", 11).run("definition", b"other").u8("columns follow", 2).uint("names", 0);
+    a.u8("block: schema", 11).run("definition", b"gone").u8("not tracked any more", 8).uint("names", 0).crc();
+    a.matches_file("frame-schema", "What a device says of three of its tables.");
 
     let mut buf = [0; 256];
     let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), 9, None).unwrap();
     writer.schema(&def, SchemaBits::CHANGED, &names).unwrap();
     writer.schema(b"other", SchemaBits::FOLLOWS, &[]).unwrap();
+    writer.schema(b"gone", SchemaBits::LEFT, &[]).unwrap();
     let mut out = [0; 256];
     let no_rows = |_: DefId, _: &mut [bool]| None;
     let coded = writer.finish_by_column(&mut Columns::new(), &mut out, no_rows).to_vec();
@@ -262,6 +264,9 @@ fn a_table_whose_columns_were_changed() {
         assert!(first.def == def && first.bits == SchemaBits::CHANGED && first.names.eq(names));
         let Some(Block::Schema(second)) = blocks.next_block().unwrap() else { panic!("no schema") };
         assert!(second.def == b"other" && second.bits.says(SchemaBits::FOLLOWS));
-        assert!(second.names.count() == 0 && blocks.next_block().unwrap().is_none());
+        assert!(second.names.count() == 0);
+        let Some(Block::Schema(third)) = blocks.next_block().unwrap() else { panic!("no schema") };
+        assert!(third.def == b"gone" && third.bits == SchemaBits::LEFT);
+        assert!(blocks.next_block().unwrap().is_none());
     }
 }

@@ -16,7 +16,9 @@ impl SchemaBits {
     pub const FOLLOWS: Self = Self(2);
     /// A person has dropped the named columns for all devices.
     pub const DROPS: Self = Self(4);
-    const ALL: u8 = 7;
+    /// The device does not track the table any more: nobody waits for what it has of it.
+    pub const LEFT: Self = Self(8);
+    const ALL: u8 = 15;
 
     /// Returns these bits and those.
     pub fn and(self, bits: Self) -> Self {

@@ -37,7 +37,7 @@ use crate::engine::log::visit::{self, Part};
 use crate::engine::log::{contexts, frames};
 use crate::engine::merge::folds::{self, Fold};
 use crate::engine::merge::heads::{self, Cause, Head, Kept, Seen, Stamp};
-use crate::engine::merge::{compose, context_free, counters, deferred, given_up, late, register};
+use crate::engine::merge::{compose, context_free, counters, deferred, given_up, late, late_held, register};
 use crate::engine::show::write::{self, Counts, Origin, Writer};
 use crate::engine::show::{constraints, count, references, unsaid};
 use crate::engine::store::meta;
@@ -378,6 +378,10 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
         if new.weak && unknown && compose::shown_row(replica, table, &key)?.is_none() {
             return Ok(Done::Nothing); // It loses to what nobody here knows any more, if only by a verdict.
         }
+        old = heads::heads(replica, table.tid, &key)?;
+    }
+    if let (Some(unseen), State::Suspended, true) = (sight.late, table.state, old.is_empty()) {
+        late_held::keep_settled(replica, table, &key, &new, unseen)?;
         old = heads::heads(replica, table.tid, &key)?;
     }
     let writable = register::register(replica, table, &key, &new, &old, seen)?;

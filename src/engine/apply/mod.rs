@@ -8,6 +8,7 @@
 //! | `aside` | groups that cannot be applied, set aside by name |
 //! | `groups` | one group, applied |
 //! | `ready` | the groups that are ready, applied in causal order |
+//! | `refill` | what fills a gap in a per-device stream |
 //! | `report` | what an import did |
 //! | `restated` | groups that restate rows of a table that was made anew |
 //! | `vouched` | what of a revoked author is still taken in |
@@ -18,6 +19,7 @@ pub(crate) mod aside;
 pub(crate) mod groups;
 pub(crate) mod pending;
 pub(crate) mod ready;
+pub(crate) mod refill;
 pub(crate) mod report;
 pub(crate) mod restated;
 pub(crate) mod vouched;

@@ -21,13 +21,12 @@
 //! same seal is.
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Checkpoint, Frame, FrameFlags};
+use packmule_core::wire::{Checkpoint, Frame};
 
 use crate::engine::apply::aside;
 use crate::engine::apply::report::{Missing, Wait};
 use crate::engine::error::{self, Error, Result};
-use crate::engine::fleet::positions::StreamPosition;
-use crate::engine::fleet::{devices, membership, peers, positions, revocation};
+use crate::engine::fleet::{devices, peers, positions, revocation};
 use crate::engine::log::{contexts, frames};
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
@@ -130,26 +129,6 @@ pub(crate) fn is_built_on(replica: &Replica, dev: i64, first: u64) -> Result<boo
         }
     }
     Ok(false)
-}
-
-/// Goes on in a per-device stream of another device from a group that reissues its tables, over frames that are
-/// missing here: they are folded at their author, whose signature is on what this group goes on from. What is here of
-/// them pends no more.
-pub(crate) fn go_on_from(replica: &Replica, dev: i64, checkpoint: &Checkpoint) -> Result<()> {
-    let Checkpoint { stream, first, prev, .. } = *checkpoint;
-    if stream != Stream::PerDevice
-        || dev == replica.me
-        || positions::position(replica, dev, stream)?.seq + 1 >= first
-    {
-        return Ok(());
-    }
-    let body = frames::frame_here(replica, dev, stream, first)?;
-    if !frames::parse(&body)?.head.flags.has(FrameFlags::REISSUES) {
-        return Ok(());
-    }
-    frames::forget_pending(&replica.db, dev, stream, first - 1)?;
-    membership::raise_floor(replica, dev, stream, first - 1)?;
-    positions::set_position(replica, dev, stream, StreamPosition { seq: first - 1, chain: prev })
 }
 
 /// Lists the streams that have pending groups.

@@ -5,7 +5,7 @@ use rusqlite::types::Value as Sql;
 
 use crate::engine::capture::dirty::{self, has_column};
 use crate::engine::error::Result;
-use crate::engine::merge::versions;
+use crate::engine::merge::{unread, versions};
 use crate::engine::store::value;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
@@ -85,6 +85,7 @@ pub(crate) fn forget_columns(replica: &Replica, table: &Table, names: &[String])
         forget_in_counters(replica, table, *at, n - taken)?;
         forget_in_list(replica, table, *at, n - taken)?;
     }
+    unread::forget_idle(replica, table, names)?;
     let list = table.quarantine_table();
     for name in names {
         if has_column(replica, &list, name)? {

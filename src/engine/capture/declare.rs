@@ -39,18 +39,18 @@ use crate::engine::table::dropped;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
-/// Records what a definition declares. Returns whether that adds anything.
+/// Records what a definition declares, of the subjects that count. Returns whether that adds anything.
 pub(crate) fn record_declared(
     replica: &Replica,
     tid: i64,
-    def: &TableDef,
-    id: DefId,
+    (def, id): (&TableDef, DefId),
     stamp: &Stamp<'_>,
+    counts: &dyn Fn(Subject, &str) -> bool,
 ) -> Result<bool> {
     let mut any = false;
     let had_seen = |dev: i64, seq: u64| dev == stamp.dev || stamp.seen.of(dev) >= seq;
     dropped::record_again(replica, tid, def, &had_seen)?;
-    for (what, name, value) in items(def)? {
+    for (what, name, value) in items(def)?.into_iter().filter(|(what, name, _)| counts(*what, name)) {
         if !stamp.decides && is_repeated(replica, (tid, what, &name), &value, &had_seen)? {
             continue;
         }

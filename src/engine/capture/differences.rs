@@ -3,10 +3,13 @@
 //! Run by run (`runs.rs`): what of the rows the log still tells is compared with that, one by one; of settled rows the sum of
 //! the run tells whether any differs. A run that may differ is said whole, in a *span*: its rows, and that all else is gone.
 
+use packmule_core::model::Stream;
 use packmule_core::wire::{Mode, Op, OpKind};
 
 use crate::engine::capture::runs::{self, Run, Runs, Summer};
 use crate::engine::error::Result;
+use crate::engine::fleet::devices::BASELINE;
+use crate::engine::log::frames;
 use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{compose, context_free, counters, deferred, versions};
 use crate::engine::store::value::{self, OwnedValue};
@@ -46,13 +49,16 @@ struct Comparison<'e> {
     replica: &'e Replica,
     table: &'e Table,
     added: &'e [String],
+    /// The log tells all that was written to it.
+    is_told: bool,
 }
 
 /// Lists in `_pm_restate` what is to be said of the rows of a table, and in `_pm_restate_span` its spans. `added` are the
 /// columns that it did not have before.
 pub(super) fn list(replica: &Replica, table: &Table, added: &[String]) -> Result<()> {
     replica.db.execute_batch(TEMP)?;
-    let comparison = Comparison { replica, table, added };
+    let is_told = !runs::is_any_folded(replica, table)?;
+    let comparison = Comparison { replica, table, added, is_told };
     let mut runs = Runs::open(replica, table)?;
     if table.def.mode == Mode::PerDevice && !list_logged(replica, table)? {
         runs = None;
@@ -72,8 +78,7 @@ impl Comparison<'_> {
         let mut summer = Summer::new(self.replica, self.table);
         let Some(runs) = runs else {
             // Where nothing is folded, nothing is settled.
-            let settled = runs::is_any_folded(self.replica, self.table)?;
-            let run = Run { first: None, sum: Some(0).filter(|_| !settled), columns: 0 };
+            let run = Run { first: None, sum: Some(0).filter(|_| self.is_told), columns: 0 };
             if !self.is_as_it_was(&mut summer, &run, None)? {
                 put_span(self.replica, self.table, None, None)?;
             }
@@ -98,7 +103,10 @@ impl Comparison<'_> {
         let (mut sum, mut has_defaults) = (0_i64, true);
         let columns = run.columns.min(table.def.columns.len());
         runs::each_row(summer, run.first.as_deref(), end, &mut |summer, row, key| {
-            if self.is_unshown(key)? || self.list_logged_row(key)? {
+            if self.is_unshown(key)? {
+                return self.list_unsaid(key);
+            }
+            if self.list_logged_row(key)? {
                 return Ok(());
             }
             if run.sum == Some(0) {
@@ -119,6 +127,28 @@ impl Comparison<'_> {
             && (deferred::is_quarantined(replica, table.tid, key)? || is_held(replica, table.tid, key)?))
     }
 
+    /// Lists a row of which versions are still to be shown, if it has something in columns of which none of them speaks: that
+    /// stays when they are shown.
+    fn list_unsaid(&self, key: &[u8]) -> Result<()> {
+        let Self { replica, table, .. } = *self;
+        if deferred::is_quarantined(replica, table.tid, key)? {
+            return Ok(());
+        }
+        let heads = heads::heads(replica, table.tid, key)?;
+        let n = table.def.columns.len();
+        if heads.is_empty() || heads.iter().any(|head| head.kind == OpKind::Delete) {
+            return Ok(());
+        }
+        let Some(own) = compose::shown_row(replica, table, key)? else { return Ok(()) };
+        let unsaid = |at: usize| {
+            let column = &table.def.columns[at];
+            let is_free = column.key == 0 && !table.disputed.contains(at) && !table.counters.contains(&at);
+            is_free && !column.is_constant(&own[at]) && !heads.iter().any(|head| head.live(n).contains(at))
+        };
+        let columns: Columns = (0..n).filter(|at| unsaid(*at)).collect();
+        if columns.is_empty() { Ok(()) } else { put(replica, key, What::Written, Some(&columns)) }
+    }
+
     /// Lists a row that is in its table, if it differs from what the log tells. Returns whether the log tells of it.
     fn list_logged_row(&self, key: &[u8]) -> Result<bool> {
         let Self { replica, table, .. } = *self;
@@ -134,7 +164,7 @@ impl Comparison<'_> {
             return Ok(false);
         }
         let own = compose::shown_row(replica, table, key)?.unwrap_or_default();
-        match differing(replica, table, key, &own, &heads, self.added)? {
+        match self.differing(key, &own, &heads)? {
             Some(columns) if columns.is_empty() => {}
             Some(columns) => put(replica, key, What::Written, Some(&columns))?,
             None => put(replica, key, What::Written, None)?,
@@ -201,6 +231,60 @@ impl Comparison<'_> {
             }
         }
         if any && table.def.mode == Mode::Shared { list_unshown(replica, table) } else { Ok(()) }
+    }
+
+    /// Returns the columns in which a row differs from what its versions say; `None` if they say that it is not there.
+    ///
+    /// Of a column of which no version speaks, nobody remembers what it was, unless it is newer than they are: then it was its
+    /// default. A counter is by what is remembered of it.
+    fn differing(&self, key: &[u8], own: &[OwnedValue], heads: &[Head]) -> Result<Option<Columns>> {
+        let Self { replica, table, .. } = *self;
+        let judgement = versions::judge_versions(replica, table, heads)?;
+        if !judgement.present {
+            return Ok(None);
+        }
+        let n = table.def.columns.len();
+        let mut spoken = Columns::default();
+        heads.iter().for_each(|head| spoken.extend(&head.live(n)));
+        let said = said_values(replica, table, key, own, heads, &judgement)?;
+        let entries = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
+        // A delete carries what the row was.
+        let is_told = heads.iter().any(|head| head.kind == OpKind::Delete);
+        let mut differing = Columns::default();
+        for (at, column) in table.def.columns.iter().enumerate() {
+            if column.key > 0 || table.disputed.contains(at) {
+                continue;
+            }
+            let counted =
+                table.counters.contains(&at).then(|| counters::total(table, &entries, at)).flatten();
+            let same = if let Some(total) = counted {
+                total.borrow() == own[at].borrow()
+            } else if spoken.contains(at) && !table.counters.contains(&at) {
+                said.get(at).is_some_and(|said| *said == own[at])
+            } else if is_told && said.get(at).is_some_and(|said| *said == own[at]) {
+                true
+            } else {
+                column.is_constant(&own[at]) && self.came_later(&column.name, heads)?
+            };
+            if !same {
+                differing.insert(at);
+            }
+        }
+        Ok(Some(differing))
+    }
+
+    /// Returns whether a column of which no version of a row speaks came after them: it was added now; or it was not there
+    /// when one of them was written as a whole, and the log tells all that was written since.
+    fn came_later(&self, name: &str, heads: &[Head]) -> Result<bool> {
+        if self.added.iter().any(|added| added.eq_ignore_ascii_case(name)) {
+            return Ok(true);
+        }
+        let mut whole =
+            heads.iter().filter(|head| self.is_told && head.dev != BASELINE && head.kind == OpKind::Insert);
+        let Some(head) = whole.next() else { return Ok(false) };
+        frames::op_at(self.replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
+            Ok(op.head.columns.is_none() && def.def.column(name).is_none())
+        })
     }
 }
 
@@ -297,52 +381,6 @@ fn put_span(
             .execute("INSERT INTO temp._pm_restate_span (first, last) VALUES (?1, ?2)", (&first, &end))?;
     }
     Ok(())
-}
-
-/// Returns the columns in which a row differs from what its versions say; `None` if they say that it is not there.
-///
-/// Of a column of which no version speaks, nobody remembers what it was, unless it is new: then it was its default.
-/// A counter is by what is remembered of it.
-fn differing(
-    replica: &Replica,
-    table: &Table,
-    key: &[u8],
-    own: &[OwnedValue],
-    heads: &[Head],
-    added: &[String],
-) -> Result<Option<Columns>> {
-    let judgement = versions::judge_versions(replica, table, heads)?;
-    if !judgement.present {
-        return Ok(None);
-    }
-    let n = table.def.columns.len();
-    let mut spoken = Columns::default();
-    heads.iter().for_each(|head| spoken.extend(&head.live(n)));
-    let said = said_values(replica, table, key, own, heads, &judgement)?;
-    let entries = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
-    // A delete carries what the row was.
-    let is_told = heads.iter().any(|head| head.kind == OpKind::Delete);
-    let mut differing = Columns::default();
-    for (at, column) in table.def.columns.iter().enumerate() {
-        if column.key > 0 || table.disputed.contains(at) {
-            continue;
-        }
-        let new = || added.iter().any(|name| name.eq_ignore_ascii_case(&column.name));
-        let counted = table.counters.contains(&at).then(|| counters::total(table, &entries, at)).flatten();
-        let same = if let Some(total) = counted {
-            total.borrow() == own[at].borrow()
-        } else if spoken.contains(at) && !table.counters.contains(&at) {
-            said.get(at).is_some_and(|said| *said == own[at])
-        } else if is_told && said.get(at).is_some_and(|said| *said == own[at]) {
-            true
-        } else {
-            new() && column.is_constant(&own[at])
-        };
-        if !same {
-            differing.insert(at);
-        }
-    }
-    Ok(Some(differing))
 }
 
 /// Returns the values of a row that its versions say; those of which none speaks are as they are.

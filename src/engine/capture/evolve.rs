@@ -16,6 +16,7 @@ use crate::engine::store::meta;
 use crate::engine::store::value::{self, Affinity};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
+use crate::engine::table::declared::Subject;
 use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
@@ -24,6 +25,10 @@ use crate::engine::table::shapes;
 /// Why a table is suspended that was dropped.
 pub(crate) const DROPPED: &str = "it was dropped here: it goes on when a table of that name and definition is back, and \
      until then what other devices write waits; if it is not to come back";
+
+/// What becomes of a table that was renamed.
+pub(crate) const RENAMED: &str = "until then its rows wait, here and from other devices, and nothing is lost; or track it \
+     under its new name, and let the old one go";
 
 /// What the application did to tracked tables that is sealed by itself.
 #[derive(std::default::Default)]
@@ -257,7 +262,7 @@ fn notice_absence(replica: &Replica, table: &Table) -> Result<Option<String>> {
     if let Some(renamed) = renamed {
         return Ok(Some(format!(
             "it is called `{renamed}` here now, which other devices cannot follow; run ALTER TABLE {} RENAME \
-             TO {}: until then its rows wait, here and from other devices, and nothing is lost",
+             TO {}: {RENAMED}",
             value::quote(&renamed),
             value::quote(name)
         )));
@@ -429,8 +434,14 @@ fn record_missing(replica: &Replica, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Takes in a definition from the log of another device.
-pub(crate) fn take_in_def(replica: &Replica, stream: Stream, body: &[u8], stamp: &Stamp<'_>) -> Result<()> {
+/// Takes in a definition from the log of another device. `counts` says what of it counts as declared by that.
+pub(crate) fn take_in_def(
+    replica: &Replica,
+    stream: Stream,
+    body: &[u8],
+    stamp: &Stamp<'_>,
+    counts: &dyn Fn(Subject, &str) -> bool,
+) -> Result<()> {
     let def = TableDef::hear(body).map_err(error::bad)?;
     let id = DefId::of(body);
     let new = catalog::table_named(replica, &def.name).is_none();
@@ -443,7 +454,7 @@ pub(crate) fn take_in_def(replica: &Replica, stream: Stream, body: &[u8], stamp:
     let disputed = catalog::table(replica, tid)?.disputed.clone();
     let declared = stream == Stream::Shared
         && def.declares()
-        && declare::record_declared(replica, tid, &def, id, stamp)?;
+        && declare::record_declared(replica, tid, (&def, id), stamp, counts)?;
     make_or_merge(replica, stream, stamp.dev, tid, &def, new)?;
     if declared { declare::apply_declarations(replica, tid, &disputed) } else { Ok(()) }
 }
@@ -451,7 +462,7 @@ pub(crate) fn take_in_def(replica: &Replica, stream: Stream, body: &[u8], stamp:
 /// Takes in a definition from a frame, and records that it is what the table is on its author's device.
 pub(crate) fn hear_def(replica: &Replica, stream: Stream, body: &[u8], stamp: &Stamp<'_>) -> Result<()> {
     stretches::pause(replica)?;
-    take_in_def(replica, stream, body, stamp)?;
+    take_in_def(replica, stream, body, stamp, &|_, _| true)?;
     let def = TableDef::hear(body).map_err(error::bad)?;
     match catalog::table_named(replica, &def.name) {
         Some(table) if !stamp.decides && stream == Stream::Shared => {

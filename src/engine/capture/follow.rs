@@ -9,13 +9,14 @@ use std::ops::Range;
 
 use packmule_core::model::Stream;
 use packmule_core::wire::{DefId, OpKind, SchemaBits};
-use rusqlite::params_from_iter;
+use rusqlite::{ErrorCode, params_from_iter};
 
 use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::error::Result;
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
-use crate::engine::merge::{context_free, heads, stretches, versions};
+use crate::engine::merge::{context_free, deferred, heads, stretches, versions};
+use crate::engine::show::{constraints, quarantine};
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
@@ -115,7 +116,7 @@ fn at_odds(replica: &Replica, table: &Table) -> Result<String> {
     Ok(match other_key {
         Some(theirs) => format!(
             "its primary key is {} here and {theirs} on {names}: rows of there wait, as rows of here do there, until \
-             the table is made again with the same key on one side",
+             the table has another name on one side, and is let go there under this one",
             table.def.show_key()
         ),
         None => format!(
@@ -246,7 +247,18 @@ pub(crate) fn fill(
         let keys = value::read_key(&key)?;
         let columns: Vec<usize> = said.iter().map(|(at, _)| *at).collect();
         let binds = said.iter().map(|(_, value)| value).chain(&keys).map(|value| Bind(value.borrow()));
-        replica.db.prepare_cached(&table.update_sql(&columns))?.execute(params_from_iter(binds))?;
+        let written =
+            replica.db.prepare_cached(&table.update_sql(&columns))?.execute(params_from_iter(binds));
+        match written {
+            // Somebody else has the value, or a rule of the table is against it: what becomes of the row is decided as for
+            // every other that comes.
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                constraints::before_change(replica, &table, &key)?;
+                quarantine::move_to_quarantine(replica, &table, &key)?;
+                deferred::defer(replica, tid, &key)?;
+            }
+            written => written.map(|_| ())?,
+        }
         let of = |at: usize| added.iter().find(|c| c.name.eq_ignore_ascii_case(&table.def.columns[at].name));
         let because: Vec<String> = columns
             .iter()

@@ -302,7 +302,7 @@ pub(crate) fn seal_def(
             }
         }
         let stamp = Stamp { dev: replica.me, seq, lamport: group.lamport, seen: &Seen::All, decides };
-        declare::record_declared(replica, table.tid, def, id, &stamp)?;
+        declare::record_declared(replica, table.tid, (def, id), &stamp, &|_, _| true)?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Tables that are held and that their application made anew: from the first run that finds them so, triggers tell which rows
 //! are written, as in any other table. What happened before that is restated when the table goes on (`restate.rs`).
 
-use crate::engine::capture::{column_numbers, dirty, reshape, watch};
+use crate::engine::capture::{column_numbers, dirty, renaming, reshape, watch};
 use crate::engine::error::Result;
 use crate::engine::store::meta;
 use crate::engine::table::def::TableDef;
@@ -23,24 +23,30 @@ pub(crate) fn forget(replica: &Replica, tid: i64) -> Result<()> {
     meta::forget(&replica.db, &flag(tid))
 }
 
-/// Lets triggers watch a table that is held, if it has none. `now` is what it is; its columns keep the numbers that they
-/// have in its definition before, and new ones come after them.
+/// Lets triggers watch a table that is held, if it has none, by the names that its columns have now. `now` is what it is;
+/// its columns keep the numbers that they have in its definition before, and new ones come after them.
 pub(crate) fn watch(replica: &Replica, table: &Table, now: &TableDef) -> Result<()> {
     // What becomes of an append table is told by its mark.
-    if table.def.append || watch::capture_intact(replica, table)? {
+    if table.def.append {
         return Ok(());
     }
     let change = reshape::change_of(replica, table, now, &|_| false)?;
     if change.key {
         return Ok(()); // Nobody can say which row is which.
     }
+    let intact = watch::capture_intact(replica, table)?;
     let mut held = table.clone();
     for column in &mut held.def.columns {
         column.name = column_numbers::name_after(&change.renamed, &column.name).to_owned();
     }
-    let new = now.columns.iter().filter(|c| held.def.column(&c.name).is_none()).cloned();
-    held.def.columns.extend(new.collect::<Vec<_>>());
+    if !intact || is_made_anew(replica, table.tid)? {
+        let new = now.columns.iter().filter(|c| held.def.column(&c.name).is_none()).cloned();
+        held.def.columns.extend(new.collect::<Vec<_>>());
+    }
+    if intact && !renaming::is_misnamed(replica, &held)? {
+        return Ok(());
+    }
     dirty::make_change_list(replica, &held)?;
     watch::rename_in_triggers(replica, &held)?;
-    meta::set(&replica.db, &flag(table.tid), true)
+    if intact { Ok(()) } else { meta::set(&replica.db, &flag(table.tid), true) }
 }

@@ -136,13 +136,12 @@ fn notice_of_keys(replica: &Replica, dev: i64, def: &TableDef, theirs: &TableDef
     let who = devices::device_label(replica, dev)?;
     let what = format!(
         "table `{0}` has another primary key on {who} ({1}) than here ({2}): its rows cannot be matched with those \
-         here, and stay in the log; rename the table on one of the two, or rebuild it with the same key and track \
-         it again",
+         here, and stay in the log; on one of the two give the table another name, let `{0}` go there, and track that",
         def.name,
         theirs.show_key(),
         def.show_key()
     );
-    let hint = Hint::TrackAgain { table: def.name.clone() };
+    let hint = Hint::Untrack { table: def.name.clone() };
     meta::notice_with(&replica.db, &what, &hint, replica.now())
 }
 

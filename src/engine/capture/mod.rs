@@ -17,12 +17,14 @@
 //! | `merge_definitions` | merges the definitions of several devices |
 //! | `gathering` | the tables in which a base gathers the rows of other devices |
 //! | `evolve` | tables that the application changed, and definitions from others |
+//! | `renaming` | which columns of a table are called otherwise now |
 //! | `reshape` | columns that an application renames, drops or retypes |
 //! | `column_numbers` | what is recorded of rows, when columns get other numbers |
 //! | `held` | tables that are held and were made anew |
 //! | `renumbered` | tables without a key whose rows have got other rowids |
 //! | `runs` | sums of runs of settled rows |
 //! | `differences` | how a table that was made anew differs from what it was |
+//! | `reissue` | rows of per-device tables sealed again, for bases that lack what is folded |
 //! | `restate` | a table that its application made anew |
 //! | `seal` | the seal: schema changes first, then the groups |
 //! | `verdict` | what a fold made unknowable, put into the log |
@@ -42,6 +44,8 @@ pub(crate) mod merge_definitions;
 pub(crate) mod not_sent;
 pub(crate) mod ops;
 pub(crate) mod redeclare;
+pub(crate) mod reissue;
+mod renaming;
 pub(crate) mod renumbered;
 pub(crate) mod reshape;
 pub(crate) mod restate;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use packmule_core::model::{Big, Value, WallMs};
 use packmule_core::wire::{Mode, OpHead, OpKind};
+use rusqlite::types::ValueRef;
 use rusqlite::{Row, params_from_iter};
 use sha2::{Digest, Sha256};
 
@@ -126,7 +127,7 @@ pub(crate) fn seal_delete(
         let mut statement = replica.db.prepare_cached(&sql)?;
         let mut rows = statement.query(params_from_iter(keys.iter().map(|v| Bind(*v))))?;
         if let Some(row) = rows.next()? {
-            let values = (0..n).map(|at| OwnedValue::of(value::from_sql(row.get_ref(at)?)));
+            let values = (0..n).map(|at| last_value(replica, table, at, row.get_ref(at)?));
             last = Some(values.collect::<Result<_>>()?);
         }
     }
@@ -138,6 +139,13 @@ pub(crate) fn seal_delete(
         values[at] = *value;
     }
     seal_values(replica, table, group, values, Vec::new(), change, last.is_some(), seen)
+}
+
+/// Reads the last value of a column of a row that was deleted, as the column would store it now: it may have been retyped since.
+fn last_value(replica: &Replica, table: &Table, at: usize, value: ValueRef<'_>) -> Result<OwnedValue> {
+    let value = OwnedValue::of(value::from_sql(value))?;
+    let affinity = table.def.columns[at].affinity();
+    if affinity.stores(&value.borrow()) { Ok(value) } else { value::converted(&replica.db, &value, affinity) }
 }
 
 /// Writes a row, or that it is gone, as these values say, and not as its table has it.

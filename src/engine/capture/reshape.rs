@@ -12,7 +12,7 @@ use packmule_core::model::Stream;
 use packmule_core::wire::{Mode, SchemaBits};
 
 use crate::engine::capture::groups::{self, SealOptions};
-use crate::engine::capture::{adopt, column_numbers, dirty, follow, watch};
+use crate::engine::capture::{adopt, column_numbers, dirty, follow, renaming, watch};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{devices, peers, positions};
 use crate::engine::merge::deferred;
@@ -30,6 +30,10 @@ use crate::engine::table::{catalog, dropped, renamed};
 pub(crate) const WAITS: &str = "until the application has done the same there, or undone it here, its rows wait, here and \
      from other devices, and nothing is lost";
 
+/// What becomes of a table whose key was changed.
+pub(crate) const ANOTHER_KEY: &str = "put the old one back: until then its rows wait, here and from other devices, and \
+     nothing is lost; or give the table another name, track that, and let this one go";
+
 /// What the application did to the columns of a table.
 #[derive(Clone, Default)]
 pub(crate) struct Change {
@@ -37,7 +41,7 @@ pub(crate) struct Change {
     pub renamed: Vec<(String, String)>,
     /// The columns that are not there any more.
     pub gone: Vec<String>,
-    /// The columns of another type or collation.
+    /// The columns of another type or collation, by the names that they have now.
     pub retyped: Vec<String>,
     /// The key is another one.
     pub key: bool,
@@ -78,73 +82,25 @@ pub(crate) fn change_of(
     disputed: &dyn Fn(usize) -> bool,
 ) -> Result<Change> {
     let def = &table.def;
-    let mut change = Change { renamed: renamed_columns(replica, table, now)?, ..Change::default() };
+    let mut change = Change { renamed: renaming::renamed_columns(replica, table, now)?, ..Change::default() };
     let mut as_it_was = def.clone();
     for (at, column) in def.columns.iter().enumerate() {
-        let Some(here) = now.column(&column.name).map(|at| &now.columns[at]) else {
-            match change.renamed.iter().find(|(old, _)| *old == column.name) {
-                Some((_, new)) => as_it_was.columns[at].name.clone_from(new),
-                None if column.key > 0 => change.key = true,
-                None => change.gone.push(column.name.clone()),
+        let name = column_numbers::name_after(&change.renamed, &column.name).to_owned();
+        let Some(here) = now.column(&name).map(|at| &now.columns[at]) else {
+            match column.key > 0 {
+                true => change.key = true,
+                false => change.gone.push(name),
             }
             continue;
         };
         let kind = |c: &ColumnDef| (c.affinity(), c.collation);
         if column.key == 0 && kind(here) != kind(column) && !disputed(at) {
-            change.retyped.push(column.name.clone());
+            change.retyped.push(name.clone());
         }
+        as_it_was.columns[at].name = name;
     }
     change.key |= !as_it_was.has_key_of(now);
     Ok(change)
-}
-
-/// Returns the names before and after of the columns that are called otherwise now. SQLite renames a column in our triggers
-/// too; of a table that was made anew tells that a new column of the same kind has the place, and that it may have its values.
-fn renamed_columns(replica: &Replica, table: &Table, now: &TableDef) -> Result<Vec<(String, String)>> {
-    let def = &table.def;
-    let trigger: Option<String> = value::maybe(
-        &replica.db,
-        "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?1 AND tbl_name = ?2 COLLATE NOCASE",
-        (format!("_pm_update_{}", table.tid), &def.name),
-    )?;
-    let trigger = trigger.filter(|_| !def.append);
-    let named = |name: &str| {
-        let quoted = value::quote(name);
-        trigger.as_ref().map(|sql| ["OLD.", "NEW."].iter().any(|row| sql.contains(&format!("{row}{quoted}"))))
-    };
-    let kind = |c: &ColumnDef| (c.affinity(), c.collation, c.key);
-    let mut new: Vec<&ColumnDef> = now.columns.iter().filter(|c| def.column(&c.name).is_none()).collect();
-    new.retain(|c| named(&c.name) != Some(false));
-    let mut renamed = Vec::new();
-    for (at, old) in def.columns.iter().enumerate() {
-        if now.column(&old.name).is_some() || named(&old.name) == Some(true) {
-            continue;
-        }
-        let known = renamed::names_of(replica, table.tid, &old.name)?;
-        let is_known = |c: &&ColumnDef| known.contains(&c.name.to_ascii_lowercase());
-        let place = new.iter().position(|c| kind(c) == kind(old) && is_known(c)).or_else(|| {
-            new.iter()
-                .position(|c| kind(c) == kind(old) && (trigger.is_some() || now.column(&c.name) == Some(at)))
-        });
-        let Some(place) = place else { continue };
-        let column = new.remove(place);
-        if trigger.is_none() && column.key == 0 && !may_have_values(replica, table, column)? {
-            continue;
-        }
-        renamed.push((old.name.clone(), column.name.clone()));
-    }
-    Ok(renamed)
-}
-
-/// Returns whether a column can be one that had values before: a row has another value in it than its default, or there is no
-/// row that could tell.
-fn may_have_values(replica: &Replica, table: &Table, column: &ColumnDef) -> Result<bool> {
-    let (c, default) = (value::quote(&column.name), value::literal(&column.constant()));
-    let of = &table.sql_name;
-    let sql = format!(
-        "SELECT EXISTS (SELECT 1 FROM {of} WHERE {c} IS NOT {default}) OR NOT EXISTS (SELECT 1 FROM {of})"
-    );
-    Ok(replica.db.query_row(&sql, [], |row| row.get(0))?)
 }
 
 /// Decides what becomes of a table of which columns were changed, and adopts what it is if every other device has done the
@@ -154,9 +110,7 @@ pub(crate) fn stand(replica: &Replica, table: &Table, now: &TableDef, change: &C
     if change.key {
         announce(replica, table, &announced, change)?;
         return Ok(Standing::Held(format!(
-            "its primary key is another one now ({}, and {} before): put the old one back; until then its rows wait, \
-             here and from other devices, and nothing is lost; or let it go and track it again, to begin again with \
-             what the table here has",
+            "its primary key is another one now ({}, and {} before): {ANOTHER_KEY}",
             now.show_key(),
             table.def.show_key()
         )));
@@ -171,32 +125,29 @@ pub(crate) fn stand(replica: &Replica, table: &Table, now: &TableDef, change: &C
         if unlike.len() > 3 {
             names.push_str(&format!(" and {} more", unlike.len() - 3));
         }
-        rename_in_triggers(replica, table, change)?;
         return Ok(Standing::Held(format!("{}, and not yet on {names}: {WAITS}", change.in_words())));
     }
     adopt_change(replica, table, now, change)?;
     Ok(Standing::Adopted)
 }
 
-/// Lets the triggers of a table that is held name its columns as they are called now. SQLite renames them in a part of each
-/// trigger alone, and the next column that the application dropped would be in its way.
-fn rename_in_triggers(replica: &Replica, table: &Table, change: &Change) -> Result<()> {
-    if change.renamed.is_empty() || !watch::capture_intact(replica, table)? {
-        return Ok(());
-    }
-    let mut renamed = table.clone();
-    for column in &mut renamed.def.columns {
-        column.name = column_numbers::name_after(&change.renamed, &column.name).to_owned();
-    }
-    watch::rename_in_triggers(replica, &renamed)
-}
-
 /// Returns what a table is now, its columns in the order that they have in the definition before: their numbers.
 fn as_announced(table: &Table, now: &TableDef, change: &Change) -> TableDef {
     let mut def = reshaped(table, now, change);
+    // A type that was decided elsewhere is no change of this device's, and the others count on what is said of it.
+    for (_, old) in table.def.columns.iter().enumerate().filter(|(at, _)| !table.disputed.contains(*at)) {
+        let name = column_numbers::name_after(&change.renamed, &old.name);
+        if let (Some(said), Some(here)) = (def.column(name), now.column(name))
+            && def.columns[said].key == 0
+        {
+            become_kind(&mut def.columns[said], &now.columns[here]);
+        }
+    }
     if change.key {
         for column in &mut def.columns {
-            column.key = now.column(&column.name).map_or(0, |at| now.columns[at].key);
+            let Some(at) = now.column(&column.name) else { continue };
+            become_kind(column, &now.columns[at]);
+            column.key = now.columns[at].key;
         }
     }
     def.columns
@@ -214,12 +165,19 @@ fn reshaped(table: &Table, now: &TableDef, change: &Change) -> TableDef {
         if change.retyped.contains(&column.name)
             && let Some(at) = now.column(&column.name)
         {
-            *column = ColumnDef { merge: column.merge, key: column.key, ..now.columns[at].clone() };
+            become_kind(column, &now.columns[at]);
         }
     }
     def.columns.retain(|column| now.column(&column.name).is_some());
     def.uniques = column_numbers::uniques_of(&def, now);
     def
+}
+
+/// Makes a column what it is now, if it is of another type or collation.
+fn become_kind(column: &mut ColumnDef, now: &ColumnDef) {
+    if (column.affinity(), column.collation) != (now.affinity(), now.collation) {
+        *column = ColumnDef { merge: column.merge, key: column.key, ..now.clone() };
+    }
 }
 
 /// Announces what a changed table is, unless that is what this device announced last.
@@ -236,13 +194,14 @@ fn announce(replica: &Replica, table: &Table, now: &TableDef, change: &Change) -
 
 /// Returns the other devices of which the announced tables do not fit what the table is here now.
 fn unlike(replica: &Replica, table: &Table, now: &TableDef) -> Result<Vec<Shape>> {
-    let mut shapes = shapes::shapes(replica, table.tid)?;
-    shapes.retain(|shape| {
-        shape.dev != replica.me
-            && !shape.bits.says(SchemaBits::FOLLOWS)
-            && !shapes::fits(now, &table.def, &shape.def)
-    });
-    Ok(shapes)
+    let mut unlike = Vec::new();
+    for shape in shapes::shapes(replica, table.tid)? {
+        let decides = shape.dev != replica.me && !shape.bits.says(SchemaBits::FOLLOWS);
+        if decides && !shapes::fits(replica, table.tid, now, &table.def, &shape.def)? {
+            unlike.push(shape);
+        }
+    }
+    Ok(unlike)
 }
 
 /// Makes what a table is its definition: versions, lists and counters go along.

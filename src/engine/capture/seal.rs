@@ -8,14 +8,13 @@ use packmule_core::wire::FrameFlags;
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::groups::{self, SealOptions, SealReport};
-use crate::engine::capture::{evolve, merge_definitions, redeclare, renumbered, restate};
+use crate::engine::capture::{evolve, follow, merge_definitions, redeclare, renumbered, restate};
 use crate::engine::error::Result;
-use crate::engine::fleet::{membership, peers, positions};
+use crate::engine::fleet::positions;
 use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::heads::{Cause, Seen};
 use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::show::constraints;
-use crate::engine::store::meta;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
@@ -25,6 +24,11 @@ use crate::engine::table::replica::Replica;
 pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<SealReport> {
     let mut report = SealReport::default();
     let mut noticed = evolve::notice_schema_changes(replica)?;
+    let noted: Vec<i64> = catalog::tables(replica)
+        .iter()
+        .filter(|table| !table.announced && table.note.is_some())
+        .map(|table| table.tid)
+        .collect();
     for tid in noticed.released {
         let made = noticed.made.iter().filter(|(of, _)| *of == tid).map(|(_, name)| name.as_str());
         if let Some(at) = noticed.anew.iter().position(|(of, _)| *of == tid) {
@@ -39,6 +43,8 @@ pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<S
         }
     }
     report.also_made(&groups::seal_groups(replica, options)?);
+    // What is said of a table here goes by what this device itself has announced, too.
+    noted.into_iter().try_for_each(|tid| follow::tell_waiting(replica, tid))?;
     for tid in &noticed.filled {
         let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
         deferred::defer_all(replica, *tid)?;
@@ -49,31 +55,6 @@ pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<S
     }
     for (tid, column) in noticed.decided {
         redeclare::decide_column(replica, tid, &column)?;
-    }
-    Ok(report)
-}
-
-/// Returns whether a base lacks frames of this device's per-device tables that are folded here, and no group in the log
-/// reissues those tables.
-pub(crate) fn is_reissuing(replica: &Replica) -> Result<bool> {
-    let floor = membership::watermark(replica, replica.me, Stream::PerDevice)?;
-    let reissued = meta::get::<u64>(&replica.db, peers::REISSUED)?.unwrap_or(0);
-    Ok(reissued <= floor && membership::is_lacking_base(replica, floor)?)
-}
-
-/// Reissues the rows of this device's per-device tables, if a base lacks frames of theirs that are folded here: its
-/// tables are the state of its stream. Within the open transaction, after a seal. Once is enough for as long as the
-/// group is in the log.
-pub(crate) fn reissue_for_bases(replica: &Replica) -> Result<SealReport> {
-    if !is_reissuing(replica)? {
-        return Ok(SealReport::default());
-    }
-    let first = positions::position(replica, replica.me, Stream::PerDevice)?.seq + 1;
-    let flags = FrameFlags::REISSUES;
-    let report =
-        groups::seal_groups(replica, SealOptions { flags, reissue: true, ..SealOptions::default() })?;
-    if report.frames > 0 {
-        meta::set(&replica.db, peers::REISSUED, first)?;
     }
     Ok(report)
 }

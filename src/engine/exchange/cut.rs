@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use packmule_core::model::{DeviceId, Stream, Value};
-use packmule_core::wire::{Block, Chain, Frame, Named};
+use packmule_core::wire::{Chain, Frame, Named};
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::capture::groups::SealOptions;
@@ -133,12 +133,15 @@ pub(crate) fn built_on_by(replica: &Replica, after: u64) -> Result<Option<String
     }
     for seq in after + 1..=positions::position(replica, replica.me, Stream::Shared)?.seq {
         let body = frames::frame_here(replica, replica.me, Stream::Shared, seq)?;
-        let mut blocks = frames::parse(&body)?.blocks();
-        while let Ok(Some(block)) = blocks.next_block() {
-            let Block::Keep(mut runs) = block else { continue };
-            if runs.any(|run| run.device == replica.identity.id && run.last > after) {
-                return Ok(Some("a verdict of its own".into()));
+        let mut names = false;
+        visit::visit(replica, &frames::parse(&body)?, |part| {
+            if let Part::Keep(mut runs) = part {
+                names |= runs.any(|run| run.device == replica.identity.id && run.last > after);
             }
+            Ok(())
+        })?;
+        if names {
+            return Ok(Some("a verdict of its own".into()));
         }
     }
     Ok(None)

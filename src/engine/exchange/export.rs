@@ -16,7 +16,7 @@ use crate::engine::exchange::records::{self, FOOTER_ROOM, PartReport, Positions,
 use crate::engine::exchange::state::Parts;
 use crate::engine::exchange::{gathered_state, newest, state, transaction, twin};
 use crate::engine::fleet::copies::{self, Incarnation};
-use crate::engine::fleet::{admission, devices, membership, positions, revocation, statements};
+use crate::engine::fleet::{admission, devices, gaps, membership, positions, revocation, statements};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -183,12 +183,13 @@ fn write_part(
     let gathered = gathered_out(replica, &wanted, receiver.is_some() || !with_vector)?;
     let with_state = needs_state || !gathered.is_empty();
     let mut probes = if with_vector { twin::probes_of(replica, receiver)? } else { Vec::new() };
+    let said = gaps::said_vector(replica)?;
     let in_brief = receiver.filter(|_| brief && with_vector && !with_state);
     let difference = match in_brief {
-        Some(id) => statements::difference(replica, id, &vector, takes_own(replica, id)?)?,
+        Some(id) => statements::difference(replica, id, &said, takes_own(replica, id)?)?,
         None => None,
     };
-    let applied = if with_vector { &vector[..] } else { &[] };
+    let applied = if with_vector { &said[..] } else { &[] };
     let (base, told) = match &difference {
         Some(difference) => (Some(difference.base), &difference.positions[..]),
         None => (None, applied),

@@ -10,7 +10,7 @@ use rusqlite::params_from_iter;
 use crate::engine::error::Result;
 use crate::engine::exchange::records::RecordWriter;
 use crate::engine::exchange::state_records::{RowsOf, state, write_rows};
-use crate::engine::fleet::{devices, membership, positions, trust};
+use crate::engine::fleet::{devices, gaps, membership, positions, trust};
 use crate::engine::log::frames;
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::catalog;
@@ -88,6 +88,10 @@ pub(super) fn write_gathered(replica: &Replica, out: &mut RecordWriter<'_>, dev:
     let stream = Value::Int(Stream::PerDevice.number().into());
     let author = Value::Blob(&id.0);
     let seq = Value::Int(position.seq as i64);
+    if let Some(gap) = gaps::gap(replica, dev)? {
+        let (had, up_to) = (Value::Int(gap.had.seq as i64), Value::Int(gap.up_to as i64));
+        state(out, "gap", &[author, had, up_to, Value::Blob(&gap.had.chain.0)])?;
+    }
     state(out, "stream", &[author, stream, seq, Value::Blob(&position.chain.0), Value::Blob(&checkpoint)])?;
     for (sql, kind) in [
         ("SELECT other, seq FROM _pm_context WHERE dev = ?1 AND stream = ?2 ORDER BY other", "context"),
@@ -104,36 +108,51 @@ pub(super) fn write_gathered(replica: &Replica, out: &mut RecordWriter<'_>, dev:
         }
     }
     let label = devices::device_label(replica, dev)?;
-    for (table, here) in gathered_tables(replica)?.unwrap_or_default() {
+    let tables = gathered_tables(replica)?.unwrap_or_default();
+    for (table, here) in &tables {
         let of = RowsOf { from: &here.sql_name, name: Some(&table.def.name), label: Some(&label), key: None };
-        write_rows(replica, out, &here, "own", &of)?;
-        write_gone(replica, out, dev, &table, &here, &label)?;
+        write_rows(replica, out, here, "own", &of)?;
+        let mut all = replica
+            .db
+            .prepare_cached("SELECT key, seq FROM _pm_gone WHERE dev = ?1 AND tid = ?2 ORDER BY key")?;
+        let mut rows = all.query((dev, table.tid))?;
+        while let Some(row) = rows.next()? {
+            write_gone(replica, out, (table, here), &row.get::<_, Vec<u8>>(0)?, row.get(1)?, &label)?;
+        }
+    }
+    // Those of frames that are not folded are listed nowhere.
+    let mut in_log = replica
+        .db
+        .prepare_cached("SELECT seq FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq <= ?3")?;
+    let mut rows = in_log.query((dev, Stream::PerDevice.number(), position.seq))?;
+    while let Some(row) = rows.next()? {
+        let seq = row.get(0)?;
+        frames::each_deleted(replica, dev, seq, &mut |tid, key| match tables
+            .iter()
+            .find(|(table, _)| table.tid == tid)
+        {
+            Some((table, here)) => write_gone(replica, out, (table, here), &key, seq, &label),
+            None => Ok(()),
+        })?;
     }
     Ok(())
 }
 
-/// Writes the keys of the rows of a table that a device deleted in frames that are folded here, and has not made again.
+/// Writes the key of a row of a table that a device deleted in a frame, if it has not made the row again.
 fn write_gone(
     replica: &Replica,
     out: &mut RecordWriter<'_>,
-    dev: i64,
-    table: &Table,
-    here: &Table,
+    (table, here): (&Table, &Table),
+    key: &[u8],
+    seq: u64,
     label: &str,
 ) -> Result<()> {
-    let mut all = replica
-        .db
-        .prepare_cached("SELECT key, seq FROM _pm_gone WHERE dev = ?1 AND tid = ?2 ORDER BY key")?;
-    let mut rows = all.query((dev, table.tid))?;
-    while let Some(row) = rows.next()? {
-        let (key, seq): (Vec<u8>, i64) = (row.get(0)?, row.get(1)?);
-        let values = value::read_key(&key)?;
-        let label = std::iter::once(Value::Text(label.as_bytes()));
-        let binds = label.chain(values.iter().map(|v| v.borrow())).map(Bind);
-        if value::maybe::<i64>(&replica.db, &here.select_sql("1"), params_from_iter(binds))?.is_none() {
-            let name = Value::Text(table.def.name.as_bytes());
-            state(out, "gone", &[name, Value::Blob(&key), Value::Int(seq)])?;
-        }
+    let values = value::read_key(key)?;
+    let label = std::iter::once(Value::Text(label.as_bytes()));
+    let binds = label.chain(values.iter().map(|v| v.borrow())).map(Bind);
+    if value::maybe::<i64>(&replica.db, &here.select_sql("1"), params_from_iter(binds))?.is_none() {
+        let name = Value::Text(table.def.name.as_bytes());
+        state(out, "gone", &[name, Value::Blob(key), Value::Int(seq as i64)])?;
     }
     Ok(())
 }

@@ -19,10 +19,11 @@ use packmule_core::wire::{Chain, Checkpoint};
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{seal, verdict};
 use crate::engine::error::{Error, Result};
+use crate::engine::exchange::state_rows::StateRow;
 use crate::engine::exchange::twin::Apart;
 use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{cut, transaction, twin};
-use crate::engine::fleet::peers::{self, Fit, OtherHistory};
+use crate::engine::fleet::peers::{self, Fit, GivenUp, OtherHistory};
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership};
 use crate::engine::merge::deferred;
@@ -176,6 +177,13 @@ fn place(replica: &Replica, dev: i64, other: &OtherHistory) -> Result<Option<(u6
     if other.common.is_some() {
         return Ok(other.common);
     }
+    // Of one that was given up here it is known.
+    if let Some(given_up) = peers::given_up(replica, dev)?
+        && given_up.ends.iter().any(|(_, tag)| *tag == other.end.tag())
+        && let Some(chain) = twin::chain_at(replica, dev, Stream::Shared, given_up.common)?
+    {
+        return Ok(Some((given_up.common, chain)));
+    }
     let floor = membership::watermark(replica, dev, Stream::Shared)?;
     if floor == 0 {
         let key: Option<[u8; 32]> =
@@ -190,9 +198,16 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
     transaction::transaction(replica, |e| {
         let Some(dev) = devices::device_number(e, other.author)? else { return Ok(()) };
         let Some((common, chain)) = place(e, dev, other)? else { return Ok(()) };
-        let ours = "SELECT chain FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first = ?3";
-        let ours: Option<[u8; 32]> = value::maybe(&e.db, ours, (dev, Stream::Shared.number(), common + 1))?;
-        peers::record_given_up(e, dev, ours.map(|ours| (common, Chain(ours))))?;
+        let ends =
+            "SELECT last, chain FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first > ?3 ORDER BY last";
+        let ends: Vec<(u64, [u8; 4])> =
+            e.db.prepare_cached(ends)?
+                .query_map((dev, Stream::Shared.number(), common), |row| {
+                    Ok((row.get(0)?, Chain(row.get(1)?).tag()))
+                })?
+                .collect::<rusqlite::Result<_>>()?;
+        let ours = Some(GivenUp { common, ends }).filter(|ours| !ours.ends.is_empty());
+        peers::record_given_up(e, dev, ours.as_ref())?;
         if positions::position(e, dev, Stream::Shared)?.seq <= common {
             return Ok(());
         }
@@ -210,6 +225,37 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
         );
         meta::notice(&e.db, &what, e.now())
     })
+}
+
+/// Meets, of a state, places of a stream. Where these are of a history that is given up here, the state is left; but from a
+/// base this device takes that history after all.
+pub(super) fn meet_state(replica: &Replica, verified: &mut Verified, places: &StateRow<'_>) -> Result<()> {
+    if places.is_of_given_up()? {
+        match taken_after_all(replica, verified.sender, places.device_id_at(0)?)? {
+            Some(other) => verified.others.push(other),
+            None => verified.leaves_state = true,
+        }
+    }
+    Ok(())
+}
+
+/// Finds the history of an author that was given up here and that a sender has: what is here is given up for it, if that is a
+/// base. The author's signature has shown it before.
+fn taken_after_all(
+    replica: &Replica,
+    sender: Option<DeviceId>,
+    author: DeviceId,
+) -> Result<Option<OtherHistory>> {
+    let (Some(sender), Some(dev)) = (sender, devices::device_number(replica, author)?) else {
+        return Ok(None);
+    };
+    let Some(given_up) = peers::given_up(replica, dev)? else { return Ok(None) };
+    let Some(chain) = twin::chain_at(replica, dev, Stream::Shared, given_up.common)? else { return Ok(None) };
+    let common = Some((given_up.common, chain));
+    let other =
+        OtherHistory { author, stream: Stream::Shared, first: given_up.common + 1, common, end: chain };
+    let is_told = !replica.identity.base && devices::is_base(replica, sender)?;
+    Ok(if is_told && gives_up(replica, sender, &other)? { Some(other) } else { None })
 }
 
 /// Returns whether a state stands for frames of another history than is here, which is not given up for it: nothing of the

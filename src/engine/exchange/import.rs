@@ -12,7 +12,7 @@ use packmule_core::wire::{
 };
 
 use crate::engine::apply::report::ImportReport;
-use crate::engine::apply::{pending, ready, vouched};
+use crate::engine::apply::{pending, ready, refill, vouched};
 use crate::engine::capture::{append, verdict};
 use crate::engine::conflicts::walk;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
@@ -251,13 +251,13 @@ impl<'e> Verification<'e> {
     fn checkpoint(&mut self, at: u64, checkpoint: &Checkpoint, bytes: &[u8], end: &Chain) -> Result<()> {
         let replica = self.replica;
         let Some(key) = self.key(checkpoint.author)? else { return Ok(()) };
-        let Checkpoint { author, stream, last, .. } = *checkpoint;
+        let Checkpoint { author, stream, .. } = *checkpoint;
         let dev = devices::device_number(replica, author)?;
-        let position = match dev {
-            Some(dev) => positions::position(replica, dev, stream)?.seq,
-            None => 0,
+        let (position, is_news) = match dev {
+            Some(dev) => refill::place_of(replica, dev, checkpoint)?,
+            None => (0, true),
         };
-        self.verified.any_news |= last > position && session::is_taken(replica, Section { author, stream });
+        self.verified.any_news |= is_news && session::is_taken(replica, Section { author, stream });
         if let Some(dev) = dev
             && frames::has_group(&replica.db, dev, (checkpoint, bytes), end)?
         {
@@ -324,7 +324,7 @@ impl<'e> Verification<'e> {
                 }
             }
             "tags" => {
-                self.verified.leaves_state |= row.is_of_given_up()?;
+                give_up::meet_state(self.replica, &mut self.verified, &row)?;
                 for place in row.own_places()? {
                     twin::compare_place(self.replica, Stream::Shared, &place, &mut self.verified.evidence)?;
                 }
@@ -542,9 +542,12 @@ impl<'e> Window<'e> {
         let replica = self.replica;
         let dev = devices::device_number_or_new(replica, section.author)?;
         if let Some(head) = frame.group {
-            let have = positions::position(replica, dev, section.stream)?.seq;
             let ours = session::is_taken(replica, section);
             let forked = self.verified.forked.contains(&section.author);
+            if ours && !forked {
+                refill::go_back_for(replica, dev, section.stream, frame.head.seq)?;
+            }
+            let have = positions::position(replica, dev, section.stream)?.seq;
             if forked {
                 revocation::record_forked(replica, dev)?;
             }
@@ -579,7 +582,7 @@ impl<'e> Window<'e> {
         frames::put_group(&replica.db, dev, (checkpoint, bytes), of_head, end, false)?;
         routes::note(replica, dev, checkpoint.stream, (checkpoint.first, checkpoint.last))?;
         vouched::count_context(replica, dev, checkpoint.stream, checkpoint.first)?;
-        pending::go_on_from(replica, dev, checkpoint)?;
+        refill::go_on_from(replica, dev, checkpoint)?;
         self.any = true;
         // Who is revoked waits for what the others say, which may come with the same window.
         if !revocation::is_revoked(replica, dev)? {

@@ -12,8 +12,8 @@ use packmule_core::wire::{
 use rusqlite::OptionalExtension;
 
 use crate::engine::apply::report::ImportReport;
-use crate::engine::apply::{pending, ready, vouched};
-use crate::engine::capture::{append, seal};
+use crate::engine::apply::{pending, ready, refill, vouched};
+use crate::engine::capture::{append, reissue};
 use crate::engine::conflicts::walk;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::peer::Peer;
@@ -21,7 +21,7 @@ use crate::engine::exchange::{
     certificates, export, gathered_state, give_up, newest, reconcile, revoke, staged, transaction, twin,
 };
 use crate::engine::fleet::peers::{self, PeerEvidence, Said};
-use crate::engine::fleet::{devices, positions, revocation, routes, statements, trust};
+use crate::engine::fleet::{devices, gaps, positions, revocation, routes, statements, trust};
 use crate::engine::log::frames;
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
@@ -64,9 +64,9 @@ pub(crate) enum Staged {
     Checkpoint(Vec<u8>),
 }
 
-/// Lists what is applied here.
+/// Lists what this device says that it has applied.
 pub(crate) fn session_vector(replica: &Replica) -> Result<Vec<Position>> {
-    catalog::reading(replica, positions::vector)
+    catalog::reading(replica, gaps::said_vector)
 }
 
 /// Lists probes of the peer's own log, for it to compare.
@@ -172,6 +172,13 @@ pub(crate) fn next_in_log(replica: &Replica, section: Section, dev: i64, have: u
     Ok(match found {
         Some((lamport, first, last)) if first <= have + 1 => {
             StreamOut::Group(GroupOut { dev, section, lamport, first, last })
+        }
+        // Who asks a base for what fills its gap hears that it is the same here.
+        _ if stream == Stream::PerDevice
+            && gaps::gap(replica, dev)?.is_some_and(|gap| have < gap.up_to)
+            && gathered_state::stands_for(replica, dev, have)? =>
+        {
+            StreamOut::Folded
         }
         _ if stream == Stream::PerDevice => match reissued_group(replica, section, dev, have)? {
             StreamOut::Nothing if gathered_state::stands_for(replica, dev, have)? => StreamOut::Folded,
@@ -407,7 +414,7 @@ fn stage_group(replica: &Replica, peer: DeviceId, bytes: &[u8]) -> Result<()> {
         return Ok(());
     }
     let key = author_key(replica, checkpoint.author)?;
-    if checkpoint.last <= positions::position(replica, dev, stream)?.seq {
+    if !refill::place_of(replica, dev, &checkpoint)?.1 {
         return twin::refuse_twin(replica, &checkpoint, None, &key);
     }
     let mut digest = GroupDigest::default();
@@ -432,12 +439,16 @@ fn stage_group(replica: &Replica, peer: DeviceId, bytes: &[u8]) -> Result<()> {
         ));
     }
     twin::refuse_twin(replica, &checkpoint, Some(&end), &key)?;
+    refill::go_back_for(replica, dev, stream, checkpoint.first)?;
+    if checkpoint.last <= positions::position(replica, dev, stream)?.seq {
+        return Ok(()); // It is in a gap, and not what follows next there.
+    }
     let of_head = (head.lamport, head.wall, head.pair);
     staged::keep_group(replica, peer, (dev, stream), (checkpoint.first, checkpoint.last))?;
     frames::put_group(&replica.db, dev, (&checkpoint, bytes), of_head, &end, false)?;
     routes::note(replica, dev, stream, (checkpoint.first, checkpoint.last))?;
     vouched::count_context(replica, dev, stream, checkpoint.first)?;
-    pending::go_on_from(replica, dev, &checkpoint)
+    refill::go_on_from(replica, dev, &checkpoint)
 }
 
 /// Records what a peer acknowledges: all that it has, or what changed. The header is the peer's own, and signed.
@@ -484,7 +495,7 @@ pub(crate) fn hear_newest(replica: &mut Replica, bytes: &[u8], evidence: &mut Pe
 
 /// Reissues this device's per-device tables, if a base lacks what is folded of them. Returns whether it did.
 pub(crate) fn reissue(replica: &mut Replica) -> Result<bool> {
-    if !catalog::reading(replica, seal::is_reissuing)? {
+    if !catalog::reading(replica, reissue::is_due)? {
         return Ok(false);
     }
     Ok(transaction::seal(replica)?.frames > 0)

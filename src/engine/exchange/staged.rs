@@ -9,9 +9,10 @@
 use packmule_core::model::{DeviceId, Stream};
 use rusqlite::{OptionalExtension, Row};
 
+use crate::engine::apply::refill;
 use crate::engine::error::{BundleProblem, Error, Result};
 use crate::engine::exchange::transaction;
-use crate::engine::fleet::{devices, positions};
+use crate::engine::fleet::devices;
 use crate::engine::log::frames;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
@@ -32,7 +33,7 @@ pub(super) fn keep_frame(
     (dev, stream, seq): (i64, Stream, u64),
     body: &[u8],
 ) -> Result<bool> {
-    if seq <= positions::position(replica, dev, stream)?.seq || is_covered(replica, dev, stream, seq)? {
+    if !refill::is_frame_news(replica, dev, stream, seq)? || is_covered(replica, dev, stream, seq)? {
         return Ok(false);
     }
     let peer = devices::device_number_or_new(replica, peer)?;

@@ -59,6 +59,7 @@ fn form(kind: &str) -> Option<&'static [&'static [Is]]> {
         "image" => &[TEXT, KEY, &[Image]],
         "conflict" | "deleted" => &[TEXT, KEY],
         "gone" => &[TEXT, KEY, COUNT],
+        "gap" => &[ID, COUNT, COUNT, BLOB],
         "parked" => &[TEXT, KEY, TEXT, &[Key, Null]],
         "dangling" => &[TEXT, KEY, COUNT],
         _ => return None,

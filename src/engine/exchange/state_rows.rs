@@ -115,9 +115,9 @@ impl<'a> StateRow<'a> {
         let Some(dev) = devices::device_number(self.replica, self.device_id_at(0)?)? else {
             return Ok(false);
         };
-        let Some((common, chain)) = peers::given_up(self.replica, dev)? else { return Ok(false) };
+        let Some(given_up) = peers::given_up(self.replica, dev)? else { return Ok(false) };
         let mut places = tags::unpacked(self.blob_at(1)?)?.into_iter();
-        Ok(places.any(|place| place.seq > common && place.tag == chain.tag()))
+        Ok(places.any(|place| given_up.ends.contains(&(place.seq, place.tag))))
     }
 
     /// Reads, of `tags`, the places of this device's own stream, if they are of that.

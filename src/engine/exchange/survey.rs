@@ -22,7 +22,7 @@ use crate::engine::exchange::{
 };
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::peers::{Fit, OtherHistory, PeerEvidence};
-use crate::engine::fleet::{admission, copies, membership, positions, revocation, succession, trust};
+use crate::engine::fleet::{admission, copies, gaps, membership, positions, revocation, succession, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::merge::deferred;
 #[cfg(feature = "serde")]
@@ -460,10 +460,10 @@ pub(crate) fn stated_certificates(replica: &Replica) -> Result<BTreeSet<[u8; 32]
     })
 }
 
-/// Lists what is applied here.
+/// Lists what this device says that it has applied.
 pub(crate) fn positions(replica: &Replica) -> Result<Positions> {
     catalog::reading(replica, |e| {
-        Ok(positions::vector(e)?.into_iter().map(|v| ((v.author, v.stream), v.seq)).collect())
+        Ok(gaps::said_vector(e)?.into_iter().map(|v| ((v.author, v.stream), v.seq)).collect())
     })
 }
 

@@ -10,14 +10,16 @@
 use std::collections::BTreeMap;
 
 use packmule_core::model::Stream;
-use packmule_core::wire::{DefId, Mode};
+use packmule_core::wire::{Chain, DefId, Mode};
 use rusqlite::params_from_iter;
 
+use crate::engine::apply::refill;
 use crate::engine::capture::{evolve, runs};
 use crate::engine::error::{self, Result};
 use crate::engine::exchange::state_rows::{Proof, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::exchange::twin;
+use crate::engine::fleet::gaps::{self, Gap};
 use crate::engine::fleet::peers::Fit;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers, trust};
@@ -45,6 +47,8 @@ struct Author {
     label: Option<String>,
     /// Up to here its stream was applied before.
     had: u64,
+    /// What the maker lacks of what is taken in, and was not here.
+    left: Option<Gap>,
     /// Rows of it wait for a table that cannot take them in yet; `status` names that.
     waits: bool,
 }
@@ -58,12 +62,22 @@ pub(super) struct GatheredMerge<'e> {
     /// All definitions of per-device tables: ops of the frames that follow name them.
     defs: Vec<(DefId, Maker)>,
     author: Option<Author>,
+    /// What the maker lacks of the stream that comes next, by its author's number.
+    gap: Option<(i64, Gap)>,
     pub changed: u64,
 }
 
 impl<'e> GatheredMerge<'e> {
     pub(super) fn new(replica: &'e Replica, sender: Option<i64>) -> Self {
-        Self { replica, sender, tables: BTreeMap::new(), defs: Vec::new(), author: None, changed: 0 }
+        Self {
+            replica,
+            sender,
+            tables: BTreeMap::new(),
+            defs: Vec::new(),
+            author: None,
+            gap: None,
+            changed: 0,
+        }
     }
 
     /// Keeps the definition that a table has where it is gathered.
@@ -87,9 +101,12 @@ impl<'e> GatheredMerge<'e> {
         self.end_author()?;
         let replica = self.replica;
         let dev = devices::device_number_or_new(replica, proof.checkpoint.author)?;
-        let had = positions::position(replica, dev, Stream::PerDevice)?.seq;
+        let here = positions::position(replica, dev, Stream::PerDevice)?;
+        let theirs = self.gap.take().filter(|(of, _)| *of == dev && dev != replica.me).map(|(_, gap)| gap);
+        let fills = self.filled(dev, &proof, theirs.as_ref())?;
+        let had = fills.as_ref().map_or(here, |gap| gap.had);
         let ours = replica.identity.base || dev == replica.me;
-        if !ours || proof.checkpoint.last <= had || !self.is_of_history_here(&proof)? {
+        if !ours || proof.checkpoint.last <= had.seq || !self.is_of_history_here(&proof)? {
             return Ok(());
         }
         if let Some(sender) = self.sender
@@ -106,13 +123,46 @@ impl<'e> GatheredMerge<'e> {
         if dev == replica.me {
             runs::forget_all(replica)?;
         }
+        let left = theirs.map(|theirs| theirs.beyond(had, fills.as_ref()));
+        if let Some(gap) = &fills {
+            refill::go_back(replica, dev, gap)?;
+        }
         let label = if dev == replica.me { None } else { Some(devices::device_label(replica, dev)?) };
-        self.author = Some(Author { dev, proof, label, had, waits: false });
+        self.author = Some(Author { dev, proof, label, had: had.seq, left: left.flatten(), waits: false });
         if dev != replica.me {
             let names: Vec<String> = self.tables.keys().cloned().collect();
             names.iter().try_for_each(|name| self.take_table(name))?;
         }
         Ok(())
+    }
+
+    /// Keeps what the maker lacks of the stream that comes next.
+    pub(super) fn gap(&mut self, row: &StateRow<'_>) -> Result<()> {
+        let chain = Chain(row.blob_at(3)?.try_into().map_err(|_| wrong())?);
+        let had = StreamPosition { seq: row.seq_at(1)?, chain };
+        let alike = self.sender.into_iter().collect();
+        self.gap = Some((row.device_at(0)?, Gap { had, up_to: row.seq_at(2)?, alike }));
+        Ok(())
+    }
+
+    /// Finds the gap here which the maker fills, or a part of it. One that has the same says so.
+    fn filled(&self, dev: i64, proof: &Proof, theirs: Option<&Gap>) -> Result<Option<Gap>> {
+        let replica = self.replica;
+        let Some(mut gap) = gaps::gap(replica, dev)? else { return Ok(None) };
+        if let (Some(theirs), Some(sender)) = (theirs, self.sender)
+            && theirs.had.seq <= gap.had.seq
+            && theirs.up_to >= gap.up_to
+        {
+            if !gap.alike.contains(&sender) {
+                gap.alike.push(sender);
+                gaps::record(replica, dev, &gap)?;
+            }
+            return Ok(None);
+        }
+        let here = positions::position(replica, dev, Stream::PerDevice)?.seq;
+        let last = proof.checkpoint.last;
+        let is_whole = last >= here || last >= gap.up_to && gaps::is_rest_in_log(replica, dev, &gap)?;
+        Ok(Some(gap).filter(|_| is_whole))
     }
 
     /// Returns whether a proof is of the history that is here of its author.
@@ -153,7 +203,7 @@ impl<'e> GatheredMerge<'e> {
         // Of a table that this device has itself, it knows the columns better.
         let own = author.dev == replica.me && catalog::table_named(replica, name).is_some();
         if !own {
-            evolve::take_in_def(replica, Stream::PerDevice, &maker.body, &stamp)?;
+            evolve::take_in_def(replica, Stream::PerDevice, &maker.body, &stamp, &|_, _| true)?;
         }
         for (id, Maker { def, body }) in &self.defs {
             if def.name.eq_ignore_ascii_case(name) {
@@ -224,7 +274,7 @@ impl<'e> GatheredMerge<'e> {
     pub(super) fn end_author(&mut self) -> Result<()> {
         let replica = self.replica;
         let Some(author) = self.author.take() else { return Ok(()) };
-        let Author { dev, proof, had, waits, .. } = author;
+        let Author { dev, proof, had, left, waits, .. } = author;
         if waits {
             return Ok(());
         }
@@ -233,6 +283,9 @@ impl<'e> GatheredMerge<'e> {
         positions::set_position(replica, dev, stream, StreamPosition { seq, chain: proof.end })?;
         frames::put_newest(&replica.db, dev, &proof.checkpoint, &proof.bytes)?;
         membership::raise_floor(replica, dev, stream, seq)?;
+        if let Some(left) = left {
+            gaps::record(replica, dev, &left)?;
+        }
         if dev == replica.me {
             peers::record_taken_back(replica, stream, had + 1, seq)?;
         }

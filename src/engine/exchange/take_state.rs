@@ -7,6 +7,8 @@
 //! **Why it holds.** `merge_rows.rs` has the cases of a row. What a state says beyond its author's own log is proved: each
 //! entry of its vector comes with that author's newest checkpoint. Its rows are its maker's word, under its signature.
 
+use std::collections::HashSet;
+
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, DefId, Frame, GroupHead, Mode, Section};
 
@@ -40,8 +42,9 @@ struct Declaration {
     seq: u64,
     lamport: u64,
     past: bool,
-    /// It says what a table is on a device, or what a column was called.
-    of_shape: bool,
+    /// What it is about.
+    what: i64,
+    name: String,
     /// Its definition is one that takes part in what the table is here.
     takes_part: bool,
     /// Its record, to be stored.
@@ -123,6 +126,7 @@ impl<'e> StateMerge<'e> {
             "gathers" => self.gathered.table(row.blob_at(0)?)?,
             "own" => self.gathered.row(&mut self.rows.loader, &row)?,
             "gone" => self.gathered.gone(&row)?,
+            "gap" => self.gathered.gap(&row)?,
             "context" | "number" if row.int_at(1)? == i64::from(Stream::PerDevice.number()) => {
                 self.gathered.read_place(&row)?;
             }
@@ -174,7 +178,8 @@ impl<'e> StateMerge<'e> {
             seq: row.seq_at(4)?,
             lamport: row.seq_at(5)?,
             past: row.int_at(7)? != 0,
-            of_shape: row.int_at(1)? >= Subject::Shape as i64,
+            what: row.int_at(1)?,
+            name: row.text_at(2)?.to_owned(),
             takes_part: shapes::takes_part(row.int_at(1)?, row.blob_at(6)?),
             body: body.to_vec(),
         });
@@ -193,8 +198,9 @@ impl<'e> StateMerge<'e> {
         };
         let mut defs: Vec<_> = self.defs.iter().map(|(id, body)| (first(id), id.0, body)).collect();
         defs.sort_by_key(|(first, id, _)| (first.map_or(u64::MAX, |d| d.lamport), *id));
+        let listed = self.declarations.iter().map(|d| (d.dev, d.seq, d.what, d.name.clone())).collect();
         for (declaration, _, body) in defs {
-            take_in_def(self.replica, body, declaration)?;
+            take_in_def(self.replica, body, declaration, &listed)?;
         }
         for declaration in &self.declarations {
             self.declare(declaration)?;
@@ -207,7 +213,7 @@ impl<'e> StateMerge<'e> {
 
     /// Takes in what the tables that are known here are on other devices: by that it is decided which columns follow.
     fn take_shapes(&self) -> Result<()> {
-        for declaration in self.declarations.iter().filter(|d| d.of_shape) {
+        for declaration in self.declarations.iter().filter(|d| d.what >= Subject::Shape as i64) {
             if catalog::table_named(self.replica, &declaration.table).is_none() {
                 continue;
             }
@@ -380,16 +386,23 @@ fn of_state(error: Error) -> Error {
     }
 }
 
-/// Takes in a definition of the maker's, as the device declared it that did so first.
-fn take_in_def(replica: &Replica, body: &[u8], declaration: Option<&Declaration>) -> Result<()> {
+/// Takes in a definition of the maker's, as the device declared it that did so first: of that what is `listed`, since what had
+/// been declared before by others it only repeated.
+fn take_in_def(
+    replica: &Replica,
+    body: &[u8],
+    declaration: Option<&Declaration>,
+    listed: &HashSet<(i64, u64, i64, String)>,
+) -> Result<()> {
     let (dev, seq, lamport) = declaration.map_or((replica.me, 0, 0), |d| (d.dev, d.seq, d.lamport));
     let stamp = Stamp { dev, seq, lamport, seen: &Seen::ContextFree, decides: false };
     if declaration.is_some() {
-        return evolve::take_in_def(replica, Stream::Shared, body, &stamp);
+        let counts = |what: Subject, name: &str| listed.contains(&(dev, seq, what as i64, name.to_owned()));
+        return evolve::take_in_def(replica, Stream::Shared, body, &stamp, &counts);
     }
     let def = TableDef::hear(body).map_err(error::bad)?;
     if catalog::table_named(replica, &def.name).is_none() {
-        return evolve::take_in_def(replica, Stream::Shared, body, &stamp);
+        return evolve::take_in_def(replica, Stream::Shared, body, &stamp, &|_, _| true);
     }
     catalog::keep_def(replica, &def, DefId::of(body), body).map(|_| ())
 }

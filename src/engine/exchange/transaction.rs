@@ -1,7 +1,7 @@
 //! Transactions, before which a second history takes a new identity.
 
 use crate::engine::capture::groups::{SealOptions, SealReport};
-use crate::engine::capture::{reshape, seal, verdict};
+use crate::engine::capture::{reissue, reshape, seal, verdict};
 use crate::engine::conflicts::{listed, wishes};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::{rekey, twin};
@@ -103,7 +103,7 @@ pub(crate) fn seal(replica: &mut Replica) -> Result<SealReport> {
     }
     transaction(replica, |replica| {
         let mut report = seal_written(replica)?;
-        let reissued = seal::reissue_for_bases(replica)?;
+        let reissued = reissue::reissue_for_bases(replica)?;
         report.frames += reissued.frames;
         report.ops += reissued.ops;
         verdict::seal_verdict(replica)?;

@@ -110,9 +110,10 @@ pub(crate) fn fit(
     let position = positions::position(replica, dev, checkpoint.stream)?;
     let Checkpoint { first, last, .. } = *checkpoint;
     if let Some(end) = end.filter(|_| checkpoint.stream == Stream::Shared)
-        && peers::given_up(replica, dev)? == Some((first - 1, *end))
+        && let Some(given_up) = peers::given_up(replica, dev)?
+        && given_up.has(checkpoint, end)
     {
-        return Ok(Fit::Diverges { common: Some(first - 1) });
+        return Ok(Fit::Diverges { common: (first - 1 == given_up.common).then_some(first - 1) });
     }
     let start = || Chain::start(key, checkpoint.stream);
     let mut fits = if first == position.seq + 1 {

@@ -6,6 +6,12 @@
 //! makes from then on (`FORMAT.md`, header). What an incarnation said last is remembered here beside what the device said
 //! last, as long as it lacks frames of its own log; both count for what is sent to it, never for what is folded.
 //!
+//! Nor need the one that is behind lack frames of its own log: it can lack what others wrote. Where two databases speak by
+//! turns (one before the other and after it), what each said last counts as long as it lacks anything that is here. A
+//! statement from before a backup was restored that comes late looks the same, and costs frames that are sent again. Whoever
+//! finds on a card what another database under its identity has left draws an incarnation, too: so each is known from the
+//! other, and removes only what it has left itself.
+//!
 //! An incarnation that is not heard of again is forgotten with the last of its remembered statements. A device that was
 //! restored, and is alone, speaks under its new incarnation only: it is forgotten as soon as it has all.
 
@@ -13,6 +19,7 @@ use packmule_core::model::Stream;
 use packmule_core::wire::Position;
 
 use crate::engine::error::{Error, Result};
+use crate::engine::fleet::positions;
 use crate::engine::store::{cipher, keys, meta, value};
 use crate::engine::table::replica::Replica;
 
@@ -38,6 +45,11 @@ pub(crate) fn of(number: [u8; 8]) -> Option<Incarnation> {
 pub(crate) fn own(replica: &Replica) -> Result<Vec<Incarnation>> {
     let all: Vec<u8> = meta::get(&replica.db, OWN)?.unwrap_or_default();
     Ok(all.as_chunks().0.to_vec())
+}
+
+/// Hears that another database speaks for this device: this one draws an incarnation, if it has none.
+pub(crate) fn hear_of_another(replica: &Replica) -> Result<()> {
+    if own(replica)?.is_empty() { draw(replica) } else { Ok(()) }
 }
 
 /// Draws an incarnation: this database has heard that others have more of its own log.
@@ -72,11 +84,14 @@ pub(crate) fn hear(
     applied: &[(i64, Position)],
     lacks: bool,
 ) -> Result<()> {
-    let Some(incarnation) = of(number) else { return Ok(()) };
+    let of_number = of(number);
+    // Before it was ever set back it has none.
+    let incarnation = of_number.as_ref().map_or(&[][..], |incarnation| incarnation);
     let forget = "DELETE FROM _pm_copy WHERE peer = ?1 AND (incarnation = ?2
                   OR number NOT IN (SELECT number FROM _pm_statement WHERE peer = ?1))";
     replica.db.prepare_cached(forget)?.execute((peer, incarnation))?;
-    if !lacks {
+    let is_alone = of_number.is_none() && !said_by(replica, peer)?.iter().any(|who| !who.is_empty());
+    if is_alone || !(lacks || lacks_anything(replica, peer, applied)?) {
         return Ok(());
     }
     let sql = "INSERT OR REPLACE INTO _pm_copy (peer, incarnation, dev, stream, seq, number)
@@ -92,11 +107,57 @@ pub(crate) fn hear(
     Ok(())
 }
 
+/// Lists by which incarnations the remembered statements of a peer are, in their order; empty before it was ever set back.
+fn said_by(replica: &Replica, peer: i64) -> Result<Vec<Vec<u8>>> {
+    let sql = "SELECT number FROM _pm_statement WHERE peer = ?1 ORDER BY n";
+    let mut statement = replica.db.prepare_cached(sql)?;
+    let who = |number| of(number).map(Vec::from).unwrap_or_default();
+    let rows = statement.query_map([peer], |row| row.get(0).map(who))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Returns whether one of two speaks before the other and after it.
+fn by_turns(all: &[Vec<u8>], one: &[u8], other: &[u8]) -> bool {
+    let mut both: Vec<bool> =
+        all.iter().filter(|who| *who == one || *who == other).map(|who| who == one).collect();
+    both.dedup();
+    both.len() > 2
+}
+
+/// Returns whether a peer lacks frames that are applied here, of those that it takes.
+fn lacks_anything(replica: &Replica, peer: i64, applied: &[(i64, Position)]) -> Result<bool> {
+    let has = |dev, stream| {
+        let entry = applied.iter().find(|(of, entry)| (*of, entry.stream) == (dev, stream));
+        entry.map_or(0, |(_, entry)| entry.seq)
+    };
+    let shared = positions::by_number(replica, Stream::Shared)?;
+    let own = positions::position(replica, peer, Stream::PerDevice)?.seq;
+    Ok(own > has(peer, Stream::PerDevice)
+        || shared.into_iter().any(|(dev, seq)| seq > has(dev, Stream::Shared)))
+}
+
 /// Returns the least that a copy of a peer's card has of a stream; `None` if no copy is known to be behind.
 pub(crate) fn least(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<Option<u64>> {
-    let sql = "SELECT min(coalesce(c.seq, 0)) FROM
-                 (SELECT DISTINCT incarnation FROM _pm_copy JOIN _pm_statement USING (peer, number) WHERE peer = ?1) i
-               LEFT JOIN _pm_copy c ON c.peer = ?1 AND c.incarnation = i.incarnation AND c.dev = ?2 AND c.stream = ?3
-               HAVING count(*) > 0";
-    value::maybe(&replica.db, sql, (peer, dev, stream.number()))
+    let sql = "SELECT DISTINCT incarnation,
+                 EXISTS (SELECT 1 FROM _pm_copy o JOIN _pm_stream s USING (dev, stream)
+                         WHERE o.peer = ?1 AND o.incarnation = c.incarnation AND o.dev = ?1 AND o.seq < s.seq)
+               FROM _pm_copy c JOIN _pm_statement USING (peer, number) WHERE peer = ?1";
+    let mut statement = replica.db.prepare_cached(sql)?;
+    let copies = statement
+        .query_map([peer], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<Vec<(Vec<u8>, bool)>>>()?;
+    if copies.is_empty() {
+        return Ok(None);
+    }
+    let all = said_by(replica, peer)?;
+    let mut least: Option<u64> = None;
+    for (incarnation, lacks_own) in copies {
+        if lacks_own || all.iter().any(|other| *other != incarnation && by_turns(&all, &incarnation, other)) {
+            let sql =
+                "SELECT seq FROM _pm_copy WHERE peer = ?1 AND incarnation = ?2 AND dev = ?3 AND stream = ?4";
+            let has = value::maybe(&replica.db, sql, (peer, incarnation, dev, stream.number()))?.unwrap_or(0);
+            least = Some(least.map_or(has, |least| least.min(has)));
+        }
+    }
+    Ok(least)
 }

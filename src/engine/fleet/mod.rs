@@ -8,6 +8,7 @@
 //! | `clocks` | clocks that are far off |
 //! | `copies` | copies of a device's card, of which one is behind |
 //! | `devices` | devices, their numbers and names |
+//! | `gaps` | per-device streams in which a base went on over frames that it has not |
 //! | `links` | what sessions have carried, for people |
 //! | `membership` | whose acknowledgements count, what is stable, who is retired |
 //! | `open` | making a database a device, and opening it |
@@ -25,6 +26,7 @@ pub(crate) mod admission;
 pub(crate) mod clocks;
 pub(crate) mod copies;
 pub(crate) mod devices;
+pub(crate) mod gaps;
 pub(crate) mod links;
 pub(crate) mod membership;
 pub(crate) mod open;

@@ -334,15 +334,36 @@ fn splits(replica: &Replica) -> Result<BTreeMap<i64, u64>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Records which history of a device is given up here: that whose first group after the frame where both part ends with this
-/// chain. `None`: that is taken after all.
-pub(crate) fn record_given_up(replica: &Replica, dev: i64, history: Option<(u64, Chain)>) -> Result<()> {
-    match history {
-        Some((common, chain)) => {
-            meta::set(&replica.db, &gave_up(dev), [&common.to_be_bytes()[..], &chain.0].concat())
-        }
-        None => meta::forget(&replica.db, &gave_up(dev)),
+/// A history of a device that is given up here for another.
+#[derive(Debug)]
+pub(crate) struct GivenUp {
+    /// After this frame it parts from the other.
+    pub common: u64,
+    /// Where its groups after that end, as far as they were here: the frame, and the tag of the chain.
+    pub ends: Vec<(u64, [u8; 4])>,
+}
+
+impl GivenUp {
+    /// Returns whether a group that ends with this chain is of it: one that was here, or what follows such a one.
+    pub(crate) fn has(&self, checkpoint: &Checkpoint, end: &Chain) -> bool {
+        self.ends.contains(&(checkpoint.last, end.tag()))
+            || self.ends.contains(&(checkpoint.first - 1, checkpoint.prev.tag()))
     }
+}
+
+/// So many ends of groups of a history that is given up are remembered.
+const ENDS: usize = 256;
+
+/// Records which history of a device is given up here: that of this chain after the frame where both part. `None`: that is
+/// taken after all.
+pub(crate) fn record_given_up(replica: &Replica, dev: i64, history: Option<&GivenUp>) -> Result<()> {
+    let Some(history) = history else { return meta::forget(&replica.db, &gave_up(dev)) };
+    let mut bytes = history.common.to_be_bytes().to_vec();
+    for (seq, tag) in history.ends.iter().take(ENDS) {
+        bytes.extend(seq.to_be_bytes());
+        bytes.extend(tag);
+    }
+    meta::set(&replica.db, &gave_up(dev), bytes)
 }
 
 /// The name under which `_pm_meta` has which history of a device is given up.
@@ -350,12 +371,17 @@ fn gave_up(dev: i64) -> String {
     format!("given up {dev}")
 }
 
-/// Returns which history of a device is given up here: after which frame it parts, and the chain after its first group.
-pub(crate) fn given_up(replica: &Replica, dev: i64) -> Result<Option<(u64, Chain)>> {
+/// Returns which history of a device is given up here.
+pub(crate) fn given_up(replica: &Replica, dev: i64) -> Result<Option<GivenUp>> {
     let known = meta::get::<Vec<u8>>(&replica.db, &gave_up(dev))?;
     let split = |known: Vec<u8>| {
-        let (seq, chain) = known.split_first_chunk()?;
-        Some((u64::from_be_bytes(*seq), Chain(chain.try_into().ok()?)))
+        let (seq, ends) = known.split_first_chunk()?;
+        let end = |end: &[u8; 12]| {
+            let (seq, tag) = end.split_first_chunk()?;
+            Some((u64::from_be_bytes(*seq), tag.try_into().ok()?))
+        };
+        let ends = ends.as_chunks().0.iter().filter_map(end).collect();
+        Some(GivenUp { common: u64::from_be_bytes(*seq), ends })
     };
     Ok(known.and_then(split))
 }

@@ -187,16 +187,25 @@ pub(crate) fn put_gone(db: &Connection, dev: i64, tid: i64, key: &[u8], seq: u64
 
 /// Remembers the rows that the frames of a group of a per-device stream delete: the group is folded.
 pub(crate) fn list_gone(replica: &Replica, dev: i64, first: u64, last: u64) -> Result<()> {
-    for seq in first..=last {
-        let body = frame_here(replica, dev, Stream::PerDevice, seq)?;
-        visit::visit_defined(replica, &parse(&body)?, |part| match part {
-            Part::Op(def, op) if op.head.kind == OpKind::Delete => {
-                put_gone(&replica.db, dev, def.tid, &def.key_of(op.values(def.shape()))?, seq)
-            }
-            _ => Ok(()),
-        })?;
-    }
-    Ok(())
+    (first..=last).try_for_each(|seq| {
+        each_deleted(replica, dev, seq, &mut |tid, key| put_gone(&replica.db, dev, tid, &key, seq))
+    })
+}
+
+/// Gives the table and the key of each row that a frame of a per-device stream deletes.
+pub(crate) fn each_deleted(
+    replica: &Replica,
+    dev: i64,
+    seq: u64,
+    each: &mut dyn FnMut(i64, Vec<u8>) -> Result<()>,
+) -> Result<()> {
+    let body = frame_here(replica, dev, Stream::PerDevice, seq)?;
+    visit::visit_defined(replica, &parse(&body)?, |part| match part {
+        Part::Op(def, op) if op.head.kind == OpKind::Delete => {
+            each(def.tid, def.key_of(op.values(def.shape()))?)
+        }
+        _ => Ok(()),
+    })
 }
 
 /// Forgets what of a stream is not applied up to a frame: something stands for it.

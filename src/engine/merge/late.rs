@@ -168,7 +168,7 @@ pub(crate) fn keep_absent(
 }
 
 /// Returns the columns that a version writes and no head speaks for: they are settled. Counters are not among them.
-fn settled_columns(table: &Table, new: &Head, old: &[Head]) -> Columns {
+pub(crate) fn settled_columns(table: &Table, new: &Head, old: &[Head]) -> Columns {
     let n = table.def.columns.len();
     if old.iter().any(|head| head.columns.is_none() || head.kind == OpKind::Delete) {
         return Columns::default();

@@ -13,6 +13,7 @@
 //! | `heads` | the versions of a row that no other dominates; what an author had seen |
 //! | `kind` | the kinds of versions, as the database has them |
 //! | `late` | late writes, and the settled values that they meet |
+//! | `late_held` | the same, of rows whose table is held |
 //! | `register` | adds a version, removes those that it dominates |
 //! | `restated` | the weakest of writes: what an application wrote when it made a table anew |
 //! | `stretches` | the heads of many rows in one entry |
@@ -29,6 +30,7 @@ pub(crate) mod given_up;
 pub(crate) mod heads;
 pub(crate) mod kind;
 pub(crate) mod late;
+pub(crate) mod late_held;
 pub(crate) mod register;
 pub(crate) mod restated;
 pub(crate) mod stretches;

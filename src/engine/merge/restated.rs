@@ -6,7 +6,8 @@
 //! **Invariant.** `_pm_head` has the heads that there would be without restated versions, and besides, of each restated
 //! version that no other restated one dominates, the columns of which its author had seen all that those heads say. In
 //! these columns it hides them (`heads`); two that are concurrent are like other versions there, but are never
-//! in conflict, and one that deletes the row hides all others.
+//! in conflict, and one that deletes the row hides all others. One of a part of a row has none of the key's columns: of two
+//! versions of the row that are in conflict it hides no more than what it says.
 //!
 //! **Why it holds.** A new version that is not restated is seen by no restated one that is here, so it takes its columns
 //! from all of them, whether it has seen them or not. A new restated version takes its columns from those that it has
@@ -63,6 +64,10 @@ pub(crate) fn register_restated(
     let unseen = old.iter().filter(|head| !head.weak && !had_seen(head));
     let delete = new.kind == OpKind::Delete;
     let mut mine = if delete { Columns::all(n) } else { new.live(n) };
+    if new.kind == OpKind::Update {
+        // Of a part of a row it says nothing of the row: who disputes the rest of it does so still.
+        mine = mine.minus(&table.def.keys().collect());
+    }
     let whole = mine.clone();
     for head in unseen {
         if delete || head.kind == OpKind::Delete {
@@ -93,7 +98,7 @@ pub(crate) fn register_restated(
             beside = true;
         }
     }
-    let columns = if mine == whole { new.columns.clone() } else { Some(mine.clone()) };
+    let columns = if mine == new.live(n) { new.columns.clone() } else { Some(mine.clone()) };
     written::insert_head(replica, tid, key, &Head { columns, ..new.clone() })?;
     // A version of other columns than these can stand beside it.
     if beside || mine != whole || old.len() > 1 || deferred::is_quarantined(replica, tid, key)? {

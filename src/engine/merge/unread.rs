@@ -2,23 +2,25 @@
 //!
 //! **Invariant.** A version that is dominated in all columns that are here stays a head, for no column, as long as it speaks
 //! for one that waits and that no version after it speaks for. When the column comes, the head gets it
-//! (`capture/follow.rs`). Such a head counts for nothing else.
+//! (`capture/follow.rs`). Such a head counts for nothing else. A column that the devices have dropped waits for nobody: a
+//! version that speaks only for it is no head.
 
 use std::collections::BTreeSet;
 
 use packmule_core::model::Stream;
 use packmule_core::wire::OpKind;
 
-use crate::engine::error::Result;
+use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::log::frames;
-use crate::engine::merge::heads::Head;
-use crate::engine::merge::written;
+use crate::engine::merge::heads::{self, Head};
+use crate::engine::merge::{versions, written};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::{dropped, shapes};
 
 /// Leaves of a version these columns after another one, or what waits for its column, or nothing. Returns whether it stays a
 /// head.
@@ -71,8 +73,37 @@ fn unread_in(replica: &Replica, table: &Table, head: &Head) -> Result<BTreeSet<S
     if head.dev == BASELINE || head.dev == replica.me {
         return Ok(BTreeSet::new());
     }
-    frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
-        let names = op.values(def.shape()).map(|(at, _)| def.def.columns[at].name.to_ascii_lowercase());
-        Ok(names.filter(|name| table.def.column(name).is_none()).collect())
-    })
+    let mut names: BTreeSet<String> =
+        frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
+            let names = op.values(def.shape()).map(|(at, _)| def.def.columns[at].name.to_ascii_lowercase());
+            Ok(names.filter(|name| table.def.column(name).is_none()).collect())
+        })?;
+    for name in names.clone() {
+        let from = dropped::counts_from(replica, table.tid, &name)?;
+        let before = |from| Ok::<_, Error>(versions::lamport_of(replica, head)? < from);
+        if shapes::is_dropped(replica, table.tid, &name)? || from.map_or(Ok(false), before)? {
+            names.remove(&name);
+        }
+    }
+    Ok(names)
+}
+
+/// Forgets the versions of a table that speak for no column any more, now that these are gone from it.
+pub(crate) fn forget_idle(replica: &Replica, table: &Table, gone: &[String]) -> Result<()> {
+    let keys = replica
+        .db
+        .prepare_cached("SELECT DISTINCT key FROM _pm_head WHERE tid = ?1 AND columns = x''")?
+        .query_map([table.tid], |row| row.get(0))?
+        .collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
+    let is_gone = |name: &String| gone.iter().any(|gone| gone.eq_ignore_ascii_case(name));
+    for key in keys {
+        let idle =
+            |head: &Head| head.kind != OpKind::Delete && head.columns.as_ref().is_some_and(Columns::is_empty);
+        for head in heads::all_heads(replica, table.tid, &key)?.iter().filter(|head| idle(head)) {
+            if unread_in(replica, table, head)?.iter().all(is_gone) {
+                written::forget_head(replica, table.tid, &key, head)?;
+            }
+        }
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use crate::engine::store::{connection, meta, value};
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{Catalog, OpDef, State, Table};
 use crate::engine::table::replica::{self, Replica};
-use crate::engine::table::{declared, renamed};
+use crate::engine::table::{declared, renamed, shapes};
 
 /// Loads the catalog, unless it is the database's still. Frames that are open belong to the transaction before.
 pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
@@ -208,7 +208,7 @@ pub(crate) fn op_def(replica: &Replica, id: DefId) -> Result<Arc<OpDef>> {
     Ok(op_def)
 }
 
-/// Returns whether definitions in the log have columns of a table that it lacks here.
+/// Returns whether definitions in the log have columns of a table that it lacks here, and that are not dropped.
 pub(crate) fn lags(replica: &Replica, tid: i64) -> Result<bool> {
     if let Some(lags) = replica.catalog.borrow().lags.get(&tid) {
         return Ok(*lags);
@@ -222,7 +222,9 @@ pub(crate) fn lags(replica: &Replica, tid: i64) -> Result<bool> {
     let mut lags = false;
     for id in ids {
         let def = op_def(replica, id)?;
-        lags = lags || def.def.columns.iter().any(|column| table.def.column(&column.name).is_none());
+        for column in def.def.columns.iter().filter(|column| table.def.column(&column.name).is_none()) {
+            lags = lags || !shapes::is_dropped(replica, tid, &column.name)?;
+        }
     }
     replica.catalog.borrow_mut().lags.insert(tid, lags);
     Ok(lags)

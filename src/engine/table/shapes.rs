@@ -1,7 +1,8 @@
 //! What a table is on other devices, by the definition that each of them announced last: a declaration of its own kind,
 //! so that it travels with every state.
 //!
-//! A device whose table Packmule made announces none, or says that columns follow there.
+//! A device whose table Packmule made announces none, or says that columns follow there. One that does not track the table any
+//! more says so, and counts as one that has announced none.
 //!
 //! **At odds.** An application that renames or drops a column of its table, or changes a type, has its device announce
 //! the table as *changed*. Its rows wait there until the shape fits what every other device has announced whose columns do
@@ -62,11 +63,13 @@ pub(crate) fn record_said(
     }
 }
 
-/// Returns whether a declaration is of a definition that takes part: it is none of a table that a device has changed alone.
+/// Returns whether a declaration is of a definition that takes part: it is none of a table that a device has changed alone, or
+/// does not track any more.
 pub(crate) fn takes_part(what: i64, value: &[u8]) -> bool {
-    let changed = |bits: &u8| SchemaBits(*bits).says(SchemaBits::CHANGED);
+    let apart =
+        |bits: &u8| SchemaBits(*bits).says(SchemaBits::CHANGED) || SchemaBits(*bits).says(SchemaBits::LEFT);
     match what == Subject::Shape as i64 {
-        true => !value.get(8).is_some_and(changed),
+        true => !value.get(8).is_some_and(apart),
         false => what < Subject::Shape as i64,
     }
 }
@@ -77,7 +80,8 @@ pub(crate) fn own_shape(replica: &Replica, tid: i64) -> Result<Option<Shape>> {
     Ok(own.into_iter().find(|shape| shape.dev == replica.me))
 }
 
-/// Returns what each device that is neither retired nor revoked announced last of a table; this device always.
+/// Returns what each device that is neither retired nor revoked announced last of a table, and has not left it since; this
+/// device always.
 ///
 /// Costs a look-up for each device that has announced any, however often it has.
 pub(crate) fn shapes(replica: &Replica, tid: i64) -> Result<Vec<Shape>> {
@@ -96,13 +100,12 @@ pub(crate) fn shapes(replica: &Replica, tid: i64) -> Result<Vec<Shape>> {
     let mut shapes = Vec::new();
     while let Some(row) = rows.next()? {
         let (value, body): (Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(3)?);
-        shapes.push(Shape {
-            dev: row.get(0)?,
-            lamport: row.get(4)?,
-            id: DefId(row.get(1)?),
-            def: TableDef::stored(&body)?,
-            bits: SchemaBits(value.get(8).copied().unwrap_or(0)),
-        });
+        let (dev, bits) = (row.get(0)?, SchemaBits(value.get(8).copied().unwrap_or(0)));
+        if bits.says(SchemaBits::LEFT) && dev != replica.me {
+            continue;
+        }
+        let def = TableDef::stored(&body)?;
+        shapes.push(Shape { dev, lamport: row.get(4)?, id: DefId(row.get(1)?), def, bits });
     }
     Ok(shapes)
 }
@@ -178,6 +181,12 @@ pub(crate) fn is_gone(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
     Ok(false)
 }
 
+/// Returns whether nobody has a column any more that a table had: the devices that decide have dropped it, or a person has for
+/// all.
+pub(crate) fn is_dropped(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
+    Ok(dropped::is_dropped(replica, tid, name)? || is_gone(replica, tid, name)?)
+}
+
 /// Returns the definitions that a device announced of a table before its last.
 fn past_shapes(replica: &Replica, tid: i64, dev: i64) -> Result<Vec<TableDef>> {
     let mut statement = replica.db.prepare_cached(
@@ -191,18 +200,32 @@ fn past_shapes(replica: &Replica, tid: i64, dev: i64) -> Result<Vec<TableDef>> {
 }
 
 /// Returns whether a table in which a device changed something fits what another device has of it. `before` is the table
-/// as it was: columns that it never had do not count.
-pub(crate) fn fits(now: &TableDef, before: &TableDef, other: &TableDef) -> bool {
+/// as it was: columns that it never had do not count. One that was renamed is the same column, and may be retyped as well.
+pub(crate) fn fits(
+    replica: &Replica,
+    tid: i64,
+    now: &TableDef,
+    before: &TableDef,
+    other: &TableDef,
+) -> Result<bool> {
     let kind = |def: &TableDef, at: usize| (def.columns[at].affinity(), def.columns[at].collation);
-    let mode = now.mode == other.mode;
-    mode && now.has_key_of(other)
-        && other.columns.iter().enumerate().all(|(at, column)| match now.column(&column.name) {
-            Some(here) => {
-                let retyped = before.column(&column.name).is_some_and(|b| kind(before, b) != kind(now, here));
-                !retyped || kind(now, here) == kind(other, at)
+    if now.mode != other.mode || !now.has_key_of(other) {
+        return Ok(false);
+    }
+    for (at, column) in other.columns.iter().enumerate() {
+        let Some(here) = now.column(&column.name) else {
+            if before.column(&column.name).is_some() {
+                return Ok(false);
             }
-            None => before.column(&column.name).is_none(),
-        })
+            continue;
+        };
+        let was = renamed::column_now(replica, tid, before, &column.name)?;
+        let retyped = was.is_some_and(|was| kind(before, was) != kind(now, here));
+        if retyped && kind(now, here) != kind(other, at) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Returns whether devices have a table in forms that do not fit: it counts in no digest.
@@ -213,7 +236,8 @@ pub(crate) fn is_at_odds(replica: &Replica, tid: i64) -> Result<bool> {
         let mut others = shapes.iter().filter(|other| other.dev != one.dev && other.def.mode == one.def.mode);
         let at_odds = match before(replica, tid, one.dev)? {
             Some(before) if one.bits.says(SchemaBits::CHANGED) => {
-                others.any(|other| !fits(&one.def, &before, &other.def))
+                let fit = others.map(|other| fits(replica, tid, &one.def, &before, &other.def));
+                fit.collect::<Result<Vec<_>>>()?.contains(&false)
             }
             _ => others.any(|other| !one.def.has_key_of(&other.def)),
         };

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use packmule_core::wire::{FrameFlags, Mode};
+use packmule_core::wire::{FrameFlags, Mode, SchemaBits};
 
 use crate::engine::capture::follow::{Added, Unread};
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{
-    adopt, follow, held, merge_definitions, not_sent, redeclare, restate, runs, seal, verdict, watch,
+    adopt, follow, groups, held, merge_definitions, not_sent, redeclare, restate, runs, seal, verdict, watch,
 };
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::BASELINE;
+use crate::engine::fleet::peers;
 use crate::engine::merge::kind::WEAK;
 use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::show::writable;
@@ -20,6 +21,7 @@ use crate::engine::table::def::TableDef;
 use crate::engine::table::keyless::By;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
+use crate::engine::table::shapes;
 use crate::engine::track::gathered;
 use crate::engine::track::options::{NewColumns, TrackOptions, TrackReport};
 
@@ -351,7 +353,18 @@ fn untrack_here(replica: &Replica, table: &Table) -> Result<()> {
     replica.db.execute("DELETE FROM _pm_conflict WHERE tid = ?1", [table.tid])?;
     replica.db.execute("DELETE FROM _pm_held WHERE tid = ?1", [table.tid])?;
     adopt::remember_schema(replica)?;
-    catalog::reload_catalog(replica)
+    catalog::reload_catalog(replica)?;
+    leave(replica, table)
+}
+
+/// Says to the others that a table is not tracked here any more: what they do to theirs waits for this device no longer.
+fn leave(replica: &Replica, table: &Table) -> Result<()> {
+    let counts = table.def.mode == Mode::Shared && shapes::own_shape(replica, table.tid)?.is_some();
+    if !counts || !replica.can_sign() || peers::is_rolled_back(replica)? {
+        return Ok(());
+    }
+    let says = groups::Says { def: &table.def, bits: SchemaBits::LEFT, names: &[] };
+    groups::seal_groups(replica, SealOptions { says: Some(&says), ..SealOptions::default() }).map(|_| ())
 }
 
 /// Says how a table is tracked elsewhere or here, and how it was to be tracked now.

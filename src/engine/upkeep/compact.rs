@@ -34,7 +34,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::exchange::{merge_settled, revoke, transaction};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::membership::{self, FORGET};
-use crate::engine::fleet::revocation;
+use crate::engine::fleet::{gaps, revocation};
 use crate::engine::log::{frames, tags};
 use crate::engine::merge::folds::{self, Fold};
 use crate::engine::merge::kind::{DELETE, WEAK};
@@ -116,6 +116,10 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
 fn raise_floors(replica: &Replica) -> Result<()> {
     for stream in Stream::ALL {
         for (dev, stable) in membership::stable(replica, stream)? {
+            // What fills a gap is followed by what came after it.
+            if stream == Stream::PerDevice && gaps::to_be_filled(replica, dev)?.is_some() {
+                continue;
+            }
             membership::raise_floor(replica, dev, stream, stable)?;
         }
     }

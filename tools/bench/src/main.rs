@@ -8,6 +8,7 @@
 //! | `fleet` | a base of many boards |
 //! | `instructions` | what each step costs in instructions, under valgrind |
 //! | `line` | a newcomer's first start over a serial line, in virtual time |
+//! | `returning` | who lacks what is folded: a board that was away, a newcomer |
 //! | `world` | databases, devices and rows |
 //! | `time`, `machine`, `report` | a stopwatch; what it ran on; tables and JSON |
 
@@ -17,6 +18,7 @@ mod instructions;
 mod line;
 mod machine;
 mod report;
+mod returning;
 mod stock;
 mod time;
 mod world;
@@ -31,8 +33,8 @@ const HELP: &str = "\
 Measures what Packmule costs, beside plain SQLite in the same run.
 
   packmule-bench [--rows N] [--large N] [--repeats N] [--synchronous full|normal|off]
-                 [--only writes|growth|stock|fleet|line|instructions]... [--boards N]
-                 [--dir DIRECTORY] [--json]
+                 [--only writes|growth|stock|fleet|line|returning|instructions]...
+                 [--boards N] [--dir DIRECTORY] [--json]
 
   --rows N         rows inserted in the comparison of writes          (100000)
   --large N        rows of the largest database; two smaller ones too (1000000)
@@ -51,7 +53,7 @@ Example: packmule-bench > tools/bench/RESULTS.md
 ";
 
 /// What there is to measure.
-const PARTS: [&str; 6] = ["writes", "growth", "stock", "fleet", "line", "instructions"];
+const PARTS: [&str; 7] = ["writes", "growth", "stock", "fleet", "line", "returning", "instructions"];
 
 /// What to measure.
 struct Plan {
@@ -138,6 +140,9 @@ fn run(plan: &Plan) -> Outcome {
     }
     if wants("line") {
         sections.extend(line::measure(&world)?);
+    }
+    if wants("returning") {
+        sections.extend(returning::measure(&world, plan.large)?);
     }
     if plan.only.iter().any(|o| o == "instructions") {
         sections.extend(instructions::measure(dir.path(), plan.rows.min(20_000))?);

@@ -1,0 +1,320 @@
+//! Migrations that devices carry out in different steps: what each mechanism does, one by one. All of them at random:
+//! `tests/migrations_at_random.rs`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod common;
+use common::*;
+use packmule::{Engine, Merge, TableHow, TrackOptions};
+
+const COLUMNS: &str = "k TEXT PRIMARY KEY, c0 TEXT, c1 INTEGER, c2";
+
+/// What an ORM does for every `ALTER COLUMN`: these columns, and what is copied into them.
+fn rebuild(columns: &str, from: &str) -> String {
+    format!(
+        "BEGIN; CREATE TABLE new_t ({columns}); INSERT INTO new_t SELECT {from} FROM t; DROP TABLE t;
+         ALTER TABLE new_t RENAME TO t; COMMIT"
+    )
+}
+
+fn devices(merge: Merge) -> (World, [Engine; 3]) {
+    let world = World::new();
+    let mut devices = ["a", "b", "c"].map(|name| world.board(name));
+    for device in &mut devices {
+        sql(device, &format!("CREATE TABLE t ({COLUMNS})"));
+        device.track("t", &TrackOptions { merge, ..TrackOptions::default() }).unwrap();
+    }
+    sql(&devices[0], "INSERT INTO t VALUES ('k', 'zero', 1, 2)");
+    meet(&mut devices);
+    (world, devices)
+}
+
+fn meet(devices: &mut [Engine; 3]) {
+    for (from, to) in [(0, 1), (1, 2), (2, 0)].repeat(3) {
+        carry_between(devices, from, to);
+    }
+}
+
+fn note(engine: &Engine) -> Option<String> {
+    engine.status().unwrap().tables.remove(0).note
+}
+
+/// All go on, and are alike. Returns what they show.
+fn in_step(devices: &mut [Engine; 3], query: &str) -> Vec<String> {
+    for _ in 0..2 {
+        meet(devices);
+    }
+    let all: Vec<_> = devices.iter().map(|device| rows(device, query)).collect();
+    for (device, shown) in devices.iter().zip(&all) {
+        let table = device.status().unwrap().tables.remove(0);
+        assert_eq!((table.how, table.note), (TableHow::Shared, None), "{}", device.identity().name);
+        assert_eq!(device.verify().unwrap().problems, [""; 0]);
+        assert_eq!(*shown, all[0]);
+    }
+    let ids = |device: &Engine| {
+        let conflicts = device.conflicts().unwrap();
+        conflicts.into_iter().map(|conflict| conflict.id).collect::<Vec<_>>()
+    };
+    assert!(devices.iter().all(|device| ids(device) == ids(&devices[0])));
+    digests_equal(&devices.each_ref());
+    all[0].clone()
+}
+
+/// Two devices had dropped a column as well when a third one decided on the type of another: they said of that what it was
+/// before, and waited for each other for ever.
+#[test]
+fn a_device_that_is_held_says_of_a_column_what_was_decided_meanwhile() {
+    let (_world, mut devices) = devices(Merge::Row);
+    let retype = rebuild("k TEXT PRIMARY KEY, c0 TEXT, c1 TEXT, c2", "k, c0, c1, c2");
+    let rest = "ALTER TABLE t DROP COLUMN c2; ALTER TABLE t RENAME COLUMN c0 TO c5";
+    sql(&devices[0], &format!("{retype}; ALTER TABLE t DROP COLUMN c2"));
+    meet(&mut devices);
+    sql(&devices[0], "ALTER TABLE t RENAME COLUMN c0 TO c5");
+    sql(&devices[1], &retype);
+    meet(&mut devices);
+    sql(&devices[1], rest);
+    sql(&devices[2], &retype);
+    meet(&mut devices);
+    sql(&devices[2], rest);
+    assert_eq!(in_step(&mut devices, "SELECT k, c5, c1 FROM t"), ["\"k\"|\"zero\"|\"1\""]);
+}
+
+/// SQLite renames a column in a trigger, and knows it no more when the column is dropped: the next ALTER TABLE failed.
+#[test]
+fn a_column_that_was_renamed_and_dropped_is_not_in_the_way_of_the_next_migration() {
+    let (_world, mut devices) = devices(Merge::Row);
+    for device in &mut devices[..2] {
+        sql(device, "ALTER TABLE t RENAME COLUMN c2 TO c3; ALTER TABLE t DROP COLUMN c3");
+        device.seal().unwrap();
+        assert!(note(device).unwrap().contains("`c2` is gone here"));
+        sql(device, "ALTER TABLE t RENAME COLUMN c1 TO c5; UPDATE t SET c5 = 9");
+        device.seal().unwrap();
+    }
+    sql(&devices[2], "ALTER TABLE t DROP COLUMN c2; ALTER TABLE t RENAME COLUMN c1 TO c5");
+    assert_eq!(in_step(&mut devices, "SELECT k, c0, c5 FROM t"), ["\"k\"|\"zero\"|9"]);
+}
+
+/// A type that was changed and changed back before anybody did the same leaves nothing behind.
+#[test]
+fn a_change_that_is_taken_back_is_said_of_nobody() {
+    let (_world, mut devices) = devices(Merge::Cell);
+    sql(&devices[1], &rebuild("k TEXT PRIMARY KEY, c0 TEXT, c1 INTEGER, c2 REAL", "k, c0, c1, c2"));
+    meet(&mut devices);
+    assert!(note(&devices[0]).unwrap().contains("dropped or changed on b"));
+    sql(&devices[1], &rebuild(COLUMNS, "k, c0, c1, c2"));
+    in_step(&mut devices, "SELECT * FROM t");
+}
+
+/// A version that was left for a column that everybody then dropped was one more version of a conflict, on some devices.
+#[test]
+fn what_is_left_of_a_version_for_a_column_goes_with_the_column() {
+    let world = World::new();
+    let mut devices = ["a", "b", "c"].map(|name| world.board(name));
+    for device in &mut devices {
+        sql(device, &format!("CREATE TABLE t ({COLUMNS})"));
+        device.track("t", &TrackOptions::default()).unwrap();
+    }
+    sql(&devices[2], "INSERT INTO t VALUES ('k2', 15, 42, 11)");
+    carry_between(&mut devices, 2, 1);
+    sql(&devices[0], "INSERT INTO t VALUES ('k2', '19', 7.5, 15.5)");
+    carry_between(&mut devices, 0, 2);
+    sql(&devices[1], "DELETE FROM t WHERE k = 'k2'");
+    sql(&devices[2], "ALTER TABLE t DROP COLUMN c1");
+    sql(&devices[0], "INSERT OR REPLACE INTO t VALUES ('k2', NULL, '33', 48.5)");
+    for device in &devices[..2] {
+        sql(device, "ALTER TABLE t DROP COLUMN c1");
+    }
+    in_step(&mut devices, "SELECT * FROM t");
+    assert_eq!(devices[0].conflicts().unwrap()[0].versions.len(), 3);
+}
+
+/// A column that came by ALTER TABLE, and that no row has anything in: a rebuild after that changes nothing of any row, and
+/// of two versions that are in conflict it settles none.
+#[test]
+fn a_rebuild_after_a_column_was_added_says_nothing() {
+    for written in [false, true] {
+        let (_world, mut devices) = devices(Merge::Row);
+        sql(&devices[0], "INSERT INTO t VALUES ('k2', 14.5, '7', 5.5)");
+        sql(&devices[1], "INSERT INTO t VALUES ('k2', '35', '17', 27.5)");
+        meet(&mut devices);
+        assert_eq!(devices[0].conflicts().unwrap().len(), 1);
+        sql(&devices[0], "ALTER TABLE t ADD COLUMN c4 TEXT");
+        meet(&mut devices);
+        let copied = if written { "k, c0, c1, c2, 'x'" } else { "k, c0, c1, c2, c4" };
+        sql(&devices[0], &rebuild(&format!("{COLUMNS}, c4 TEXT"), copied));
+        let ops = devices[0].seal().unwrap().ops;
+        assert_eq!(ops, if written { 2 } else { 0 });
+        meet(&mut devices);
+        for device in &devices[1..] {
+            sql(device, "ALTER TABLE t ADD COLUMN c4 TEXT");
+        }
+        in_step(&mut devices, "SELECT * FROM t ORDER BY k");
+        assert_eq!(devices[0].conflicts().unwrap().len(), 1, "a rebuild hides no conflict");
+    }
+}
+
+/// What a row was when it was deleted is said in the types that the columns have by then.
+#[test]
+fn a_row_that_was_deleted_before_a_type_was_changed_is_said_in_the_new_one() {
+    let (_world, mut devices) = devices(Merge::Cell);
+    sql(&devices[0], "DELETE FROM t");
+    let retype = rebuild("k TEXT PRIMARY KEY, c0 TEXT, c1 INTEGER, c2 TEXT", "k, c0, c1, c2");
+    for device in &devices {
+        sql(device, &retype);
+    }
+    assert_eq!(in_step(&mut devices, "SELECT * FROM t"), [""; 0]);
+}
+
+/// What was written between a rebuild and the next run, and into a column that others do not have yet, is theirs as well.
+#[test]
+fn what_was_written_beside_a_version_that_is_still_to_be_shown_travels() {
+    let (_world, mut devices) = devices(Merge::Row);
+    let retype = rebuild("k TEXT PRIMARY KEY, c0 TEXT, c1 REAL, c2", "k, c0, c1, c2");
+    sql(
+        &devices[1],
+        &format!("{retype}; ALTER TABLE t ADD COLUMN c4 TEXT; INSERT INTO t VALUES ('n', 48, 30, 1, 31)"),
+    );
+    sql(&devices[2], "INSERT INTO t VALUES ('n', '1', 44.5, NULL)");
+    meet(&mut devices);
+    for at in [0, 2] {
+        sql(&devices[at], &format!("{retype}; ALTER TABLE t ADD COLUMN c4 TEXT"));
+        meet(&mut devices);
+    }
+    let shown = in_step(&mut devices, "SELECT k, c0, c1, c2, c4 FROM t WHERE k = 'n'");
+    assert_eq!(shown, ["\"n\"|\"1\"|44.5r|NULL|\"31\""]);
+}
+
+/// Renamed and retyped in one go, between two runs: it is one column where its values tell so, and on a device where the
+/// two come one by one it is the same.
+#[test]
+fn a_column_that_is_renamed_and_retyped_at_once_is_one_column() {
+    for together in [true, false] {
+        let (_world, mut devices) = devices(Merge::Cell);
+        sql(&devices[0], "INSERT INTO t VALUES ('l', 'l', 5, 6), ('m', 'm', 7, 8)");
+        meet(&mut devices);
+        let both = rebuild("k TEXT PRIMARY KEY, c0 TEXT, n TEXT, c2", "k, c0, c1, c2");
+        sql(&devices[1], "UPDATE t SET c1 = 55 WHERE k = 'l'");
+        devices[1].seal().unwrap();
+        sql(&devices[0], &both);
+        devices[0].seal().unwrap();
+        let held = note(&devices[0]).unwrap();
+        assert!(
+            held.starts_with("its column `c1` is called `n` here, and its column `n` has another type here"),
+            "{held}"
+        );
+        meet(&mut devices);
+        sql(&devices[1], if together { &both } else { "ALTER TABLE t RENAME COLUMN c1 TO n" });
+        meet(&mut devices);
+        if !together {
+            assert!(note(&devices[0]).is_some(), "the type is another one on b");
+            sql(&devices[1], &rebuild("k TEXT PRIMARY KEY, c0 TEXT, n TEXT, c2", "k, c0, n, c2"));
+        }
+        sql(&devices[2], &both);
+        let shown = in_step(&mut devices, "SELECT k, n FROM t ORDER BY k");
+        assert_eq!(shown, ["\"k\"|\"1\"", "\"l\"|\"55\"", "\"m\"|\"7\""], "what b wrote holds");
+    }
+}
+
+/// A device whose columns follow dropped one as the others had, and then repeated what the rest was. In a state that counted as
+/// its own word on the type of a column, which the others had changed meanwhile: a dispute that nobody had.
+#[test]
+fn who_follows_declares_nothing_by_what_it_repeats() {
+    let world = World::new();
+    let mut devices = ["a", "b", "c"].map(|name| world.board(name));
+    for device in &mut devices[..2] {
+        sql(device, &format!("CREATE TABLE t ({COLUMNS})"));
+        device.track("t", &TrackOptions { merge: Merge::Cell, ..TrackOptions::default() }).unwrap();
+    }
+    meet(&mut devices);
+    meet(&mut devices);
+    let retype = rebuild("k TEXT PRIMARY KEY, c1 TEXT", "k, c1");
+    let drop = "ALTER TABLE t DROP COLUMN c0; ALTER TABLE t DROP COLUMN c2";
+    sql(&devices[1], drop);
+    devices[1].seal().unwrap();
+    devices[1].compact().unwrap();
+    carry_between(&mut devices, 1, 0);
+    sql(&devices[1], &retype);
+    sql(&devices[0], &format!("{drop}; {retype}"));
+    carry_between(&mut devices, 0, 2);
+    in_step(&mut devices, "SELECT * FROM t");
+    assert!(devices[2].conflicts().unwrap().is_empty());
+}
+
+/// A column of another type in the place of one that is gone, with other values, is another column.
+#[test]
+fn a_column_in_the_place_of_another_is_not_that_one() {
+    let (_world, mut devices) = devices(Merge::Row);
+    let other = rebuild("k TEXT PRIMARY KEY, c0 TEXT, n TEXT, c2", "k, c0, 'new', c2");
+    sql(&devices[0], &other);
+    devices[0].seal().unwrap();
+    assert!(note(&devices[0]).unwrap().starts_with("its column `c1` is gone here, and not yet on"));
+    for device in &devices[1..] {
+        sql(device, &other);
+    }
+    assert_eq!(in_step(&mut devices, "SELECT k, n FROM t"), ["\"k\"|\"new\""]);
+}
+
+/// A device that dropped a column for all, and whose application then renames another, is compared with what it had after
+/// the drop: who has not heard of the drop yet is not at odds with it.
+#[test]
+fn a_change_after_a_column_was_dropped_for_all_is_compared_with_what_was_left() {
+    let world = World::new();
+    let mut devices =
+        ["a", "b"].map(|name| world.board_with(name, &format!("CREATE TABLE t ({COLUMNS})"), &["t"]));
+    let mut base = world.base("base");
+    sql(&devices[0], "INSERT INTO t VALUES ('k', 'zero', 1, 2)");
+    for (from, to) in [(0, 1), (1, 0)].repeat(2) {
+        carry_between(&mut devices, from, to);
+    }
+    let rename = "ALTER TABLE t RENAME COLUMN c0 TO name";
+    devices[0].drop_column("t", "c2").unwrap();
+    for device in &mut devices {
+        sql(device, rename);
+        device.seal().unwrap();
+        carry(device, &mut base);
+    }
+    let told = base.status().unwrap().tables.remove(0).note;
+    assert_eq!(told, None, "b lacks nothing but what a person has dropped for it as well");
+}
+
+/// Who does not track a table any more keeps nobody waiting.
+#[test]
+fn a_device_that_lets_a_table_go_holds_nobody_back() {
+    let (_world, mut devices) = devices(Merge::Row);
+    for device in &devices[..2] {
+        sql(device, "ALTER TABLE t RENAME COLUMN c0 TO c3");
+    }
+    meet(&mut devices);
+    assert!(note(&devices[0]).unwrap().contains("not yet on c"));
+    devices[2].untrack("t").unwrap();
+    meet(&mut devices);
+    for device in &devices[..2] {
+        assert_eq!(note(device), None);
+    }
+    digests_equal(&[&devices[0], &devices[1]]);
+    sql(&devices[0], "UPDATE t SET c3 = 'on'");
+    meet(&mut devices);
+    assert_eq!(rows(&devices[1], "SELECT c3 FROM t"), ["\"on\""]);
+    // It is back as it was, once its application has caught up.
+    sql(&devices[2], "ALTER TABLE t RENAME COLUMN c0 TO c3");
+    devices[2].track("t", &TrackOptions::default()).unwrap();
+    in_step(&mut devices, "SELECT k FROM t");
+}
+
+/// A UNIQUE over a column that another device lacks: it holds where the column is, and everywhere once it is there.
+#[test]
+fn a_unique_over_a_column_that_a_device_lacks() {
+    let (_world, mut devices) = devices(Merge::Row);
+    let migration = "ALTER TABLE t ADD COLUMN code TEXT; CREATE UNIQUE INDEX by_code ON t (code)";
+    sql(&devices[0], &format!("{migration}; INSERT INTO t VALUES ('x', 1, 1, 1, 'same')"));
+    sql(&devices[1], &format!("{migration}; INSERT INTO t VALUES ('y', 1, 1, 1, 'same')"));
+    sql(&devices[2], "INSERT INTO t VALUES ('z', 1, 1, 1)");
+    meet(&mut devices);
+    assert!(note(&devices[2]).unwrap().contains("`code`"), "it waits there");
+    for device in &devices[..2] {
+        assert_eq!(rows(device, "SELECT count(*) FROM t WHERE code = 'same'"), ["1"]);
+        assert_eq!(device.conflicts().unwrap().len(), 1);
+    }
+    sql(&devices[2], migration);
+    in_step(&mut devices, "SELECT * FROM t ORDER BY k");
+    assert_eq!(devices[2].conflicts().unwrap().len(), 1);
+}

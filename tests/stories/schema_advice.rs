@@ -1,0 +1,160 @@
+//! What is proposed where a table is held or at odds: each way is taken as it is printed, and leads on.
+
+use crate::card::{are_equal, rounds};
+use crate::support::{Desk, has, unfolded};
+
+const ALL: [&str; 3] = ["north", "east", "base"];
+
+/// Two boards with an application each, and a base that has its tables from them.
+fn desk(tables: [&str; 2]) -> Desk {
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path("card")).unwrap();
+    desk.run("fleet new fleet.key").ok();
+    desk.run("init base.db --name base --fleet fleet.key --base").ok();
+    for (board, table) in ALL.iter().zip(tables) {
+        let db = format!("{board}.db");
+        desk.run(&format!("init {db} --name {board} --fleet fleet.key")).ok();
+        desk.sql(&db, &format!("{table}; CREATE TABLE other (id TEXT PRIMARY KEY, v)"));
+        desk.run(&format!("track {db} item other --ids shared")).ok();
+    }
+    rounds(&desk, &ALL, 2);
+    desk
+}
+
+/// What a seal of a board says, in one line.
+fn said(desk: &Desk, board: &str) -> String {
+    unfolded(&desk.run(&format!("seal {board}.db")).ok())
+}
+
+/// What stands in a text between two others.
+#[track_caller]
+fn between<'t>(text: &'t str, before: &str, after: &str) -> &'t str {
+    let found = text.split_once(before).and_then(|(_, rest)| rest.split_once(after));
+    found.unwrap_or_else(|| panic!("nothing between {before:?} and {after:?}: {text}")).0
+}
+
+/// The command that is printed for a table, as it is typed.
+fn untrack(text: &str) -> String {
+    format!("untrack {}", between(text, "`packmule untrack ", "`"))
+}
+
+/// No table is held or at odds.
+fn goes_on(desk: &Desk, name: &str) {
+    for table in desk.run(&format!("status {name}.db --json")).json()["tables"].as_array().unwrap() {
+        assert!(
+            table["how"] != "held" && table["note"].is_null() || table["how"] == "not tracked any more",
+            "{name}: {table}"
+        );
+    }
+}
+
+const ITEM: &str = "CREATE TABLE item (id TEXT PRIMARY KEY, name TEXT)";
+
+#[test]
+fn a_table_that_was_renamed_is_renamed_back_or_tracked_anew() {
+    let desk = desk([ITEM, ITEM]);
+    desk.sql("north.db", "INSERT INTO item VALUES ('1', 'one')");
+    rounds(&desk, &ALL, 2);
+    // The first way: the statement that is printed.
+    desk.sql("north.db", "ALTER TABLE item RENAME TO thing; UPDATE thing SET name = 'eins'");
+    let told = said(&desk, "north");
+    has(&told, &["table `item`: held: it is called `thing` here now"]);
+    desk.sql("north.db", between(&told, "run ALTER", ":").replace(" TABLE", "ALTER TABLE").trim());
+    rounds(&desk, &ALL, 2);
+    are_equal(&desk, &ALL);
+    assert_eq!(desk.rows("base.db", "SELECT 1 FROM item WHERE name = 'eins'").len(), 1);
+    // The second: under its new name.
+    desk.sql("north.db", "ALTER TABLE item RENAME TO thing");
+    let told = said(&desk, "north");
+    has(&told, &["or track it under its new name, and let the old one go"]);
+    desk.run("track north.db thing").ok();
+    desk.run(&untrack(&told)).ok();
+    rounds(&desk, &ALL, 2);
+    assert_eq!(desk.rows("east.db", "SELECT 1 FROM thing WHERE name = 'eins'").len(), 1);
+    // Who has let it go keeps nobody waiting.
+    desk.sql("east.db", "ALTER TABLE item RENAME COLUMN name TO title; UPDATE item SET title = 'on'");
+    rounds(&desk, &ALL, 2);
+    goes_on(&desk, "east");
+    goes_on(&desk, "base");
+    assert_eq!(desk.rows("base.db", "SELECT 1 FROM item WHERE title = 'on'").len(), 1);
+}
+
+#[test]
+fn a_table_whose_key_was_changed_goes_on_under_another_name_or_with_the_old_key() {
+    let desk = desk([ITEM, ITEM]);
+    desk.sql("north.db", "INSERT INTO item VALUES ('1', 'one')");
+    rounds(&desk, &ALL, 2);
+    let with_key = |key: &str| {
+        format!(
+            "CREATE TABLE new_item (id TEXT, name TEXT, PRIMARY KEY ({key})); INSERT INTO new_item SELECT id, name FROM item;
+             DROP TABLE item; ALTER TABLE new_item RENAME TO item"
+        )
+    };
+    desk.sql("north.db", &with_key("id, name"));
+    let told = said(&desk, "north");
+    has(&told, &["table `item`: held: its primary key is another one now", "put the old one back"]);
+    desk.sql("north.db", &with_key("id"));
+    rounds(&desk, &ALL, 2);
+    ALL.iter().for_each(|name| goes_on(&desk, name));
+    are_equal(&desk, &ALL);
+    desk.sql("north.db", &with_key("id, name"));
+    let told = said(&desk, "north");
+    has(&told, &["or give the table another name, track that, and let this one go"]);
+    desk.sql("north.db", "ALTER TABLE item RENAME TO item_2");
+    desk.run("track north.db item_2").ok();
+    desk.run(&untrack(&told)).ok();
+    rounds(&desk, &ALL, 2);
+    ALL.iter().for_each(|name| goes_on(&desk, name));
+    assert_eq!(desk.rows("base.db", "SELECT 1 FROM item_2").len(), 1);
+}
+
+/// One table name, and keys of two types: that table alone is held, on both sides by name, until it has two names.
+#[test]
+fn two_tables_of_one_name_with_different_keys_get_two_names() {
+    let desk = desk([ITEM, "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT)"]);
+    desk.sql("north.db", "INSERT INTO item VALUES ('1', 'one')");
+    desk.sql("east.db", "INSERT INTO item VALUES (1, 'uno'); INSERT INTO other VALUES ('o', 1)");
+    rounds(&desk, &ALL, 2);
+    assert_eq!(desk.rows("north.db", "SELECT 1 FROM other").len(), 1, "the rest goes on");
+    for board in ["north", "east"] {
+        let told = said(&desk, board);
+        has(&told, &["table `item`: its primary key is", "until the table has another name on one side"]);
+    }
+    let told = unfolded(&desk.run("status east.db").ok());
+    has(&told, &["on one of the two give the table another name, let `item` go there, and track that"]);
+    desk.sql("east.db", "ALTER TABLE item RENAME TO item_east");
+    desk.run("track east.db item_east --ids shared").ok();
+    desk.run(&untrack(&told)).ok();
+    rounds(&desk, &ALL, 3);
+    ALL.iter().for_each(|name| goes_on(&desk, name));
+    assert_eq!(desk.rows("north.db", "SELECT 1 FROM item_east WHERE name = 'uno'").len(), 1);
+    assert_eq!(desk.rows("base.db", "SELECT 1 FROM item WHERE name = 'one'").len(), 1);
+    are_equal(&desk, &["north", "base"]);
+}
+
+/// A dropped table that is not to come back, and one whose UNIQUE is gone.
+#[test]
+fn a_dropped_table_is_let_go_and_a_lost_unique_is_made_again() {
+    let desk = desk([ITEM, ITEM]);
+    desk.sql("north.db", "DROP TABLE item");
+    let told = said(&desk, "north");
+    has(&told, &["table `item`: held: it was dropped here"]);
+    desk.run(&untrack(&told)).ok();
+    desk.sql("east.db", "ALTER TABLE item ADD COLUMN size INTEGER; ALTER TABLE item DROP COLUMN name");
+    rounds(&desk, &ALL, 2);
+    ["east", "base"].iter().for_each(|name| goes_on(&desk, name));
+
+    for board in ["north", "east"] {
+        desk.sql(&format!("{board}.db"), "CREATE TABLE person (id TEXT PRIMARY KEY, mail TEXT); CREATE UNIQUE INDEX by_mail ON person (mail)");
+        desk.run(&format!("track {board}.db person")).ok();
+    }
+    rounds(&desk, &ALL, 2);
+    desk.sql("north.db", "DROP INDEX by_mail");
+    desk.run("seal north.db").ok();
+    let told = unfolded(&desk.run("status north.db").ok());
+    has(&told, &["table `person` lost its UNIQUE (\"mail\") here"]);
+    let made = between(&told, "to have it back: CREATE UNIQUE INDEX ...", ")");
+    desk.sql("north.db", &format!("CREATE UNIQUE INDEX by_mail_again{made})"));
+    rounds(&desk, &ALL, 2);
+    ALL.iter().for_each(|name| goes_on(&desk, name));
+}

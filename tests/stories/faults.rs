@@ -129,7 +129,9 @@ fn tried(system: &System, from: &Desk, (line, db): (&str, &str), kind: &str, at:
     let first = format!("{:?}: {}{}", ran.status, ran.out, ran.err);
     let again = desk.run(line);
     // What was done, and only not told, is done.
-    let is_done = ran.status != Some(0) && again.err.contains("already");
+    let says_so =
+        ["already", "no table `settings` is tracked here"].iter().any(|word| again.err.contains(word));
+    let is_done = ran.status != Some(0) && says_so;
     let once = ran.status == Some(0) && again.status == Some(1);
     if again.status != Some(0) && !is_done && !once {
         return Err(format!("{first}\nagain: {:?}: {}{}", again.status, again.out, again.err));

@@ -3,9 +3,11 @@
 //! `PACKMULE_SEED=N` replays a fleet, `PACKMULE_SCHEDULES=N` tries so many.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod bundles;
 mod common;
 
 use common::*;
+use packmule::core::wire::RecordKind;
 use packmule::{
     ColumnMerge, ConflictKind, Engine, Error, Merge, Missing, Policy, Resolution, TableHow, TrackOptions,
 };
@@ -392,4 +394,21 @@ fn what_an_honest_seal_makes_is_taken_in_by_everybody() {
     }
     println!("{fleets} fleets took in all that their devices sealed");
     assert!(failed.is_empty(), "seeds {failed:?}");
+}
+
+/// The control: a group that is set aside is found by what the fleets above are asked.
+#[test]
+fn a_group_that_is_set_aside_is_found() {
+    let world = World::new();
+    let mut a = world.board_with("a", "CREATE TABLE t (k INTEGER PRIMARY KEY, v)", &["t"]);
+    let mut b = world.board("b");
+    carry(&mut a, &mut b);
+    sql(&a, "INSERT INTO t VALUES (1, 1)");
+    let mut records = bundles::records(&bundle(&mut a, &b));
+    let at = records.iter().rposition(|(kind, _)| *kind == RecordKind::Frame).unwrap();
+    let body = bundles::with_blocks(&bundles::plain(&records[at].1), &[0x3f, 1, 2, 3]);
+    bundles::replace_frame(&mut records, at, body, &a);
+    assert_eq!(refused(&b), Vec::<String>::new());
+    import(&mut b, &bundles::join(&records));
+    assert_eq!(refused(&b).len(), 1);
 }

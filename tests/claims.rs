@@ -7,7 +7,7 @@ mod common;
 use common::{World, bundle, carry, digests_equal, import, rows, sql, whole_bundle};
 use packmule::{Engine, Error, TrackOptions};
 use packmule_core::model::Stream;
-use packmule_core::wire::{Header, HeaderReader, Newest, Position, Probe, RecordKind};
+use packmule_core::wire::{Newest, RecordKind};
 
 const SQL: &str = "CREATE TABLE settings (id INTEGER PRIMARY KEY, value);
                    CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, value);
@@ -15,42 +15,6 @@ const SQL: &str = "CREATE TABLE settings (id INTEGER PRIMARY KEY, value);
 
 /// The highest number that a header can have.
 const MOST: u64 = i64::MAX as u64;
-
-/// Signs the header of a bundle again, with other positions of a device, and probes.
-fn lie(
-    by: &Engine,
-    bytes: &[u8],
-    about: &Engine,
-    claims: &[(Stream, u64, [u8; 4])],
-    as_probes: bool,
-) -> Vec<u8> {
-    let mut records = bundles::records(bytes);
-    let header = HeaderReader::parse(&records[0].1).unwrap();
-    let author = about.identity().id;
-    let mut applied: Vec<Position> = header.applied().collect();
-    let mut probes: Vec<Probe> = header.probes().collect();
-    for &(stream, seq, tag) in claims {
-        if as_probes {
-            probes.push(Probe { author, stream, seq, tag });
-        } else {
-            applied.retain(|e| (e.author, e.stream) != (author, stream));
-            applied.push(Position { author, stream, seq, tag });
-        }
-    }
-    applied.sort_by_key(|e| (e.author, e.stream));
-    // Told as a whole: what it differs from would be another thing.
-    let fixed = Header {
-        base: None,
-        statement: [7; 8],
-        applied: applied.len() as u32,
-        probes: probes.len() as u32,
-        ..header.header
-    };
-    let mut buf = vec![0; 8_192];
-    let len = fixed.encode(&mut buf, applied.into_iter(), probes.into_iter(), &bundles::key_of(by)).unwrap();
-    records[0].1 = buf[..len].to_vec();
-    bundles::join(&records)
-}
 
 struct Fleet {
     world: World,
@@ -117,7 +81,7 @@ fn a_header_that_lies_about_a_log_changes_nothing_for_its_author() {
                     sql(&insider, "INSERT INTO settings VALUES (5, 'sound')");
                     let bytes = bundle(&mut insider, victim);
                     let claims = Stream::ALL.map(|stream| (stream, seq, [9; 4]));
-                    let bytes = lie(&insider, &bytes, victim, &claims, as_probes);
+                    let bytes = bundles::lie(&insider, &bytes, victim, &claims, as_probes);
                     let what =
                         format!("of the base {of_base}, probes {as_probes}, {seq}, heard only {heard_only}");
                     if heard_only {

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use common::{Random, World, app, bundle, key_file, sql, try_import, whole_bundle};
 use odd::{Insider, Scene};
-use packmule::{ColumnMerge, Engine, Merge, TrackOptions};
+use packmule::{ColumnMerge, Engine, Merge, Options, TrackOptions};
 
 const TABLES: &str = "CREATE TABLE settings (id INTEGER PRIMARY KEY, value);
     CREATE TABLE stock (id INTEGER PRIMARY KEY, n INTEGER DEFAULT 0, x REAL DEFAULT 0, most INTEGER, name TEXT);
@@ -56,15 +56,16 @@ fn start() -> World {
     world
 }
 
-/// A copy of the fleet's databases, to go on from.
-fn copy(world: &World, to: &Path) -> Vec<Engine> {
+/// A copy of the fleet's databases, to go on from. `broken`: the winner is by arrival.
+fn copy(world: &World, to: &Path, broken: bool) -> Vec<Engine> {
     NAMES
         .iter()
         .map(|name| {
             let path = to.join(format!("{name}.db"));
             std::fs::copy(world.path(name), &path).unwrap();
             std::fs::copy(key_file(&world.path(name)), key_file(&path)).unwrap();
-            Engine::open_with(&path, world.options()).unwrap()
+            let options = Options { broken_winner: broken, ..world.options() };
+            Engine::open_with(&path, options).unwrap()
         })
         .collect()
 }
@@ -81,21 +82,21 @@ fn honest(random: &mut Random, engine: &Engine) {
     let id = 1 + random.below(4);
     let n = random.below(50);
     let text = *random.pick(&[
-        "INSERT OR REPLACE INTO settings VALUES (?1, ?2)",
+        "INSERT OR REPLACE INTO settings (id, value) VALUES (?1, ?2)",
         "UPDATE stock SET n = n + ?2 WHERE id = ?1",
         "INSERT OR IGNORE INTO stock (id, n) VALUES (?1, ?2)",
         "UPDATE cells SET b = ?2 WHERE id = ?1",
         "DELETE FROM cells WHERE id = ?1 AND ?2 > 0",
-        "INSERT OR IGNORE INTO tags VALUES (char(96 + ?1), ?2, NULL)",
+        "INSERT OR IGNORE INTO tags (tag, color) VALUES (char(96 + ?1), ?2)",
     ]);
     app(engine).execute(text, (id, n)).unwrap();
 }
 
 /// Plays one pair. Returns how many groups were set aside.
-fn play(world: &World, seed: u64) -> usize {
+fn play(world: &World, seed: u64, broken: bool) -> usize {
     let mut random = Random(seed);
     let dir = tempfile::tempdir_in(world.dir.path()).unwrap();
-    let mut devices = copy(world, dir.path());
+    let mut devices = copy(world, dir.path(), broken);
     let (insider, mut defs) = Insider::of(&mut devices[3]);
     let (other, _) = Insider::of(&mut devices[4]);
     let mut insiders = [insider, other];
@@ -171,7 +172,7 @@ fn odd_frames_leave_devices_equal_in_whatever_order_they_come() {
     let (mut pairs, mut aside) = (0, 0);
     let mut failed = Vec::new();
     for seed in common::seeds(40) {
-        let played = std::panic::catch_unwind(|| play(&world, seed));
+        let played = std::panic::catch_unwind(|| play(&world, seed, false));
         match played {
             Ok(n) => (pairs, aside) = (pairs + 1, aside + n),
             Err(_) => failed.push(seed),
@@ -179,4 +180,15 @@ fn odd_frames_leave_devices_equal_in_whatever_order_they_come() {
     }
     println!("{pairs} pairs are equal; so many streams wait or are set aside: {aside}");
     assert!(failed.is_empty(), "seeds {failed:?}");
+}
+
+/// The control.
+#[test]
+fn where_the_winner_is_by_arrival_odd_frames_leave_devices_different() {
+    let world = start();
+    let differs = |seed| {
+        let played = std::panic::catch_unwind(|| play(&world, seed, true));
+        played.is_err_and(|why| why.downcast_ref::<String>().is_some_and(|why| why.contains("left == right")))
+    };
+    assert!((0..60).any(differs));
 }

@@ -4,8 +4,9 @@
 use packmule::Engine;
 use packmule::core::model::{DeviceId, Stream};
 use packmule::core::wire::{
-    Chain, Checkpoint, Columns, FRAME_MAX, Footer, Frame, FrameWriter, GroupDigest, GroupStart, MAGIC,
-    RECORD_HEAD_LEN, RecordHead, RecordKind, Section, crc32, put, take, write_record,
+    Chain, Checkpoint, Columns, FRAME_MAX, Footer, Frame, FrameWriter, GroupDigest, GroupStart, Header,
+    HeaderReader, MAGIC, Position, Probe, RECORD_HEAD_LEN, RecordHead, RecordKind, Section, crc32, put, take,
+    write_record,
 };
 use sha2::{Digest, Sha256};
 
@@ -80,6 +81,42 @@ pub fn seal_state(records: &mut [Record], sender: &Engine) {
     let digest = Sha256::digest(&begin(&records[..at]).0);
     let signed = [&b"packmule/1 snapshot"[..], &digest].concat();
     records[at].1 = key_of(sender).sign(signed, None).to_vec();
+}
+
+/// Signs the header of a bundle again, with other positions of a device, and probes.
+pub fn lie(
+    by: &Engine,
+    bytes: &[u8],
+    about: &Engine,
+    claims: &[(Stream, u64, [u8; 4])],
+    as_probes: bool,
+) -> Vec<u8> {
+    let mut records = records(bytes);
+    let header = HeaderReader::parse(&records[0].1).unwrap();
+    let author = about.identity().id;
+    let mut applied: Vec<Position> = header.applied().collect();
+    let mut probes: Vec<Probe> = header.probes().collect();
+    for &(stream, seq, tag) in claims {
+        if as_probes {
+            probes.push(Probe { author, stream, seq, tag });
+        } else {
+            applied.retain(|e| (e.author, e.stream) != (author, stream));
+            applied.push(Position { author, stream, seq, tag });
+        }
+    }
+    applied.sort_by_key(|e| (e.author, e.stream));
+    // Told as a whole: what it differs from would be another thing.
+    let fixed = Header {
+        base: None,
+        statement: [7; 8],
+        applied: applied.len() as u32,
+        probes: probes.len() as u32,
+        ..header.header
+    };
+    let mut buf = vec![0; 8_192];
+    let len = fixed.encode(&mut buf, applied.into_iter(), probes.into_iter(), &key_of(by)).unwrap();
+    records[0].1 = buf[..len].to_vec();
+    join(&records)
 }
 
 fn add(out: &mut Vec<u8>, kind: RecordKind, body: &[u8]) {

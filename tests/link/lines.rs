@@ -67,6 +67,17 @@ fn what_is_no_link_is_named() {
     let mut prompt = Heard::new();
     prompt.hear(b"\r\nRaspbian GNU/Linux 12 north ttyS0\r\n\r\nnorth login: ");
     assert_eq!(prompt.cause(false), Cause::Text);
+    // Packets of which none came through, since the line takes the highest bit off, or makes CR LF of LF.
+    let packet = |seed: u32| (0..300u32).map(move |n| ((n + seed).wrapping_mul(2_654_435_761) >> 24) as u8);
+    let mut seven = Heard::new();
+    seven.hear(&packet(1).map(|byte| byte & 0x7f).collect::<Vec<u8>>());
+    assert_eq!(seven.cause(false), Cause::SevenBits);
+    let mut ends = Heard::new();
+    for seed in 0..20 {
+        let made = packet(seed * 300).flat_map(|b| if b == b'\n' { vec![b'\r', b'\n'] } else { vec![b] });
+        ends.hear(&made.collect::<Vec<u8>>());
+    }
+    assert_eq!(ends.cause(false), Cause::LineEnds);
     let mut noise = Heard::new();
     noise.hear(&(0..200u32).map(|n| (n * 97 % 251) as u8).collect::<Vec<u8>>());
     assert_eq!(noise.cause(false), Cause::Noise);

@@ -23,6 +23,8 @@ enum Ask {
     GoOn,
     /// Both ttys vanish, and others come under the same names; on its way is lost.
     Replug,
+    /// From now on every byte becomes these.
+    Change(fn(u8) -> Vec<u8>),
     /// How the terminals are set.
     Settings(Sender<[Termios; 2]>),
     /// How often an end spoke after the other had left.
@@ -118,6 +120,11 @@ impl Cable {
         self.ask(Ask::GoOn);
     }
 
+    /// From now on every byte becomes these, both ways.
+    pub fn change(&self, what: fn(u8) -> Vec<u8>) {
+        self.ask(Ask::Change(what));
+    }
+
     /// How the terminals are set.
     pub fn settings(&self) -> [Termios; 2] {
         let (tell, told) = channel();
@@ -177,6 +184,7 @@ fn carry(
     let mut holds = false;
     let mut last = [known.idle; 2];
     let mut unheard = 0;
+    let mut becomes: fn(u8) -> Vec<u8> = |byte| vec![byte];
     let mut pending: [Vec<u8>; 2] = [Vec::new(), Vec::new()];
     loop {
         {
@@ -210,6 +218,7 @@ fn carry(
                         pending = [Vec::new(), Vec::new()];
                         (left, holds) = (None, false);
                     }
+                    Ok(Ask::Change(what)) => becomes = what,
                     Ok(Ask::Settings(tell)) => tell.send(settings(&ends)).unwrap(),
                     Ok(Ask::Unheard(tell)) => tell.send(unheard).unwrap(),
                     Err(_) => return,
@@ -235,7 +244,7 @@ fn carry(
                         // What another rate makes of it: nothing that could be a packet.
                         buf[..n].iter_mut().for_each(|byte| *byte = byte.rotate_left(3) ^ 0x5a);
                     }
-                    pending[at].extend_from_slice(&buf[..n]);
+                    pending[at].extend(buf[..n].iter().flat_map(|byte| becomes(*byte)));
                     if at == 0
                         && let Some(room) = &mut left
                     {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[allow(dead_code)] // Not all that it can.
 mod cable;
 #[path = "../cli/support/mod.rs"]
 mod support;

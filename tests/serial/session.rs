@@ -5,6 +5,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "liar.rs"]
+mod liar;
 #[path = "state.rs"]
 mod state;
 

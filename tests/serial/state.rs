@@ -2,7 +2,7 @@
 //! know of no such thing.
 
 #[path = "../bundles/mod.rs"]
-mod bundles;
+pub mod bundles;
 
 use std::path::{Path, PathBuf};
 

@@ -6,21 +6,23 @@ mod bundles;
 #[path = "../serial/cable.rs"]
 #[allow(dead_code)] // Not all that it can.
 mod cable;
+#[path = "../common/mod.rs"]
+mod common;
 #[path = "../faults/mod.rs"]
 mod faults_of_the_system;
-#[path = "../common/random.rs"]
-#[allow(dead_code)] // Not all that it can.
-mod random;
 #[path = "../skips/mod.rs"]
 mod skips;
 #[path = "../cli/support/mod.rs"]
 mod support;
+
+use common as random;
 
 mod admit;
 mod bad_files;
 mod bases;
 mod board;
 mod card;
+mod changed_bytes;
 mod clinic;
 mod columns;
 mod compacted;
@@ -65,3 +67,6 @@ mod typed;
 mod untracked;
 mod upgrade;
 mod weekly;
+#[path = "../wrong/mod.rs"]
+mod wrong;
+mod wrong_files;

@@ -31,6 +31,10 @@ const ENOUGH: u32 = 2048;
 const FEW: u32 = 8;
 /// So many tell text from noise.
 const SOME: u32 = 16;
+/// So many without the highest bit, which half of them have, tell that it is lost.
+const LOST: u32 = 64;
+/// So many LF, each after a CR, tell that they are made so.
+const MADE: u32 = 8;
 
 /// The bytes that a line brought, counted.
 #[derive(Clone, Debug)]
@@ -41,7 +45,8 @@ pub struct Heard {
     high: u32,
     /// Which values came: a bit each.
     values: [u32; 8],
-    /// LF that did not come after CR.
+    /// LF, and whether one did not come after CR.
+    line_feeds: u32,
     bare_line_feed: bool,
     last: u8,
 }
@@ -55,7 +60,15 @@ impl Default for Heard {
 impl Heard {
     /// Begins with none.
     pub const fn new() -> Self {
-        Self { count: 0, printable: 0, high: 0, values: [0; 8], bare_line_feed: false, last: 0 }
+        Self {
+            count: 0,
+            printable: 0,
+            high: 0,
+            values: [0; 8],
+            line_feeds: 0,
+            bare_line_feed: false,
+            last: 0,
+        }
     }
 
     /// Counts bytes as they come.
@@ -68,6 +81,7 @@ impl Heard {
             if let Some(word) = self.values.get_mut(usize::from(*byte / 32)) {
                 *word |= 1 << (byte % 32);
             }
+            self.line_feeds = self.line_feeds.saturating_add(u32::from(*byte == b'\n'));
             self.bare_line_feed |= *byte == b'\n' && self.last != b'\r';
             self.last = *byte;
         }
@@ -87,19 +101,22 @@ impl Heard {
         if self.count == 0 {
             return Cause::Nothing;
         }
-        if !packets && self.count >= SOME {
-            let text = self.printable >= self.count - self.count / 5;
-            return if text { Cause::Text } else { Cause::Noise };
+        if !packets && self.count >= SOME && self.printable >= self.count - self.count / 16 {
+            return Cause::Text;
         }
-        if self.count < ENOUGH {
+        // These two show in few bytes, and where no packet ever comes through.
+        if self.count >= LOST && self.high < self.count.div_ceil(64) {
+            return Cause::SevenBits;
+        }
+        if self.line_feeds >= MADE && !self.bare_line_feed {
+            return Cause::LineEnds;
+        }
+        if !packets || self.count < ENOUGH {
             return if packets { Cause::Unknown } else { Cause::Noise };
         }
         let missing = (0..=255).filter(|value| !self.came(*value));
         let (first, count) = missing.fold((None, 0), |(first, n), value| (first.or(Some(value)), n + 1));
-        // Half of them have it, else.
-        if self.high < self.count / 64 {
-            Cause::SevenBits
-        } else if count > FEW {
+        if count > FEW {
             Cause::Unknown // The same few packets came again and again.
         } else if !self.came(0x11) && !self.came(0x13) {
             Cause::FlowControl

@@ -39,9 +39,10 @@ use crate::engine::merge::folds::{self, Fold};
 use crate::engine::merge::heads::{self, Cause, Head, Kept, Seen, Stamp};
 use crate::engine::merge::{compose, context_free, counters, deferred, given_up, late, late_held, register};
 use crate::engine::show::write::{self, Counts, Origin, Writer};
-use crate::engine::show::{constraints, count, references};
+use crate::engine::show::{constraints, count, references, unsaid};
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
+use crate::engine::table::columns::Columns;
 use crate::engine::table::known::{OpDef, State, Table};
 use crate::engine::table::opened::OpPlace;
 use crate::engine::table::replica::Replica;
@@ -129,6 +130,10 @@ fn hear_context(
     context: &mut HashMap<i64, u64>,
 ) -> Result<(Option<Fold>, Option<Vector>)> {
     for (id, seen) in contexts::context(replica, dev, stream, frame)? {
+        if seen == 0 {
+            // A context says what changed. Of devices that nobody has, any number could be named.
+            return Err(Error::damaged("a context with a device of which its author has seen nothing"));
+        }
         let other = devices::device_number_or_new(replica, id)?;
         context.insert(other, seen);
         let here = positions::position(replica, other, Stream::Shared)?.seq;
@@ -420,11 +425,15 @@ fn apply_keep(replica: &Replica, table: &Table, key: &[u8], author: DeviceId, se
     let heads = heads::all_heads(replica, table.tid, key)?;
     let (removed, left) = register::remove_gone(replica, table, key, author, &heads, seen)?;
     let by = Head { author, ..Head::baseline(0, None) };
-    if count::forget_gone(replica, table, key, &by, seen)? && removed.is_empty() && table.shows_shared() {
-        count::show_totals(replica, table, key)?;
-    }
-    if removed.is_empty() || !table.shows_shared() {
+    let gone = count::forget_gone(replica, table, key, &by, seen)?;
+    if !table.shows_shared() {
         return Ok(());
+    }
+    if removed.is_empty() {
+        if gone.any {
+            count::show_totals(replica, table, key)?;
+        }
+        return unsaid::begin_anew(replica, table, key, &gone.unsaid);
     }
     if left == 0 {
         runs::touch(replica, table, key)?;
@@ -433,8 +442,24 @@ fn apply_keep(replica: &Replica, table: &Table, key: &[u8], author: DeviceId, se
         constraints::before_change(replica, table, key)?;
         write::delete_row(replica, table, key)?;
         compose::delete_from(replica, &table.quarantine_table(), table, key)?;
+    } else {
+        let unsaid = unsaid_of(table, &heads, &removed, gone.unsaid);
+        unsaid::begin_anew(replica, table, key, &unsaid)?;
     }
     deferred::defer(replica, table.tid, key)
+}
+
+/// Returns the columns for which a head that was removed spoke, and none of those that are left does; and these counters.
+fn unsaid_of(table: &Table, heads: &[Head], removed: &[Head], counters: Columns) -> Columns {
+    let n = table.def.columns.len();
+    let place = |head: &Head| (head.dev, head.seq);
+    let mut unsaid = Columns::default();
+    removed.iter().for_each(|head| unsaid.extend(&head.live(n)));
+    let left = heads.iter().filter(|head| removed.iter().all(|other| place(other) != place(head)));
+    unsaid = left.fold(unsaid, |unsaid, head| unsaid.minus(&head.live(n)));
+    unsaid = unsaid.minus(&table.def.keys().chain(table.counters.iter().copied()).collect());
+    unsaid.extend(&counters);
+    unsaid
 }
 
 /// Makes the head that an op is of its row.

@@ -51,26 +51,20 @@ pub(crate) fn record_declared(
     let had_seen = |dev: i64, seq: u64| dev == stamp.dev || stamp.seen.of(dev) >= seq;
     dropped::record_again(replica, tid, def, &had_seen)?;
     for (what, name, value) in items(def)?.into_iter().filter(|(what, name, _)| counts(*what, name)) {
-        let entries = replica
-            .db
-            .prepare_cached(
-                "SELECT dev, seq, value FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = ?3",
-            )?
-            .query_map((tid, what, &name), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-            .collect::<rusqlite::Result<Vec<(i64, u64, Vec<u8>)>>>()?;
-        let superseded: Vec<_> = entries.iter().filter(|(dev, seq, _)| had_seen(*dev, *seq)).collect();
-        if !stamp.decides && superseded.iter().any(|(.., known)| *known == value) {
+        if !stamp.decides && is_repeated(replica, (tid, what, &name), &value, &had_seen)? {
             continue;
         }
         any = true;
-        for (dev, seq, _) in superseded {
-            replica
-                .db
-                .prepare_cached(
-                    "UPDATE _pm_declared SET past = 1
-                     WHERE tid = ?1 AND what = ?2 AND name = ?3 AND dev = ?4 AND seq = ?5",
-                )?
-                .execute((tid, what, &name, dev, seq))?;
+        for (dev, seq) in declared::standing(replica, tid, what, &name)? {
+            if had_seen(dev, seq) {
+                replica
+                    .db
+                    .prepare_cached(
+                        "UPDATE _pm_declared SET past = 1
+                         WHERE tid = ?1 AND what = ?2 AND name = ?3 AND dev = ?4 AND seq = ?5",
+                    )?
+                    .execute((tid, what, &name, dev, seq))?;
+            }
         }
         let place = (stamp.dev, stamp.seq, stamp.lamport);
         declared::record(replica, tid, (what, &name), place, &value, id)?;
@@ -79,6 +73,25 @@ pub(crate) fn record_declared(
         }
     }
     Ok(any)
+}
+
+/// Returns whether a declaration says what another one said that its author had seen.
+fn is_repeated(
+    replica: &Replica,
+    (tid, what, name): (i64, Subject, &str),
+    value: &[u8],
+    had_seen: &dyn Fn(i64, u64) -> bool,
+) -> Result<bool> {
+    let mut statement = replica.db.prepare_cached(
+        "SELECT dev, seq FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND past IN (0, 1) AND name = ?3 AND value = ?4",
+    )?;
+    let mut rows = statement.query((tid, what, name, value))?;
+    while let Some(row) = rows.next()? {
+        if had_seen(row.get(0)?, row.get(1)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Makes all claims equally old that the author of a UNIQUE had seen.
@@ -171,7 +184,7 @@ pub(crate) fn apply_declarations(replica: &Replica, tid: i64, disputed: &Columns
 
 /// Returns whether any device ever declared a column to be a counter.
 fn was_counter(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
-    let sql = "SELECT 1 FROM _pm_declared WHERE tid = ?1 AND what = ?4 AND name = ?2 AND value = ?3 LIMIT 1";
+    let sql = "SELECT 1 FROM _pm_declared WHERE tid = ?1 AND what = ?4 AND past IN (0, 1) AND name = ?2 AND value = ?3 LIMIT 1";
     let counter = rule_value(ColumnMerge::Counter);
     let params = (tid, name.to_ascii_lowercase(), counter, Subject::Rule);
     Ok(value::maybe::<i64>(&replica.db, sql, params)?.is_some())

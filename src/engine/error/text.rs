@@ -205,16 +205,22 @@ fn io_failure(error: &rusqlite::Error) -> &'static str {
     }
 }
 
+/// So many devices are named, and no more: a stranger can bring any number of them.
+const UNTRUSTED_MAX: usize = 10;
+
 fn untrusted(f: &mut fmt::Formatter<'_>, devices: &[UntrustedDevice]) -> fmt::Result {
     let revoked = devices.iter().all(|device| device.revoked);
     let whose = if revoked { "revoked devices" } else { "devices that are not trusted here" };
     write!(f, "the bundle has frames of {whose}:")?;
-    for device in devices {
+    for device in devices.iter().take(UNTRUSTED_MAX) {
         let name = device.name.as_deref().unwrap_or("(no certificate)");
         let revoked = if device.revoked { "  (revoked)" } else { "" };
         write!(f, "\n  {name}  fingerprint {}{revoked}", device.id)?;
     }
-    Ok(())
+    match devices.len().saturating_sub(UNTRUSTED_MAX) {
+        0 => Ok(()),
+        more => write!(f, "\n  and {more} more"),
+    }
 }
 
 impl fmt::Display for BundleProblem {

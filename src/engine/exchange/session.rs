@@ -271,15 +271,24 @@ pub(crate) fn take_staged(
         *report = before;
     }
     if let Err(Error::Bundle { .. } | Error::Twin { .. }) = &taken {
-        for item in staged {
-            if let Staged::Checkpoint(bytes) = item
-                && let Ok(checkpoint) = Checkpoint::decode(bytes)
-            {
-                staged::drop_unfinished(replica, peer, checkpoint.author, checkpoint.stream)?;
-            }
-        }
+        transaction::transaction(replica, |e| forget_staged(e, peer, staged))?;
     }
     taken
+}
+
+/// Forgets what was kept before of the streams of which something is among what was refused.
+fn forget_staged(replica: &Replica, peer: DeviceId, staged: &[Staged]) -> Result<()> {
+    for item in staged {
+        let section = match item {
+            Staged::Checkpoint(bytes) => Checkpoint::decode(bytes).ok().map(|c| (c.author, c.stream)),
+            Staged::Frame(section, ..) => Some((section.author, section.stream)),
+            Staged::Certificate(_) | Staged::Revocation(_) => None,
+        };
+        if let Some((author, stream)) = section {
+            staged::forget(replica, peer, author, stream)?;
+        }
+    }
+    Ok(())
 }
 
 /// Records a notice that there is a clone of this device.
@@ -329,10 +338,14 @@ fn stage(replica: &Replica, peer: DeviceId, staged: &[Staged], report: &mut Impo
                 // Whoever has the key of a revoked device can sign as many histories as he likes: that is to hold up
                 // nobody else's frames.
                 Err(Error::Twin { .. } | Error::Bundle { .. }) if is_of_revoked(replica, bytes)? => {
-                    let author = Checkpoint::decode(bytes).map_err(|e| Error::bundle(0, e))?.author;
-                    revocation::record_forked(replica, devices::device_number_or_new(replica, author)?)?;
+                    let of = Checkpoint::decode(bytes).map_err(|e| Error::bundle(0, e))?;
+                    revocation::record_forked(replica, devices::device_number_or_new(replica, of.author)?)?;
+                    staged::forget(replica, peer, of.author, of.stream)?;
                 }
-                Err(Error::Twin { .. }) if note_other_history(replica, peer, bytes)? => {}
+                Err(Error::Twin { .. }) if note_other_history(replica, peer, bytes)? => {
+                    let of = Checkpoint::decode(bytes).map_err(|e| Error::bundle(0, e))?;
+                    staged::forget(replica, peer, of.author, of.stream)?;
+                }
                 staged => staged?,
             },
         }

@@ -3,12 +3,14 @@
 //! **Why apart.** Whoever is trusted can send frames of anybody's, and no checkpoint ever. In the log such frames would
 //! stand where an honest peer's belong, and its checkpoint would be refused. So each peer's are kept for that peer alone:
 //! it need not send them again after a cable was pulled, nobody else hears of them, and no wrong checkpoint of one peer
-//! touches what another has sent. One unfinished group a peer stays over sessions, up to [`STAYS_MAX`] bytes.
+//! touches what another has sent. One unfinished group a peer stays over sessions, up to [`STAYS_MAX`] bytes; within a
+//! session there is the one that comes besides.
 
 use packmule_core::model::{DeviceId, Stream};
+use rusqlite::{OptionalExtension, Row};
 
 use crate::engine::apply::refill;
-use crate::engine::error::Result;
+use crate::engine::error::{BundleProblem, Error, Result};
 use crate::engine::exchange::transaction;
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
@@ -18,7 +20,13 @@ use crate::engine::table::replica::Replica;
 /// So many bytes of an unfinished group stay over sessions.
 const STAYS_MAX: u64 = 64 << 20;
 
+/// Of so many streams a peer has unfinished groups at once: whoever is honest finishes one before the next begins.
+const STREAMS_MAX: usize = 2;
+
 /// Keeps a frame of a peer's. Returns whether it is new.
+///
+/// # Errors
+/// [`Error::Bundle`] for a frame of one more unfinished group than an honest peer sends.
 pub(super) fn keep_frame(
     replica: &Replica,
     peer: DeviceId,
@@ -29,9 +37,32 @@ pub(super) fn keep_frame(
         return Ok(false);
     }
     let peer = devices::device_number_or_new(replica, peer)?;
+    refuse_one_more(replica, peer, (dev, stream, seq))?;
     let sql = "INSERT INTO _pm_staged (peer, dev, stream, seq, body) VALUES (?1, ?2, ?3, ?4, ?5)
                ON CONFLICT (peer, dev, stream, seq) DO UPDATE SET body = excluded.body WHERE body <> excluded.body";
     Ok(replica.db.prepare_cached(sql)?.execute((peer, dev, stream.number(), seq, body))? > 0)
+}
+
+/// Refuses the first frame of a stream where a peer has begun groups of too many others, and finished none.
+fn refuse_one_more(replica: &Replica, peer: i64, (dev, stream, seq): (i64, Stream, u64)) -> Result<()> {
+    let goes_on = "SELECT 1 FROM _pm_staged WHERE peer = ?1 AND dev = ?2 AND stream = ?3 AND seq = ?4";
+    if replica.db.prepare_cached(goes_on)?.exists((peer, dev, stream.number(), seq.saturating_sub(1)))? {
+        return Ok(());
+    }
+    let (mut others, mut last) = (0, (i64::MIN, 0));
+    let next = "SELECT dev, stream FROM _pm_staged WHERE peer = ?1 AND (dev, stream) > (?2, ?3)
+                ORDER BY dev, stream LIMIT 1";
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let mut next = replica.db.prepare_cached(next)?;
+    while let Some(found) = next.query_row((peer, last.0, last.1), read).optional()? {
+        others += usize::from(found != (dev, stream.number()));
+        if others >= STREAMS_MAX {
+            let what = "frames of one more group, before the checkpoints of those that were begun";
+            return Err(Error::bundle(0, BundleProblem::Structure(what)));
+        }
+        last = found;
+    }
+    Ok(())
 }
 
 /// Returns whether a group in the log has a frame, which waits.
@@ -84,21 +115,16 @@ pub(super) fn keep_group(
     Ok(())
 }
 
-/// Forgets what a peer has sent of a stream: its checkpoint refuses it.
-pub(super) fn drop_unfinished(
-    replica: &mut Replica,
-    peer: DeviceId,
-    author: DeviceId,
-    stream: Stream,
-) -> Result<()> {
-    transaction::transaction(replica, |e| {
-        e.db.execute(
+/// Forgets what a peer has sent of a stream: its checkpoint refuses it, or nothing is taken of it.
+pub(super) fn forget(replica: &Replica, peer: DeviceId, author: DeviceId, stream: Stream) -> Result<()> {
+    replica
+        .db
+        .prepare_cached(
             "DELETE FROM _pm_staged WHERE peer = (SELECT n FROM _pm_device WHERE id = ?1)
                AND dev = (SELECT n FROM _pm_device WHERE id = ?2) AND stream = ?3",
-            (peer.0, author.0, stream.number()),
-        )?;
-        Ok(())
-    })
+        )?
+        .execute((peer.0, author.0, stream.number()))?;
+    Ok(())
 }
 
 /// Forgets what does not stay when a session begins: of each peer all groups but one, and that one where it is done with

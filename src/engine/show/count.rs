@@ -7,8 +7,9 @@ use crate::engine::error::Result;
 use crate::engine::merge::counters::{Counted, Entry};
 use crate::engine::merge::heads::{Head, Seen};
 use crate::engine::merge::{compose, counters, deferred};
-use crate::engine::show::triggers;
+use crate::engine::show::{triggers, unsaid};
 use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::table::columns::Columns;
 use crate::engine::table::known::{OpDef, Table};
 use crate::engine::table::replica::Replica;
 
@@ -29,27 +30,44 @@ pub(crate) fn count(
     }
     let values = counters::read_counted(table, def, op);
     if new.0.kind == OpKind::Delete && values.is_empty() {
-        forget_gone(replica, table, key, new.0, seen)?;
+        let gone = forget_gone(replica, table, key, new.0, seen)?;
+        if !ours {
+            unsaid::begin_anew(replica, table, key, &gone.unsaid)?;
+        }
     }
     count_values(replica, table, key, &values, new, seen, ours)
 }
 
-/// Forgets what a verdict says is gone of a row's counters, of which it has no value. Returns whether anything was.
+/// What is gone of a row's counters.
+#[derive(Default)]
+pub(crate) struct Gone {
+    /// Something is.
+    pub any: bool,
+    /// Those of which nothing is left that was remembered.
+    pub unsaid: Columns,
+}
+
+/// Forgets what a verdict says is gone of a row's counters, of which it has no value.
 pub(crate) fn forget_gone(
     replica: &Replica,
     table: &Table,
     key: &[u8],
     new: &Head,
     seen: &Seen<'_>,
-) -> Result<bool> {
+) -> Result<Gone> {
+    let mut gone = Gone::default();
     if table.counters.is_empty() || !matches!(seen, Seen::Verdict(..)) {
-        return Ok(false);
+        return Ok(gone);
     }
-    let before = counters::entries(&replica.db, "_pm_count", table.tid, key)?.len();
+    let before = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
     for column in table.counters.iter().copied() {
-        counters::forget_counted(replica, table.tid, key, column, new, seen)?;
+        let left = counters::forget_counted(replica, table.tid, key, column, new, seen)?;
+        if !left && before.iter().any(|entry| entry.column == column) {
+            gone.unsaid.insert(column);
+        }
     }
-    Ok(counters::entries(&replica.db, "_pm_count", table.tid, key)?.len() < before)
+    gone.any = counters::entries(&replica.db, "_pm_count", table.tid, key)?.len() < before.len();
+    Ok(gone)
 }
 
 /// Records values of counters. `new` is the version that they are of, with the Lamport timestamp of its group.

@@ -9,6 +9,7 @@
 //! | `references` | foreign keys: finds and records orphans |
 //! | `constraints` | the constraint resolution pass over the deferred queue |
 //! | `transaction` | ends a transaction |
+//! | `unsaid` | columns for which no version speaks any more |
 //! | `triggers` | the application's own triggers, for rows of other devices |
 //! | `writable` | whether an import could write to a table at all |
 //! | `write` | writes and deletes rows |
@@ -19,5 +20,6 @@ pub(crate) mod quarantine;
 pub(crate) mod references;
 pub(crate) mod transaction;
 pub(crate) mod triggers;
+pub(crate) mod unsaid;
 pub(crate) mod writable;
 pub(crate) mod write;

@@ -138,6 +138,7 @@ const TABLES: &str = "
     -- 4 what the table is on the device, as it announced it last.
     CREATE TABLE _pm_declared (tid INTEGER, what INTEGER, name TEXT, dev INTEGER, seq INTEGER, lamport INTEGER NOT NULL,
         value BLOB NOT NULL, past INTEGER NOT NULL, def BLOB NOT NULL, PRIMARY KEY (tid, what, name, dev, seq)) WITHOUT ROWID;
+    CREATE INDEX _pm_declared_standing ON _pm_declared (tid, what, past, name, value);
     -- By which way stretches of groups came here (a number of `Route`), and when: for people. The oldest by n are forgotten.
     CREATE TABLE _pm_route (n INTEGER PRIMARY KEY, dev INTEGER NOT NULL, stream INTEGER NOT NULL, first INTEGER NOT NULL,
         last INTEGER NOT NULL, route INTEGER NOT NULL, heard INTEGER NOT NULL, UNIQUE (dev, stream, last));
@@ -275,7 +276,8 @@ const MIGRATIONS: [[&str; 2]; 4] = [
          CREATE TABLE _pm_wish (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, take TEXT, decision TEXT, refused TEXT,
             programs INTEGER NOT NULL DEFAULT 0);
          CREATE TABLE _pm_route (n INTEGER PRIMARY KEY, dev INTEGER NOT NULL, stream INTEGER NOT NULL, first INTEGER NOT NULL,
-            last INTEGER NOT NULL, route INTEGER NOT NULL, heard INTEGER NOT NULL, UNIQUE (dev, stream, last));",
+            last INTEGER NOT NULL, route INTEGER NOT NULL, heard INTEGER NOT NULL, UNIQUE (dev, stream, last));
+         CREATE INDEX _pm_declared_standing ON _pm_declared (tid, what, past, name, value);",
         "CREATE TEMP VIEW _pm_link AS SELECT 0 AS peer, '' AS link, NULL AS in_step, 0 AS sessions, 0 AS sent, 0 AS received,
             0 AS goodput, 0 AS corrected, 0 AS lost WHERE 0;
          CREATE TEMP VIEW _pm_route AS SELECT 0 AS n, 0 AS dev, 0 AS stream, 0 AS first, 0 AS last, 0 AS route, 0 AS heard WHERE 0;

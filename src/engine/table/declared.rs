@@ -71,8 +71,12 @@ pub(crate) struct Declared {
 /// Returns the declarations on a subject that are not superseded, the earliest first, each value once.
 pub(crate) fn declared(replica: &Replica, tid: i64, what: Subject, name: &str) -> Result<Vec<Declared>> {
     let mut statement = replica.db.prepare_cached(
-        "SELECT d.id, p.dev, p.value, p.def FROM _pm_declared p JOIN _pm_device d ON d.n = p.dev
-         WHERE p.tid = ?1 AND p.what = ?2 AND p.name = ?3 AND NOT p.past ORDER BY p.lamport, d.id",
+        // By the index, which has what stands apart from what is past, of which there may be much.
+        "SELECT d.id, p.dev, p.value, p.def
+         FROM (SELECT dev, seq FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = ?3 AND past = 0 LIMIT -1) s
+         CROSS JOIN _pm_declared p CROSS JOIN _pm_device d
+         WHERE p.tid = ?1 AND p.what = ?2 AND p.name = ?3 AND p.dev = s.dev AND p.seq = s.seq AND d.n = p.dev
+         ORDER BY p.lamport, d.id",
     )?;
     let all = statement
         .query_map((tid, what, name.to_ascii_lowercase()), |row| {
@@ -88,10 +92,19 @@ pub(crate) fn declared(replica: &Replica, tid: i64, what: Subject, name: &str) -
     Ok(all.into_iter().filter(|d| seen.insert(d.value.clone())).collect())
 }
 
+/// Returns the frames of the declarations on a subject that are not superseded: their devices and numbers.
+pub(crate) fn standing(replica: &Replica, tid: i64, what: Subject, name: &str) -> Result<Vec<(i64, u64)>> {
+    let mut statement = replica.db.prepare_cached(
+        "SELECT dev, seq FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = ?3 AND past = 0",
+    )?;
+    let rows = statement.query_map((tid, what, name), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Returns the disputed columns of a table: those of which several declarations are left.
 pub(crate) fn disputed_columns(replica: &Replica, tid: i64, def: &TableDef) -> Result<Columns> {
     let mut statement = replica.db.prepare_cached(
-        "SELECT name FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND NOT past
+        "SELECT name FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND past = 0
          GROUP BY name HAVING count(DISTINCT value) > 1",
     )?;
     let names = statement

@@ -39,7 +39,8 @@ pub(crate) fn record_shape(
     replica
         .db
         .prepare_cached(
-            "UPDATE _pm_declared SET past = 1 WHERE tid = ?1 AND what = ?2 AND dev = ?3 AND seq < ?4",
+            "UPDATE _pm_declared SET past = 1 WHERE tid = ?1 AND what = ?2 AND name = '' AND dev = ?3
+               AND seq = (SELECT max(seq) FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = '' AND dev = ?3 AND seq < ?4)",
         )?
         .execute((tid, Subject::Shape, dev, seq))?;
     // The bits come after the id, where there are any.
@@ -81,11 +82,19 @@ pub(crate) fn own_shape(replica: &Replica, tid: i64) -> Result<Option<Shape>> {
 
 /// Returns what each device that is neither retired nor revoked announced last of a table, and has not left it since; this
 /// device always.
+///
+/// Costs a look-up for each device that has announced any, however often it has.
 pub(crate) fn shapes(replica: &Replica, tid: i64) -> Result<Vec<Shape>> {
     let mut statement = replica.db.prepare_cached(
-        "SELECT p.dev, p.def, p.value, f.body, p.lamport, max(p.seq) FROM _pm_declared p JOIN _pm_device d ON d.n = p.dev
-         JOIN _pm_def f ON f.id = p.def
-         WHERE p.tid = ?1 AND p.what = ?2 AND (p.dev = ?3 OR (NOT d.retired AND d.trust <> 3)) GROUP BY p.dev",
+        "WITH RECURSIVE devs (dev) AS (
+           SELECT min(dev) FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = ''
+           UNION ALL SELECT (SELECT min(dev) FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = '' AND dev > devs.dev)
+           FROM devs WHERE dev IS NOT NULL)
+         SELECT p.dev, p.def, p.value, f.body, p.lamport FROM devs CROSS JOIN _pm_declared p CROSS JOIN _pm_device d
+         CROSS JOIN _pm_def f
+         WHERE p.tid = ?1 AND p.what = ?2 AND p.name = '' AND p.dev = devs.dev AND d.n = p.dev AND f.id = p.def
+           AND p.seq = (SELECT max(seq) FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = '' AND dev = devs.dev)
+           AND (p.dev = ?3 OR (NOT d.retired AND d.trust <> 3))",
     )?;
     let mut rows = statement.query((tid, Subject::Shape, replica.me))?;
     let mut shapes = Vec::new();
@@ -242,8 +251,8 @@ pub(crate) fn is_at_odds(replica: &Replica, tid: i64) -> Result<bool> {
 /// Returns the definition that a device announced before it changed the table.
 fn before(replica: &Replica, tid: i64, dev: i64) -> Result<Option<TableDef>> {
     let mut statement = replica.db.prepare_cached(
-        "SELECT p.value, f.body FROM _pm_declared p JOIN _pm_def f ON f.id = p.def
-         WHERE p.tid = ?1 AND p.what = ?2 AND p.dev = ?3 ORDER BY p.seq DESC",
+        "SELECT p.value, f.body FROM _pm_declared p CROSS JOIN _pm_def f
+         WHERE p.tid = ?1 AND p.what = ?2 AND p.name = '' AND p.dev = ?3 AND f.id = p.def ORDER BY p.seq DESC",
     )?;
     let mut rows = statement.query((tid, Subject::Shape, dev))?;
     while let Some(row) = rows.next()? {

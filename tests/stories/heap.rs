@@ -11,8 +11,8 @@ use super::support::Desk;
 /// The page cache of the program's own board.
 const CACHE: u64 = 4 << 20;
 
-/// What a command may take beside it: 1 MiB; and what the program takes that only lists its devices.
-const ALLOWED: u64 = (1 << 20) + (512 << 10);
+/// What a command may take beside it: 1 MiB; and what the program takes that only lists its devices, with a coder of frames.
+const ALLOWED: u64 = (1 << 20) + (768 << 10);
 
 /// Runs these, and tells which took too much.
 fn all_within(system: &System, desk: &Desk, lines: &[&str]) -> Vec<String> {

@@ -101,7 +101,7 @@ fn for_base() -> Vec<Wrong> {
     add("a frame of two kinds", Must::SetAside, &Group { flags: 2 | 8, ..plain }, &row);
     add("a frame of a newer kind", Must::Waits, &Group { flags: 64, ..plain }, &row);
     let nobody = [(Named::Id(DeviceId([9; 16])), 0)];
-    add("a context of nobody", Must::SetAside, &Group { context: &nobody, ..plain }, &row);
+    add("a context of nobody", Must::GoesIn, &Group { context: &nobody, ..plain }, &row);
     let unheard = [(Named::Id(DeviceId([9; 16])), 1)];
     add("a context of who is unheard of", Must::Waits, &Group { context: &unheard, ..plain }, &row);
     let most = [(Named::Id(base.identity().id), i64::MAX as u64)];

@@ -131,8 +131,7 @@ fn hear_context(
 ) -> Result<(Option<Fold>, Option<Vector>)> {
     for (id, seen) in contexts::context(replica, dev, stream, frame)? {
         if seen == 0 {
-            // A context says what changed. Of devices that nobody has, any number could be named.
-            return Err(Error::damaged("a context with a device of which its author has seen nothing"));
+            continue; // It says nothing, but may introduce a number; nothing is kept of devices that nobody has.
         }
         let other = devices::device_number_or_new(replica, id)?;
         context.insert(other, seen);

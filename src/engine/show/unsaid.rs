@@ -6,6 +6,7 @@
 use crate::engine::error::Result;
 use crate::engine::merge::{compose, deferred};
 use crate::engine::show::{constraints, quarantine};
+use crate::engine::store::value;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
@@ -18,8 +19,11 @@ pub(crate) fn begin_anew(replica: &Replica, table: &Table, key: &[u8], columns: 
     constraints::before_change(replica, table, key)?;
     quarantine::move_to_quarantine(replica, table, key)?;
     let all = table.def.columns.iter().enumerate();
-    let begun = all.filter(|(at, _)| columns.contains(*at)).map(|(at, column)| (at, column.constant()));
-    let defaults: Vec<_> = begun.collect();
+    let begun = all.filter(|(at, _)| columns.contains(*at)).map(|(at, column)| {
+        // As the table would store it: what is said of the row later is read from here.
+        Ok((at, value::converted(&replica.db, &column.constant(), column.affinity())?))
+    });
+    let defaults = begun.collect::<Result<Vec<_>>>()?;
     compose::make_quarantined_row(replica, table, key, &defaults)?;
     deferred::defer(replica, table.tid, key)
 }

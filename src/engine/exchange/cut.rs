@@ -147,16 +147,21 @@ pub(crate) fn built_on_by(replica: &Replica, after: u64) -> Result<Option<String
     Ok(None)
 }
 
-/// Goes on beside the history of the identity before, which others have built on: this device has another identity already.
-/// The rows of its own tables that came after the common part are to be sealed anew.
+/// Goes on beside the history of the identity before, which others have built on, or of which frames are folded: this device
+/// has another identity already. The rows of its own tables that came after the common part are to be sealed anew.
 pub(crate) fn go_on_beside(replica: &Replica, old: i64, common: [u64; 2]) -> Result<()> {
     let end = |stream| end_here(replica, old, stream, common[PeerEvidence::at(stream)]);
     let ends = [end(Stream::Shared)?, end(Stream::PerDevice)?];
     let retired = retired_by(replica, old, common[0])?;
-    let own = own_rows(replica, old, common[1])?;
+    let folded = log_begins(replica, old, Stream::PerDevice)? > common[1];
+    let own = if folded { Vec::new() } else { own_rows(replica, old, common[1])? };
     cut(replica, old, ends)?;
     replica.db.execute("UPDATE _pm_table SET announced = 0 WHERE state = ?1", [State::Tracked])?;
     seal_rows_again(replica, &own)?;
+    if folded {
+        // Nobody can say which rows came after the common part.
+        seal::seal_here(replica, SealOptions { reissue: true, ..SealOptions::default() })?;
+    }
     for device in retired {
         seal::seal_here(replica, SealOptions { retire: Some(device), ..SealOptions::default() })?;
     }

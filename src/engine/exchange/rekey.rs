@@ -151,12 +151,17 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     catalog::load_catalog(replica)?;
     deferred::begin_deferring(replica)?;
     let mut common = whole_seals(replica, common)?;
+    let mut built_on = cut::built_on_by(replica, common[0])?;
     for stream in Stream::ALL {
-        // What is not in the log cannot be written again.
         let at = usize::from(stream.number());
-        common[at] = common[at].max(cut::log_begins(replica, replica.me, stream)?);
+        let begins = cut::log_begins(replica, replica.me, stream)?;
+        if begins > common[at] && cut::end_at(replica, replica.me, stream, common[at])?.is_some() {
+            // What is folded cannot be written again frame by frame: all that the tables have is.
+            built_on = Some("a fold".into());
+        } else {
+            common[at] = common[at].max(begins);
+        }
     }
-    let built_on = cut::built_on_by(replica, common[0])?;
     let old = (replica.me, replica.identity.id);
     let was = devices::device_label(replica, replica.me)?;
     let key = become_another(replica)?;

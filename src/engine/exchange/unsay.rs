@@ -44,9 +44,12 @@ pub(super) fn take_back(replica: &mut Replica, common: [u64; 2]) -> Result<bool>
     })
 }
 
-/// Returns whether the groups of a stream after a frame say that this device is back; `None` if they write anything, or say
-/// anything of another device.
+/// Returns whether the groups of a stream after a frame say that this device is back; `None` if they write anything, say
+/// anything of another device, or are folded, so that nobody knows what they said.
 fn says_only(replica: &Replica, stream: Stream, after: u64) -> Result<Option<bool>> {
+    if cut::log_begins(replica, replica.me, stream)? > after {
+        return Ok(None);
+    }
     let mut back = false;
     for seq in after + 1..=positions::position(replica, replica.me, stream)?.seq {
         let body = frames::frame_here(replica, replica.me, stream, seq)?;

@@ -2,7 +2,7 @@
 //! fleet that signs what it has changed. None panics, and none ends in an error of SQLite: it is refused, or taken in.
 //!
 //! Some of each are tried here, always the same; `PACKMULE_EXECUTIONS=N` tries N of each target, `PACKMULE_SEED=N` others,
-//! `PACKMULE_TARGET=NAME` one target alone. The decoders of the core are tried by `tests/fuzz/main.rs`.
+//! `PACKMULE_TARGET=NAME` one target alone. The decoders of the core are tried by `tests/fuzz/decoders.rs`.
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
 
 mod bundles;

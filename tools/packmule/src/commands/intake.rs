@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use packmule::{Engine, Error, ImportReport};
 
 use super::of_db;
-use crate::documents::{self, Imported, OwnError, Reason, Taken, WaitGroup};
+use crate::documents::{self, Imported, Reason, Taken, WaitGroup};
 use crate::files::beside;
 use crate::files::sources::{self, Kind};
-use crate::output::{Failure, Meter, Out, caution, code, engine_text, say, tell};
+use crate::output::{Failure, Meter, Out, caution, engine_text, say, tell};
 use crate::text::{conflicts_open, count, elsewhere, io_text, plural, quoted, shown, waiting};
 
 /// What is taken in, into which database.
@@ -204,18 +204,17 @@ impl<'a> Intake<'a> {
         self.taken.push((path.into(), report));
     }
 
-    /// Prints what was taken in. Fails if that is nothing at all, where there was something.
+    /// Prints what was taken in. What was stepped over in a directory is no failure.
     pub fn report(self, out: &mut Out<'_>) -> Result<(), Failure> {
         let open = self.engine.open_conflicts().map_err(of_db(self.db))?;
-        let failed = self.taken.is_empty() && !self.stepped_over.is_empty();
         for (path, report) in &self.taken {
             let known = count(report.known, "frame");
             tell!(out, "{}: read to its end: {known} known already, {} new", shown(path), report.frames);
         }
-        out.document(&self.document(open, failed));
+        out.document(&self.document(open));
         self.print_files(out);
         self.print_total(open, out);
-        if failed { Err(Failure::Reported(NOTHING.into())) } else { Ok(()) }
+        Ok(())
     }
 
     fn print_files(&self, out: &mut Out<'_>) {
@@ -269,7 +268,7 @@ impl<'a> Intake<'a> {
         conflicts_open(open, self.db).into_iter().for_each(|line| out.line(&line));
     }
 
-    fn document(&self, open: u64, failed: bool) -> Imported<'_> {
+    fn document(&self, open: u64) -> Imported<'_> {
         let reason = |path: &Path, reason: &str| Reason { file: shown(path), reason: reason.into() };
         let stepped_over = self.stepped_over.iter().map(|(path, why)| reason(path, why));
         let others = self.others.iter().map(|path| reason(path, NOT_A_BUNDLE));
@@ -283,13 +282,11 @@ impl<'a> Intake<'a> {
                 .map(|(path, report)| documents::File { file: shown(path), taken: report.into() })
                 .collect(),
             stepped_over: stepped_over.chain(others).collect(),
-            failed: if failed { OwnError::of(NOTHING, code::NOTHING_TAKEN_IN) } else { OwnError::NONE },
         }
     }
 }
 
 const NOT_A_BUNDLE: &str = "is not a bundle";
-const NOTHING: &str = "nothing could be taken in: see the reason for each file";
 
 fn open(path: &Path) -> Result<File, Failure> {
     File::open(path).map_err(|e| Failure::io(path, "read it", &e))

@@ -168,9 +168,6 @@ pub struct Imported<'a> {
     pub files: Vec<File<'a>>,
     /// The files that were skipped.
     pub stepped_over: Vec<Reason>,
-    /// That nothing could be taken in, if that is so.
-    #[serde(flatten)]
-    pub failed: OwnError,
 }
 
 /// `exchange`.

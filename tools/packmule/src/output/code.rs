@@ -16,8 +16,6 @@ pub const BUSY: &str = "busy";
 /// The library's.
 #[cfg(feature = "net")]
 pub const REVOKED: &str = "revoked";
-/// Of several files none could be taken in.
-pub const NOTHING_TAKEN_IN: &str = "nothing-taken-in";
 /// Of several requests for admission none was granted.
 pub const NOBODY_ADMITTED: &str = "nobody-admitted";
 /// What was checked is not as it should be.
@@ -27,8 +25,7 @@ pub const UNTRUSTED: &str = "untrusted";
 
 /// Those that the library does not have.
 #[cfg(all(test, feature = "net"))]
-const OWN: &[&str] =
-    &[USAGE, REFUSED, CONFIG, CONNECTION, PEER_REFUSED, NOTHING_TAKEN_IN, NOBODY_ADMITTED, PROBLEMS_FOUND];
+const OWN: &[&str] = &[USAGE, REFUSED, CONFIG, CONNECTION, PEER_REFUSED, NOBODY_ADMITTED, PROBLEMS_FOUND];
 
 /// The page has every code, and no other; each with its meaning and what to do.
 #[test]

@@ -301,7 +301,7 @@ each board gets its own `init`. A board that is made without \
         summary: "take in bundles; directories are searched for them",
         about: "A bundle is checked from its first to its last byte before anything of it is taken in; taking it in again changes \
                 nothing. A bad file that was given by name is an error. In a directory (*.pmb, and whatever begins as a bundle) it is \
-                named and skipped; it is a failure only if nothing could be taken in. `-` is standard input.",
+                named and skipped, which is no failure. `-` is standard input.",
         examples: &["packmule import base.db north.pmb", "packmule import base.db /media/card"],
     },
     Command {

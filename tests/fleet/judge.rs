@@ -14,7 +14,12 @@ impl Fleet {
             self.same_identities(&was)?;
         }
         let was = ids(&self.devices);
+        let revoked: Vec<usize> = (0..self.devices.len()).filter(|d| self.devices[*d].revoked).collect();
         for _ in 0..4 {
+            // A revocation that nobody has heard of but a base that was restored since is none any more.
+            for d in &revoked {
+                self.devices[*d].revoked = self.is_known_as_revoked(*d);
+            }
             for d in 0..self.devices.len() {
                 self.world.tick(1_000);
                 if !self.devices[d].revoked {
@@ -39,6 +44,15 @@ impl Fleet {
         met.conflicts += self.devices[0].engine.conflicts().unwrap().len();
         met.verdicts += self.devices.iter().map(own_verdicts).sum::<usize>();
         Ok(())
+    }
+
+    /// Whether a device that is not revoked itself knows that another one is.
+    fn is_known_as_revoked(&self, of: usize) -> bool {
+        let id = self.devices[of].engine.identity().id;
+        let others = self.devices.iter().enumerate().filter(|(n, d)| *n != of && !d.revoked);
+        others.into_iter().any(|(_, d)| {
+            d.engine.devices().unwrap().iter().any(|known| known.id == id && known.revoked)
+        })
     }
 
     /// Traces what the query in `PACKMULE_WATCH` gives on each device now, where that differs from before.

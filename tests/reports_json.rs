@@ -130,6 +130,7 @@ fn log_and_status(a: &Engine, b: &Engine) {
         "revoked",
         "revoked_by",
         "set_aside",
+        "state_rows",
         "heard",
         "has_of_ours",
         "clock_off_ms",

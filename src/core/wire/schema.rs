@@ -114,7 +114,7 @@ mod tests {
         for cut in 1..len {
             assert!(Schema::take(&mut &buf[1..cut]).is_err());
         }
-        buf[5] = 8;
+        buf[5] = 16;
         assert!(Schema::take(&mut &buf[1..len]).is_err());
         assert!(put_schema(&mut [0; 13], b"def", SchemaBits::CHANGED, &names).is_err());
     }

@@ -49,10 +49,8 @@ impl Fleet {
     /// Whether a device that is not revoked itself knows that another one is.
     fn is_known_as_revoked(&self, of: usize) -> bool {
         let id = self.devices[of].engine.identity().id;
-        let others = self.devices.iter().enumerate().filter(|(n, d)| *n != of && !d.revoked);
-        others.into_iter().any(|(_, d)| {
-            d.engine.devices().unwrap().iter().any(|known| known.id == id && known.revoked)
-        })
+        let mut others = self.devices.iter().enumerate().filter(|(n, d)| *n != of && !d.revoked);
+        others.any(|(_, d)| d.engine.devices().unwrap().iter().any(|known| known.id == id && known.revoked))
     }
 
     /// Traces what the query in `PACKMULE_WATCH` gives on each device now, where that differs from before.

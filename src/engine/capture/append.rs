@@ -270,6 +270,12 @@ fn note_reached(replica: &Replica, table: &Table, mark: i64, wall: WallMs) -> Re
 fn find_gaps(replica: &Replica, table: &Table, first: i64, last: i64) -> Result<()> {
     let id = table.def.key_list("");
     let (name, tid) = (&table.sql_name, table.tid);
+    // As a rule none is free, and rows are counted at a tenth of the cost of finding what is between them.
+    let rows = format!("SELECT count(*) FROM {name} WHERE {id} BETWEEN ?1 AND ?2");
+    let rows: i64 = replica.db.prepare_cached(&rows)?.query_row((first, last), |row| row.get(0))?;
+    if last.checked_sub(first).is_some_and(|more| more == rows - 1) {
+        return Ok(());
+    }
     replica
         .db
         .prepare_cached(&format!(

@@ -6,20 +6,23 @@ use packmule_core::wire::{Columns, DecodeError, FRAME_MAX, Frame};
 
 /// What one frame needs.
 pub(crate) struct Coding {
-    pub columns: Columns,
+    pub columns: Box<Columns>,
     /// The other form of the frame.
     pub buf: Vec<u8>,
 }
 
 impl Coding {
-    fn new() -> Box<Self> {
-        Box::new(Self { columns: Columns::new(), buf: vec![0; FRAME_MAX] })
+    /// By itself: it passes over the stack, and the callers, one within another, are not to have room for it each.
+    #[cold]
+    #[inline(never)]
+    fn new() -> Self {
+        Self { columns: Box::new(Columns::new()), buf: vec![0; FRAME_MAX] }
     }
 }
 
 /// The memory that is not in use: that of one frame, mostly. More are open where one visit is within another.
 #[derive(Default)]
-pub(crate) struct Codings(RefCell<Vec<Box<Coding>>>);
+pub(crate) struct Codings(RefCell<Vec<Coding>>);
 
 impl Codings {
     /// Gives memory to `f`.

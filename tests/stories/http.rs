@@ -271,6 +271,40 @@ fn prometheus_reads_the_figures() {
     has(&desk.run("status north.db --prometheus --check").usage(), &["--prometheus stands alone"]);
 }
 
+/// The dashboard that is packed names no figure and no label but those that there are.
+#[test]
+fn the_dashboard_shows_figures_that_there_are() {
+    if !is_here("curl", "--version") {
+        return;
+    }
+    let desk = Desk::fleet(&["north"]);
+    let mut serve = Serve::new(&desk, &["base.db"]);
+    desk.run(&format!("sync north.db tcp://{}", serve.at)).ok();
+    serve.wait("ended");
+    let page = String::from_utf8(curl(&desk, &serve.at, &["/metrics"]).body).unwrap();
+    serve.end();
+    let text = include_str!("../../boards/grafana.json");
+    let dashboard: Value = serde_json::from_str(text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    assert!(panels.len() > 10);
+    for panel in panels {
+        for target in panel["targets"].as_array().unwrap() {
+            let (expr, legend) = (target["expr"].as_str().unwrap(), target["legendFormat"].as_str().unwrap());
+            let at = expr.find("packmule_").unwrap_or_else(|| panic!("{expr}"));
+            let name = expr[at..].split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap();
+            has(&page, &[&format!("# TYPE {name} ")]);
+            for label in legend.split("{{").skip(1).filter_map(|rest| rest.split("}}").next()) {
+                // That one is Prometheus's own.
+                let known = label == "instance" || page.contains(&format!("{label}=\""));
+                assert!(known, "{label} in {legend}");
+            }
+        }
+    }
+    // Of what `status --prometheus` prints, all is what the page has.
+    let printed = desk.run("status base.db --prometheus").ok();
+    printed.lines().filter(|line| line.starts_with("# TYPE")).for_each(|line| has(&page, &[line]));
+}
+
 /// A session's first words by curl: it gets a token, and the other end's opening, and is out when it repeats itself.
 #[test]
 fn curl_begins_a_session_over_http() {

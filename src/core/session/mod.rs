@@ -88,8 +88,12 @@ pub const BUFFER_MIN: usize = RECORD_HEAD_LEN + MESSAGE_MAX + 4 + 30;
 
 /// How long what came may wait to be committed.
 const STAGE_MS: u64 = 200;
-/// How often it is looked whether something was written here.
-const LOOK_MS: u64 = 1_000;
+/// How often it is looked whether something was written here, which costs next to nothing.
+const LOOK_MS: u64 = 400;
+/// So much later, once something was: who writes all the time makes no more groups than that.
+const AFTER_SEAL_MS: u64 = 300;
+/// How often at most it is recorded what the peer has: each time is a write.
+const RECORD_MS: u64 = 1_000;
 
 /// One end of a session. `B`: where its two records are. `T`: what the log reports, [`Log::Taken`].
 ///
@@ -132,6 +136,8 @@ struct Machine<B, T> {
     settled_in: u32,
     /// When it was last looked whether something was written here.
     looked: u64,
+    /// When it was last recorded what the peer has acknowledged.
+    recorded: u64,
     progress: Progress<T>,
 }
 
@@ -184,6 +190,7 @@ impl<B: Buffer, T: Default> Session<B, T> {
             idle_current: false,
             settled_in: 0,
             looked: now_ms,
+            recorded: now_ms,
             progress: Progress::default(),
         };
         machine.send_message(&Message::Hello {
@@ -330,9 +337,13 @@ impl<B: Buffer, T> Machine<B, T> {
         }
         if now_ms >= self.looked.saturating_add(LOOK_MS) {
             self.looked = now_ms;
-            log.record_acks().map_err(Error::Log)?;
+            if now_ms >= self.recorded.saturating_add(RECORD_MS) {
+                self.recorded = now_ms;
+                log.record_acks().map_err(Error::Log)?;
+            }
             let sends = matches!(self.state, State::Greeting | State::Open);
             if sends && log.seal().map_err(Error::Log)? {
+                self.looked = now_ms.saturating_add(AFTER_SEAL_MS);
                 self.look_again();
             }
         }

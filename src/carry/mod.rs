@@ -9,6 +9,7 @@
 //! | `figures` | what a session has carried, recorded for people |
 //! | `stop` | [`Stop`]: ends sessions from another thread |
 //! | `keep/` | links that are kept up in the background: intervals, back-off, what wakes them |
+//! | `channel/` | what goes over a stream, byte by byte; the encrypted channel |
 //! | `serial/` | a session over a serial line |
 //! | `net/` | a session over a network, or over the pipes of another program |
 //!
@@ -16,6 +17,8 @@
 
 #[cfg(unix)]
 pub mod card;
+#[cfg(all(unix, any(feature = "net", feature = "serial")))]
+mod channel;
 #[cfg(all(unix, any(feature = "net", feature = "serial")))]
 mod figures;
 #[cfg(unix)]

@@ -15,6 +15,8 @@ type Small = Link<4096, 4096, 1146, 64>;
 /// The nonces of the two ends.
 const A: u32 = 0x0102_0304;
 const B: u32 = 0x0506_0708;
+/// What the callers let each other know.
+const NOTE: u8 = 1;
 /// Where numbers and stream offsets begin.
 const FIRST: u32 = 0xffff_f800;
 
@@ -112,7 +114,7 @@ fn hello(nonce: u32, echo: u32, open: bool, baud_max: u32) -> Asm {
     let mut a = Asm::new();
     a.raw("hello", b"\x80PML").u8("lowest version", 1).u8("highest version", 1);
     let flags = u8::from(open) | 2 | if baud_max > 115_200 { 4 } else { 0 };
-    a.u8("flags", flags).u8("", 0);
+    a.u8("flags and note", flags | NOTE << 5).u8("", 0);
     a.raw("nonce", &nonce.to_le_bytes()).raw("echo", &echo.to_le_bytes());
     a.raw("receive buffer", &4096u32.to_le_bytes()).raw("payload", &1024u16.to_le_bytes());
     a.raw("highest rate", &baud_max.to_le_bytes()).raw("send buffer", &4096u32.to_le_bytes());
@@ -150,20 +152,23 @@ fn hears(link: &mut Small, now: u64, packet: &Asm) {
 /// An open end with nonce [`A`], at one second.
 fn open(baud_max: u32) -> Small {
     let mut config = Config::new(115_200, A);
-    config.baud_max = baud_max;
+    (config.baud_max, config.note) = (baud_max, NOTE);
     let mut link = Small::new(config);
     let mut nothing = Asm::new();
     says(&mut nothing, &mut link, 1_000_000, &hello(A, 0, false, baud_max));
     hears(&mut link, 1_001_000, &hello(B, A, false, baud_max));
     says(&mut nothing, &mut link, 1_001_000, &hello(A, B, true, baud_max));
     assert_eq!(link.event(), Some(Event::Connected));
+    assert_eq!(link.peer().map(|peer| peer.note), Some(NOTE));
     link
 }
 
 #[test]
 fn a_connection_from_hello_to_finish() {
     let mut all = Asm::new();
-    let mut link = Small::new(Config::new(115_200, A));
+    let mut config = Config::new(115_200, A);
+    config.note = NOTE;
+    let mut link = Small::new(config);
     says(&mut all, &mut link, 1_000_000, &hello(A, 0, false, 115_200));
     hears(&mut link, 1_001_000, &hello(B, A, false, 115_200));
     assert_eq!(link.event(), Some(Event::Connected));

@@ -1,2 +1,3 @@
 CREATE TABLE t (id TEXT PRIMARY KEY, v)
 INSERT INTO t VALUES ('secret', 1), ('other', 2)
+WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 64) INSERT INTO t SELECT 'large' || i, randomblob(4096) FROM n

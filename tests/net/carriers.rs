@@ -134,6 +134,7 @@ fn over_line(world: &World, a: &mut Engine, b: &mut Engine, cut: Option<Cut>) ->
         baud: 4_000_000,
         baud_max: 4_000_000,
         flow: serial::Flow::None,
+        plain: false,
         patience: None,
     };
     // It counts what goes from its first end.

@@ -460,6 +460,7 @@ fn begun_on_a_line_and_ended_on_tcp() {
         baud: 4_000_000,
         baud_max: 4_000_000,
         flow: serial::Flow::None,
+        plain: false,
         patience: None,
     };
     let stop = Stop::default();

@@ -392,6 +392,38 @@ fn what_cannot_be_is_refused_in_words() {
     has(&alone.refused(port), &["nobody answered"]);
 }
 
+/// Encrypted unless both ends are told otherwise; an end that is told so alone gets nothing, and both say why.
+#[test]
+fn a_line_is_encrypted_unless_both_ends_are_plain() {
+    let desk = Desk::fleet(&["north"]);
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (1.5)");
+    let cable = cable(&desk, "wire");
+    let both = |plain: [bool; 2]| {
+        let ends = [("north.db", 0), ("base.db", 1)].map(|(db, end)| {
+            let rate: &[&str] = if plain[end] { &["--baud", BAUD, "--plain"] } else { &["--baud", BAUD] };
+            at_rate(&desk, "sync", db, &[&cable.ends[end]], rate).spawn().unwrap()
+        });
+        ends.map(ended)
+    };
+    let count = |of: &str| desk.value("base.db", &format!("SELECT count(*) FROM {of}"));
+    for plain in [0, 1] {
+        let ran = both([plain == 0, plain == 1]);
+        has(&ran[plain].err, &["this end runs with --plain, and the other one does not: nothing was sent"]);
+        has(
+            &ran[1 - plain].err,
+            &["the other end runs with --plain, and this one does not: nothing was sent"],
+        );
+        assert_eq!([ran[0].status, ran[1].status], [Some(1); 2]);
+        assert_eq!(count("sqlite_schema WHERE name = 'readings'"), Sql::Integer(0));
+    }
+    for plain in [[true; 2], [false; 2]] {
+        for ran in both(plain) {
+            ran.json();
+        }
+        assert_eq!(count("readings"), Sql::Integer(1));
+    }
+}
+
 /// The second of two boards from one card's image goes on under a new identity, by itself.
 #[test]
 fn a_cloned_card_is_found_and_both_boards_are_in_step() {

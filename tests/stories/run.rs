@@ -195,7 +195,7 @@ fn the_file_is_read_and_said() {
         desk.path("run.toml"),
         "interval = \"1h\"\npatience = \"for ever\"\n\
          [[link]]\nname = \"base\"\nto = \"tcp://base:7225\"\nstay = true\n\
-         [[link]]\nto = \"serial:/dev/ttyUSB0\"\nbaud = 921600\nchanges = \"never\"\n\
+         [[link]]\nto = \"serial:/dev/ttyUSB0\"\nbaud = 921600\nchanges = \"never\"\nplain = true\n\
          [[link]]\nto = \"card:/media/card\"\nencrypt = true\ninterval = \"1d\"\njitter = \"none\"\n\
          [[link]]\nto = \"ws://10.0.0.1/fleet\"\nplain = true\n\
          [compact]\nevery = \"7d\"\n[[prune]]\ntable = \"readings\"\nevery = \"1d\"\nkeep = \"30d\"\n",

@@ -5,7 +5,7 @@ use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use super::noise::Tampered;
+use crate::carry::channel::Broken;
 use crate::carry::session;
 use crate::engine::Hint;
 
@@ -74,9 +74,14 @@ impl From<crate::engine::Error> for Error {
     }
 }
 
-impl From<Tampered> for Error {
-    fn from(_: Tampered) -> Self {
-        Self::Tampered
+impl From<Broken> for Error {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Foreign => Self::Foreign,
+            Broken::Clear { theirs } => Self::Clear { theirs },
+            Broken::Tampered => Self::Tampered,
+            Broken::Random(e) => Self::Broken(e),
+        }
     }
 }
 

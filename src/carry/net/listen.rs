@@ -20,12 +20,13 @@ use rustix::net::{Shutdown, shutdown};
 
 use super::end::End;
 use super::http::{Asked, Refused, Request, What, asked, mask, refusal};
-use super::records::{MAGIC, Records};
+use super::records::Records;
 use super::requests::{self, Asking, Web};
 use super::stream::{Bell, Files, LEAVE_MAX, LEAVE_TIME, Stream, drain};
 use super::turns::{Came, Turns};
 use super::websocket::WebSocket;
 use super::{Error, Options, PROOF_TIME, Status, served};
+use crate::carry::channel::MAGIC;
 use crate::carry::stop::{Stop, Wake};
 use crate::engine::{self, Engine};
 

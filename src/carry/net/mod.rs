@@ -10,8 +10,7 @@
 //! | `find` | [`find()`], [`announce`]: who is on this network |
 //! | `address`, `error` | where the other end is; why a connection came to its end |
 //! | `end` | one end of a connection: from its first byte to its last |
-//! | `records` | what goes over a stream, byte by byte |
-//! | `noise` | the encrypted channel |
+//! | `records` | the channel over a stream |
 //! | `stream` | streams that never make their caller wait |
 //! | `http` | heads of HTTP: the opening of a WebSocket, requests and answers |
 //! | `websocket` | its framing |
@@ -69,7 +68,6 @@ mod error;
 mod find;
 mod http;
 mod listen;
-mod noise;
 mod poll;
 mod records;
 mod requests;
@@ -86,6 +84,7 @@ use std::time::{Duration, Instant};
 use packmule_core::model::DeviceId;
 use packmule_core::wire::Refusal;
 
+use super::channel;
 use super::session::{self, Progress};
 use super::stop::Stop;
 use crate::engine::Engine;
@@ -326,7 +325,5 @@ fn ended(mut command: Child) -> Option<std::process::ExitStatus> {
 
 /// Returns random bytes.
 fn random<const N: usize>() -> Result<[u8; N], Error> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|e| Error::Broken(io::Error::other(e.to_string())))?;
-    Ok(bytes)
+    channel::random().map_err(Error::Broken)
 }

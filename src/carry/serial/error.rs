@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use packmule_core::link::Cause;
 
+use crate::carry::channel::Broken;
 use crate::carry::session;
 use crate::engine::Hint;
 
@@ -25,6 +26,17 @@ pub enum Error {
     Stalled(Duration, Cause),
     /// The other end speaks no version of the link that this one speaks.
     Incompatible,
+    /// One end encrypts and the other does not.
+    Clear {
+        /// It is the other end that does not.
+        theirs: bool,
+        /// It knows of no encryption on lines.
+        is_older: bool,
+    },
+    /// What came is not Packmule's.
+    Foreign,
+    /// What came is not what the other end sent.
+    Tampered,
     /// The other end ended before all was done.
     Ended,
     /// [`Stop::stop`](crate::carry::Stop::stop) was called.
@@ -47,6 +59,17 @@ impl Error {
 impl From<session::Error> for Error {
     fn from(error: session::Error) -> Self {
         Self::Session(error)
+    }
+}
+
+impl From<Broken> for Error {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Foreign => Self::Foreign,
+            Broken::Clear { theirs } => Self::Clear { theirs, is_older: false },
+            Broken::Tampered => Self::Tampered,
+            Broken::Random(e) => Self::Port(e),
+        }
     }
 }
 
@@ -85,6 +108,21 @@ impl fmt::Display for Error {
                 time.as_secs()
             ),
             Self::Incompatible => f.write_str("the other end speaks another version of the line's protocol: update Packmule"),
+            Self::Clear { theirs: true, is_older: true } => f.write_str(
+                "the other end does not encrypt on a line, and nothing was sent: update Packmule there, or run this end with \
+                 --plain; then whoever reaches the line can read along",
+            ),
+            Self::Clear { theirs: true, .. } => f.write_str(
+                "the other end runs with --plain, and this one does not: nothing was sent; leave it away there",
+            ),
+            Self::Clear { .. } => f.write_str(
+                "this end runs with --plain, and the other one does not: nothing was sent; leave it away here",
+            ),
+            Self::Foreign => f.write_str("what came over the line is not Packmule's protocol"),
+            Self::Tampered => f.write_str(
+                "what came is not what the other end sent: somebody or something on the line changed it; what came before \
+                 is kept, and what is missing comes when it is run again",
+            ),
             Self::Ended => f.write_str(
                 "the other end stopped before all was done; what came is kept, and what is missing comes when it is run again",
             ),

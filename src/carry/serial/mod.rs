@@ -6,29 +6,36 @@
 //! | `closing` | when an end that has sent all may close the line |
 //! | `error`, `watch` | why a line came to its end; what is reported on the way |
 //! | `pump` | the thread that moves bytes between port and link, and opens the port again |
+//! | `talk` | the session, and the channel that its bytes go through |
 //! | `port`, `quick` | the port: for us alone, raw, left as it was found; low latency |
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // Tests.
+mod between;
 mod closing;
 mod error;
 mod port;
 mod pump;
 mod quick;
+mod talk;
 mod watch;
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use packmule_core::link::{Event, State};
+use packmule_core::link::{Cause, Event, State};
+use packmule_core::model::DeviceId;
 
+use super::channel::random;
 use super::figures::Figures;
-use super::session::{Progress, Session};
+use super::session::Progress;
 use super::stop::{Stop, Wake};
 use crate::engine::{Engine, Route};
 use closing::Closing;
 pub use error::Error;
 use pump::{Inner, Line, LineEvent};
+use talk::{Talk, difference, note};
 pub use watch::Status;
 
 /// Flow control.
@@ -51,6 +58,9 @@ pub struct Options {
     pub baud_max: u32,
     /// Flow control.
     pub flow: Flow,
+    /// It is not encrypted: what is sent can be read and altered on the way, but for what devices have signed. Both ends
+    /// must have it.
+    pub plain: bool,
     /// [`sync`] gives up when the other end was not heard for so long, or nothing got through; `None`: never.
     pub patience: Option<Duration>,
 }
@@ -123,13 +133,6 @@ const CLOSE_TIME: Duration = Duration::from_secs(3);
 /// How long the repeats of the last acknowledgement may take to get out.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
 
-/// Returns random bytes.
-fn random<const N: usize>() -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
-    Ok(bytes)
-}
-
 /// Returns what was sent and received, as numbers that grow with it.
 fn moved_so_far(progress: &Progress) -> (u64, u64) {
     (progress.sent.0 + progress.state_sent.0, progress.received.0 + progress.state_received.0)
@@ -141,7 +144,7 @@ fn on_line<R>(
     stop: &Stop,
     work: impl FnOnce(&Arc<Line>) -> Result<R, Error>,
 ) -> Result<R, Error> {
-    let (line, wake_pipe) = Line::new(options).map_err(Error::Port)?;
+    let (line, wake_pipe) = Line::new(options, note(options.plain)).map_err(Error::Port)?;
     let waits: Arc<dyn Wake> = line.clone();
     stop.wakes(Arc::downgrade(&waits));
     std::thread::scope(|scope| {
@@ -160,7 +163,9 @@ struct End<'a> {
     stop: &'a Stop,
     report: &'a mut dyn FnMut(Status<'_>),
     goes_on: bool,
-    session: Option<Session>,
+    talk: Option<Talk>,
+    /// Since when the other end is to open the channel.
+    opening: Option<Instant>,
     progress: Progress,
     begun: Instant,
     /// Since when the other end is not heard.
@@ -193,7 +198,8 @@ impl<'a> End<'a> {
             stop,
             report,
             goes_on,
-            session: None,
+            talk: None,
+            opening: None,
             progress: Progress::default(),
             begun: now,
             silent: Some(now),
@@ -219,14 +225,19 @@ impl<'a> End<'a> {
     /// Runs one connection, until it has come to its end.
     fn run(&mut self) -> Result<(), Error> {
         let result = self.connection();
-        let peer = self.session.as_ref().and_then(Session::peer).map(|peer| peer.id);
+        let peer = self.talk.as_ref().and_then(Talk::peer);
         if let Err(e) = &result {
             self.close(e);
         }
+        self.end_figures(peer);
+        result
+    }
+
+    /// Records what a session has carried that has ended, with this peer if it has proved who it is.
+    fn end_figures(&mut self, peer: Option<DeviceId>) {
         let line = self.line.lock().ills();
         self.figures.record_end(self.engine, peer, &self.progress, line);
         self.figures = Figures::new("serial", line);
-        result
     }
 
     fn connection(&mut self) -> Result<(), Error> {
@@ -258,6 +269,23 @@ impl<'a> End<'a> {
         }
     }
 
+    /// Begins on a new connection.
+    fn begin(&mut self) -> Result<(), Error> {
+        let now = self.now_ms();
+        let (leads, theirs) = {
+            let link = &self.line.lock().link;
+            (link.leads(), link.peer().map_or(0, |peer| peer.note))
+        };
+        self.in_step_at = None;
+        let plain = self.options.plain;
+        if let Some(error) = difference(plain, theirs) {
+            self.talk = Some(Talk::refuse(matches!(error, Error::Clear { is_older: true, .. })));
+            return Err(error);
+        }
+        self.talk = Some(Talk::begin(self.engine, plain, leads, now)?);
+        Ok(())
+    }
+
     /// Gives up a connection on which nothing gets through for as long as patience lasts. Who serves has some patience
     /// in any case, so that it is told, and begins again.
     fn look_at_stall(&self) -> Result<(), Error> {
@@ -267,10 +295,14 @@ impl<'a> End<'a> {
             None => return Ok(()),
         };
         let inner = self.line.lock();
-        if inner.stalled() < patience {
-            return Ok(());
+        if inner.stalled() >= patience {
+            return Err(Error::Stalled(patience, inner.cause()));
         }
-        Err(Error::Stalled(patience, inner.cause()))
+        // All gets through but the opening: what is there is no end of a session.
+        match self.opening.is_some_and(|since| since.elapsed() >= 2 * patience) {
+            true => Err(Error::Nobody(2 * patience, Cause::Nothing)),
+            false => Ok(()),
+        }
     }
 
     /// Handles an event of the line. Returns whether that ends the connection.
@@ -289,16 +321,16 @@ impl<'a> End<'a> {
             }
             LineEvent::Link(Event::Connected) => {
                 self.silent = None;
-                let now = self.now_ms();
-                let nonce = random().map_err(Error::Port)?;
-                self.session = Some(Session::new(self.engine, nonce, now)?);
-                self.in_step_at = None;
+                self.begin()?;
             }
             LineEvent::Link(Event::PeerRestarted) => {
+                let peer = self.talk.as_ref().and_then(Talk::peer);
                 self.flush_partial(true);
                 if self.leaving.is_some() {
                     return Ok(true);
                 }
+                // Another session begins, of which the figures are its own.
+                self.end_figures(peer);
                 self.silent = Some(Instant::now());
             }
             LineEvent::Link(Event::Incompatible { .. }) => return Err(Error::Incompatible),
@@ -312,7 +344,7 @@ impl<'a> End<'a> {
             }
             LineEvent::Link(Event::Baud(baud)) => (self.report)(Status::Baud(baud)),
             LineEvent::Link(Event::PeerFinished) => {
-                let in_order = self.session.as_ref().is_some_and(Session::peer_done);
+                let in_order = self.talk.as_ref().is_some_and(Talk::peer_done);
                 if self.leaving.is_none() && !in_order {
                     // It had no time to say why.
                     self.flush_partial(false);
@@ -330,53 +362,54 @@ impl<'a> End<'a> {
     /// Moves bytes between link and session. Returns whether any moved.
     fn move_bytes(&mut self) -> Result<bool, Error> {
         let now = self.now_ms();
-        let Some(session) = &mut self.session else { return Ok(false) };
-        let mut moved = false;
-        let mut bytes = [0; 8192];
-        let mut inner = self.line.lock();
-        let count = if inner.poll_events() { 0 } else { inner.link.recv(&mut bytes) };
-        let more = inner.link.recv_ready() > 0;
-        drop(inner);
-        if count > 0 {
-            moved = true;
-            session.receive(self.engine, now, bytes.get(..count).unwrap_or_default())?;
-            if !more {
-                session.caught_up(self.engine)?;
-            }
+        let Some(talk) = &mut self.talk else { return Ok(false) };
+        let mut moved = talk.receive(self.engine, self.line, now)?;
+        talk.tick(self.engine, now)?;
+        moved |= talk.send(self.engine, self.line, now)?;
+        talk.note_under_way(self.line);
+        let waits = talk.session().is_none().then(|| self.opening.unwrap_or_else(Instant::now));
+        self.opening = waits;
+        if moved {
+            self.figures.note_moving();
         }
-        session.tick(self.engine, now)?;
-        loop {
-            let out = session.output(self.engine)?;
-            if out.is_empty() {
-                break;
-            }
-            let mut inner = self.line.lock();
-            let taken = if inner.poll_events() { 0 } else { inner.link.send(out) };
-            drop(inner);
-            if taken == 0 {
-                break;
-            }
-            session.sent(taken);
-            moved = true;
+        self.tell(moved);
+        moved |= self.leave()?;
+        if moved {
+            self.line.wake_pump();
         }
+        Ok(moved)
+    }
+
+    /// Reports how far it is.
+    fn tell(&mut self, moved: bool) {
+        let Some(session) = self.talk.as_mut().and_then(Talk::session) else { return };
         if let (Some(peer), false) = (session.peer(), self.met) {
             self.met = true;
             (self.report)(Status::Met { id: peer.id, name: &peer.name });
         }
-        if moved {
-            self.figures.note_moving();
-        }
-        let under_way = self.line.lock().link.unacknowledged();
-        session.under_way(under_way);
         if self.silent.is_none() && (moved || self.reported.elapsed() >= REPORT_EVERY) {
             self.reported = Instant::now();
             (self.report)(Status::Moving(session.progress()));
         }
+        let so_far = moved_so_far(session.progress());
+        let Some(peer) = session.peer().filter(|_| session.in_step() && self.in_step_at != Some(so_far))
+        else {
+            return;
+        };
+        self.in_step_at = Some(so_far);
+        (self.report)(Status::InStep(session.progress()));
+        let line = self.line.lock().ills();
+        self.figures.in_step(self.engine, peer.id, session.progress(), line);
+    }
+
+    /// Ends the session where it is to end, and this end of the line when all has gone. Returns whether it did something.
+    fn leave(&mut self) -> Result<bool, Error> {
+        let Some(talk) = self.talk.as_mut().filter(|_| self.leaving.is_none()) else { return Ok(false) };
+        let Some(session) = talk.session() else { return Ok(false) };
         let in_step = session.in_step();
-        self.tell_in_step(in_step);
-        let Some(session) = &mut self.session else { return Ok(false) };
         let over = if self.goes_on { session.peer_done() } else { in_step || session.peer_done() };
-        if over && self.leaving.is_none() && !session.done() {
+        let mut moved = false;
+        if over && !session.done() {
             let whole = in_step || self.goes_on;
             session.finish(self.engine)?;
             moved = true;
@@ -384,46 +417,29 @@ impl<'a> End<'a> {
                 return Err(Error::Ended);
             }
         }
-        if session.done() && self.leaving.is_none() {
+        if talk.done() {
             let mut inner = self.line.lock();
             if !inner.restarted() {
                 inner.link.finish();
                 self.leaving = Some(Instant::now());
-                self.progress = session.progress().clone();
+                self.progress = talk.progress();
             }
             moved = true;
-        }
-        if moved {
-            self.line.wake_pump();
         }
         Ok(moved)
     }
 
-    /// Reports and records that both ends are in step, if there is something new.
-    fn tell_in_step(&mut self, in_step: bool) {
-        let Some((session, peer)) = self.session.as_ref().and_then(|s| Some((s, s.peer()?.id))) else {
-            return;
-        };
-        let so_far = moved_so_far(session.progress());
-        if in_step && self.in_step_at != Some(so_far) {
-            self.in_step_at = Some(so_far);
-            (self.report)(Status::InStep(session.progress()));
-            let line = self.line.lock().ills();
-            self.figures.in_step(self.engine, peer, session.progress(), line);
-        }
-    }
-
     /// Waits until there is something to do.
     fn wait(&self) {
-        let session = self.session.as_ref();
-        let due = session.map_or(1_000, |s| {
-            s.deadline().saturating_sub(self.now_ms()).clamp(1, REPORT_EVERY.as_millis() as u64)
-        });
-        let talks = session.is_some_and(|s| !s.pending_output().is_empty());
+        let talk = self.talk.as_ref();
+        let due = talk
+            .and_then(Talk::deadline)
+            .map_or(1_000, |due| due.saturating_sub(self.now_ms()).clamp(1, REPORT_EVERY.as_millis() as u64));
+        let talks = talk.is_some_and(Talk::has_to_say);
         let mut inner = self.line.lock();
         let busy = |inner: &mut Inner| {
             inner.poll_events()
-                || session.is_some() && inner.link.recv_ready() > 0
+                || talk.is_some() && inner.link.recv_ready() > 0
                 || talks && inner.link.send_space() > 0
         };
         if !busy(&mut inner) && !self.stop.stopped() {
@@ -444,32 +460,33 @@ impl<'a> End<'a> {
     /// Commits what came whole of a session that broke off. `over`: the other end has begun a new connection.
     fn flush_partial(&mut self, over: bool) {
         let (unread, now) = (self.line.lock().take_unread(over), self.now_ms());
-        if let Some(mut session) = self.session.take() {
-            // What cannot be kept comes again.
-            let _ = session.abandon(self.engine, now, &unread);
-            self.progress = session.progress().clone();
+        self.opening = None;
+        if let Some(mut talk) = self.talk.take() {
+            talk.abandon(self.engine, now, &unread);
+            self.progress = talk.progress();
         }
     }
 
     /// Closes the connection after an error: the other end hears that, and why, there will be no more, as long as it
     /// listens.
     fn close(&mut self, why: &Error) {
-        let Some(mut session) = self.session.take() else { return };
+        let Some(mut talk) = self.talk.take() else { return };
         let (unread, now) = (self.line.lock().take_unread(false), self.now_ms());
-        // What goes wrong now is of no interest beside the reason.
-        let _ = match why {
-            Error::Session(_) => session.abandon(self.engine, now, &unread),
-            _ => session.receive(self.engine, now, &unread).and_then(|()| session.finish(self.engine)),
-        };
-        self.progress = session.progress().clone();
+        match why {
+            Error::Session(_) | Error::Tampered | Error::Foreign | Error::Clear { .. } => {
+                talk.abandon(self.engine, now, &unread);
+            }
+            _ => talk.finish(self.engine, now, &unread),
+        }
+        self.progress = talk.progress();
         if self.leaving.is_some() {
             return;
         }
         // A peer that has not proved who it is has nothing to lose; an untrusted device is to hear why it is refused.
-        let listens = session.peer().is_some() || matches!(why, Error::Session(_));
+        let listens = talk.peer().is_some() || matches!(why, Error::Session(_) | Error::Clear { .. });
         let mut closing = Closing::new(Instant::now(), if listens { CLOSE_TIME } else { CLOSE_TIME / 10 });
         loop {
-            let all_is_sent = self.send_rest(&mut session);
+            let all_is_sent = talk.send_rest(self.engine, self.line);
             let mut inner = self.line.lock();
             // A peer with a new connection listens no more, and the new one is not to be finished here.
             if inner.restarted() {
@@ -488,23 +505,6 @@ impl<'a> End<'a> {
         }
         if self.line.lock().link.state() == State::Closed {
             self.drain();
-        }
-    }
-
-    /// Hands the link what a session that ends has still to send. Returns whether that was all.
-    fn send_rest(&mut self, session: &mut Session) -> bool {
-        loop {
-            // What goes wrong now is of no interest beside the reason, which goes out.
-            let _ = session.output(self.engine);
-            if session.pending_output().is_empty() {
-                return true;
-            }
-            let mut inner = self.line.lock();
-            let taken = if inner.restarted() { 0 } else { inner.link.send(session.pending_output()) };
-            session.sent(taken);
-            if taken == 0 {
-                return false;
-            }
         }
     }
 

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use packmule_core::link::{BoardLink, Cause, Config, Event, Heard, State, WIRE_MAX};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::Options;
 use super::port::Port;
-use super::{Options, random};
+use crate::carry::channel::random;
 use crate::carry::stop::Wake;
 
 /// How often a port that is not there is looked for: at first, and once it is gone for [`LATER`].
@@ -48,7 +49,9 @@ pub(super) struct Line {
 pub(super) struct Inner {
     pub(super) link: Box<BoardLink>,
     /// What the line brought.
-    pub(super) heard: Heard,
+    heard: Heard,
+    /// All that it brought since the port was opened.
+    heard_ever: Heard,
     pub(super) events: VecDeque<LineEvent>,
     /// What came of the connection before the other end began a new one: a receive buffer at most.
     pub(super) unread: Vec<u8>,
@@ -103,7 +106,12 @@ impl Inner {
 
     /// Returns what is wrong with the line, most likely.
     pub(super) fn cause(&self) -> Cause {
-        self.heard.cause(self.link.stats().packets_received > 0)
+        let packets = self.link.stats().packets_received > 0;
+        match self.heard.cause(packets) {
+            // Where the same few packets come again and again, what came before says more.
+            Cause::Unknown => self.heard_ever.cause(packets),
+            cause => cause,
+        }
     }
 
     /// Returns the link's clock.
@@ -119,16 +127,18 @@ impl Wake for Line {
 }
 
 impl Line {
-    /// Makes a line whose link begins to call; its thread is [`Line::pump`].
-    pub(super) fn new(options: &Options) -> io::Result<(Arc<Self>, UnixStream)> {
+    /// Makes a line whose link begins to call, and lets the other end know this; its thread is [`Line::pump`].
+    pub(super) fn new(options: &Options, note: u8) -> io::Result<(Arc<Self>, UnixStream)> {
         let (waker, wake_pipe) = UnixStream::pair()?;
         waker.set_nonblocking(true)?;
         wake_pipe.set_nonblocking(true)?;
         let mut config = Config::new(options.baud, u32::from_le_bytes(random()?));
         config.baud_max = options.baud_max.max(options.baud);
+        config.note = note;
         let inner = Inner {
             link: Box::new(BoardLink::new(config)),
             heard: Heard::new(),
+            heard_ever: Heard::new(),
             events: VecDeque::new(),
             unread: Vec::new(),
             stop: false,
@@ -180,6 +190,7 @@ impl Line {
                         (out.from, out.to) = (0, 0);
                         let mut inner = self.lock();
                         let now = inner.now();
+                        inner.heard_ever = Heard::new();
                         inner.link.line_changed(now);
                         inner.events.push_back(LineEvent::Opened);
                         self.notify();
@@ -229,6 +240,7 @@ impl Line {
                 inner.heard = Heard::new();
             }
             inner.heard.hear(bytes);
+            inner.heard_ever.hear(bytes);
         }
         let mut inner = self.lock();
         let mut now = inner.now();

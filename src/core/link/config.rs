@@ -69,6 +69,8 @@ pub struct Config {
     /// The highest rate this end's port may be set to, announced to the peer. If it is above [`Config::baud`] at both
     /// ends, the link asks for higher rates with [`Link::baud_wanted`](super::Link::baud_wanted).
     pub baud_max: u32,
+    /// What the caller lets the other end's caller know before the first byte, up to 3: the link only carries it.
+    pub note: u8,
 }
 
 impl Config {
@@ -89,6 +91,7 @@ impl Config {
             payload_min: PAYLOAD_MIN,
             fec: true,
             baud_max: baud,
+            note: 0,
         }
     }
 }
@@ -113,6 +116,8 @@ pub struct Peer {
     pub changes_baud: bool,
     /// The highest rate of its port, bits a second.
     pub baud_max: u32,
+    /// Its [`Config::note`].
+    pub note: u8,
 }
 
 /// What happened, in the order in which it matters. See [`Link::event`](super::Link::event).

@@ -168,6 +168,7 @@ impl Handshake {
             receive,
             payload,
             baud: config.baud_max,
+            note: config.note,
             send,
         }
     }
@@ -176,6 +177,11 @@ impl Handshake {
 impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     Link<TX, RX, PACKET, FLIGHT>
 {
+    /// Returns whether this end leads, once a peer is known: of two ends one does, and both know which.
+    pub fn leads(&self) -> bool {
+        self.hand.leads()
+    }
+
     /// Returns for how long, in microseconds, an open connection has not got on although it should: bytes were sent and
     /// not acknowledged, or packets came damaged, and not one byte went either way. A peer that is busy acknowledges
     /// what it was sent, so that waiting for it does not count. 0: it gets on.
@@ -248,6 +254,7 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
                 fec: hello.fec,
                 changes_baud: hello.changes_baud,
                 baud_max: hello.baud,
+                note: hello.note,
             });
             hand.confirmed = false;
             hand.adopted = now;

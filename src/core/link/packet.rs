@@ -18,7 +18,9 @@
 //! hello   0x80 "PML" lowest version:1 highest version:1 flags:1 0:1 nonce:4 echo:4 receive:4
 //!         payload:2 baud:4 send:4, and what later versions add (at most 48 bytes)
 //!           flags    1 the sender has heard an echo of its nonce · 2 corrects (FEC)
-//!                    4 changes its rate
+//!                    4 changes its rate · 32 and 64 (together a number up to 3): the caller's note
+//!           0        it ends the first run of byte stuffing, whatever the nonces are: its length is
+//!                    no value that lines swallow or change
 //! rate    0x10 step:1 baud:4                    with the connection's key; only to who changes its rate
 //!           step     1 propose · 2 agree (0: to none) · 3 commit · 4 try · 5 heard · 6 leave
 //! ```
@@ -267,6 +269,7 @@ pub(super) struct Hello {
     pub(super) open: bool,
     pub(super) fec: bool,
     pub(super) changes_baud: bool,
+    pub(super) note: u8,
     pub(super) nonce: u32,
     pub(super) echo: u32,
     pub(super) receive: u32,
@@ -278,7 +281,8 @@ pub(super) struct Hello {
 impl Hello {
     pub(super) fn bytes(&self) -> [u8; HELLO_LEN] {
         let mut all = [0; HELLO_LEN];
-        let flags = u8::from(self.open) | u8::from(self.fec) << 1 | u8::from(self.changes_baud) << 2;
+        let bits = u8::from(self.open) | u8::from(self.fec) << 1 | u8::from(self.changes_baud) << 2;
+        let flags = bits | (self.note & 3) << 5;
         let parts: [&[u8]; 8] = [
             &MAGIC,
             &[self.lowest, self.highest, flags, 0],
@@ -309,6 +313,7 @@ impl Hello {
             open: flags & 1 != 0,
             fec: flags & 2 != 0,
             changes_baud: flags & 4 != 0,
+            note: flags >> 5 & 3,
             nonce,
             echo,
             receive,
@@ -348,6 +353,7 @@ mod tests {
             open: true,
             fec: true,
             changes_baud: true,
+            note: 2,
             nonce: 3,
             echo: 4,
             receive: 5,
@@ -358,8 +364,8 @@ mod tests {
         assert_eq!(
             hello.bytes(),
             [
-                0x80, b'P', b'M', b'L', 1, 2, 7, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 6, 0, 7, 0, 0, 0, 8,
-                0, 0, 0
+                0x80, b'P', b'M', b'L', 1, 2, 0x47, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 6, 0, 7, 0, 0, 0,
+                8, 0, 0, 0
             ]
         );
         assert_eq!(Hello::parse(&hello.bytes()), Some(hello));
@@ -452,6 +458,7 @@ mod tests {
             open: true,
             fec: false,
             changes_baud: true,
+            note: 2,
             nonce: 3,
             echo: 4,
             receive: 5,

@@ -229,6 +229,7 @@ fn a_peer_of_another_version_is_named_once() {
         open: false,
         fec: true,
         changes_baud: false,
+        note: 0,
         nonce: 77,
         echo: 0,
         receive: 4096,

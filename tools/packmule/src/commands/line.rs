@@ -42,7 +42,8 @@ pub fn line_options(context: &Context<'_, '_>, port: &Path) -> Result<Options, F
     let flow = if args.flag(&flags::FLOW)? == Some("hardware") { Flow::Hardware } else { Flow::None };
     // Wrong usage is found before the port is opened.
     options(context)?;
-    Ok(Options { path: port.into(), baud, baud_max, flow, patience: None })
+    let plain = args.has(&flags::PLAIN);
+    Ok(Options { path: port.into(), baud, baud_max, flow, plain, patience: None })
 }
 
 /// Makes a signal end the exchange in good order, and a second one the program.

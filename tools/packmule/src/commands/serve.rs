@@ -77,7 +77,8 @@ fn print_rate(options: &Options, out: &mut Out<'_>) {
         most if most > options.baud => format!(", up to {}", baud(most)),
         _ => String::new(),
     };
-    say!(out, "{}  {}: at {} baud{up}", time(now()), shown(&options.path), baud(options.baud));
+    let clear = if options.plain { ", without encryption" } else { "" };
+    say!(out, "{}  {}: at {} baud{up}{clear}", time(now()), shown(&options.path), baud(options.baud));
 }
 
 /// A line that is served.

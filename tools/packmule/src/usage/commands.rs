@@ -339,7 +339,7 @@ each board gets its own `init`. A board that is made without \
                 find:, who of the fleet announces itself on this network. \
                 Both ways at once; each group of frames is verified and \
                 committed, and then acknowledged. Whatever breaks it off (a pulled cable, a power cut), run it again: it goes on where it was. \
-                Both ends must trust each other, as devices of one fleet do. Over a network all is encrypted. A line begins at --baud and goes up to the highest rate that both \
+                Both ends must trust each other, as devices of one fleet do. All is encrypted, but with --plain at both ends. A line begins at --baud and goes up to the highest rate that both \
                 ends allow and the cable carries; where a higher rate is lost it comes back within some two seconds.",
         examples: &[
             "packmule sync north.db --serial /dev/ttyUSB0",
@@ -368,7 +368,7 @@ each board gets its own `init`. A board that is made without \
         summary: "wait for devices on serial lines or a network and exchange with each, until stopped",
         about: "Goes on by itself: a port that vanishes is opened again when it is back, a device that comes again is served again, and \
                 what is written here or comes from one device is sent to the others within a second or so. Each line goes up from --baud as with `sync`. \
-                With --listen, up to 8 devices at once over the network, encrypted; nobody else gets anything. \
+                With --listen, up to 8 devices at once over the network; nobody else gets anything. All is encrypted, but with --plain. \
                 The same port takes and gives bundles over HTTP, and has figures for Prometheus at /metrics. \
                 Prints a line for each change. Ends in good order on SIGTERM \
                 and Ctrl-C, with exit status 0. With --json, each line is a document. With --stdio it serves the one device whose `sync` \

@@ -159,8 +159,7 @@ pub static METRICS_FROM: Flag = value(
     "who may read the figures at /metrics: programs on this machine, or any (here)",
 );
 pub static STDIO: Flag = switch("stdio", "one device, over standard input and output");
-pub static PLAIN: Flag =
-    switch("plain", "over a network: not encrypted, at both ends; anybody between reads along");
+pub static PLAIN: Flag = switch("plain", "not encrypted, at both ends; anybody between reads along");
 
 pub static ANNOUNCE: Flag =
     switch("announce", "with --listen: say who asks on this network that this device serves there");

@@ -60,8 +60,9 @@ fn checked(link: &Link, line: Option<&serial::Options>) -> LinkChecked {
             let encrypted = if *encrypt { "; what is left there is encrypted" } else { "" };
             format!("; when a folder PACKMULE is there{encrypted}")
         }
-        Way::Line { .. } => line.map_or(String::new(), |line| {
-            format!("; at {} baud, up to {}", number(line.baud.into()), number(line.baud_max.into()))
+        Way::Line { plain, .. } => line.map_or(String::new(), |line| {
+            let clear = if *plain { "; NOT encrypted" } else { "" };
+            format!("; at {} baud, up to {}{clear}", number(line.baud.into()), number(line.baud_max.into()))
         }),
     };
     LinkChecked {

@@ -120,11 +120,12 @@ fn spawn<'scope, W: Work<Error = Trouble> + Send + 'scope>(
 
 /// Makes the options of a serial line, as the file, the flags and the board's profile say.
 fn line_of(context: &Context<'_, '_>, link: &Link) -> Result<Option<serial::Options>, Failure> {
-    let Way::Line { port, baud, baud_max, flow } = &link.way else { return Ok(None) };
+    let Way::Line { port, baud, baud_max, flow, plain } = &link.way else { return Ok(None) };
     let usual = line_options(context, port)?;
     let baud = baud.unwrap_or(usual.baud);
     let baud_max = baud_max.unwrap_or(usual.baud_max.max(baud));
-    Ok(Some(serial::Options { baud, baud_max, flow: *flow, patience: link.patience, ..usual }))
+    let (flow, plain, patience) = (*flow, *plain, link.patience);
+    Ok(Some(serial::Options { baud, baud_max, flow, plain, patience, ..usual }))
 }
 
 /// What is kept up, as it is printed and written down.

@@ -62,6 +62,8 @@ pub enum Way {
         baud: Option<u32>,
         baud_max: Option<u32>,
         flow: Flow,
+        /// It is not encrypted.
+        plain: bool,
     },
     /// A directory that is a card when it has a folder `PACKMULE`.
     Card {

@@ -106,7 +106,7 @@ fn link(mut table: Table<'_, '_>, usual: &Usual) -> Option<Link> {
     let to = table.text("to", TO)?;
     let way = way(&mut table, &to)?;
     if matches!(way, Way::Card { .. }) {
-        ["stay", "patience"].iter().for_each(|key| table.amiss(key, "is of no use for a card"));
+        ["stay", "patience", "plain"].iter().for_each(|key| table.amiss(key, "is of no use for a card"));
     }
     Some(Link { name: name.unwrap_or_else(|| to.clone()), to, way, pace, patience })
 }
@@ -130,13 +130,12 @@ fn pace(table: &mut Table<'_, '_>, usual: &Usual) -> Pace {
 
 /// The keys of some ways alone.
 const OWN: &[(&str, &str)] =
-    &[("plain", "net"), ("baud", "serial"), ("baud-max", "serial"), ("flow", "serial"), ("encrypt", "card")];
+    &[("baud", "serial"), ("baud-max", "serial"), ("flow", "serial"), ("encrypt", "card")];
 
 fn way(table: &mut Table<'_, '_>, to: &str) -> Option<Way> {
     let kind = ["serial", "card"].into_iter().find(|kind| to.starts_with(&format!("{kind}:")));
     for (key, of) in OWN {
         if *of != kind.unwrap_or("net") {
-            let of = if *of == "net" { "a network" } else { of };
             table.amiss(key, &format!("is for {of} alone"));
         }
     }
@@ -161,7 +160,8 @@ fn way(table: &mut Table<'_, '_>, to: &str) -> Option<Way> {
                 table.amiss("baud-max", "is below `baud`, at which the line begins");
             }
             let rate = |rate: Option<u64>| rate.and_then(|rate| rate.try_into().ok());
-            Some(Way::Line { port: path?, baud: rate(baud), baud_max: rate(baud_max), flow })
+            let plain = table.switch("plain");
+            Some(Way::Line { port: path?, baud: rate(baud), baud_max: rate(baud_max), flow, plain })
         }
     }
 }

@@ -48,6 +48,7 @@ mod line;
 mod migrations;
 mod network;
 mod new_board;
+mod other_keys;
 mod over_lines;
 mod pruned;
 mod random_fleets;

@@ -1,5 +1,5 @@
 //! The stack that a session's thread needs: `serve` and `run` give each 1 MiB.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 

@@ -23,6 +23,7 @@ mod bases;
 mod board;
 mod card;
 mod changed_bytes;
+mod choices;
 mod clinic;
 mod columns;
 mod compacted;

@@ -34,6 +34,7 @@ use usage::{Name, Request, flags, help};
 /// Runs one command line, without the program's name.
 fn run(line: &[OsString], out: &mut Out<'_>) -> Result<(), Failure> {
     match usage::parse(line)? {
+        Request::Help(None) if line.is_empty() => out.text(&help::first()),
         Request::Help(None) => out.text(&help::general()),
         Request::Help(Some(command)) => out.text(&help::of(command)),
         Request::Version => out.text(&format!("packmule {}\n", env!("CARGO_PKG_VERSION"))),

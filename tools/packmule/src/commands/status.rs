@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use packmule::{LinkFigures, Notice, Status, TableStatus, label};
+use packmule::{LinkFigures, Notice, Status, TableHow, TableStatus, label};
 
 use super::device::{fleets, no_fleet};
 use super::figures::figures;
@@ -62,9 +62,6 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         say!(out, "  retired      {} ({})", retired.device, said_by(&retired.by));
     }
     print_revoked(&status, out);
-    for notice in &status.notices {
-        say!(out, "{}", paragraph(&format!("notice       {}", notice_text(notice, path)), 2, 15));
-    }
     if todo.is_empty() {
         say!(out, "  to do        nothing");
     } else {
@@ -233,7 +230,10 @@ fn table_row(table: &TableStatus, db: &Path) -> Vec<String> {
         1_000_000.. => Some("over 1,000,000 writes not sealed yet".to_owned()),
         n => Some(format!("{} not sealed yet", count(n, "write"))),
     };
-    let note = table.note.as_ref().map(|note| note.clone() + &hint(table.hint(), db));
+    let note = match table.how {
+        TableHow::Suspended => Some("see below".into()),
+        _ => table.note.as_ref().map(|note| note.clone() + &hint(table.hint(), db)),
+    };
     let waiting =
         (table.waiting > 0).then(|| format!("{} for it", plural(table.waiting, "row waits", "rows wait")));
     let tail: Vec<String> = unsealed.into_iter().chain(waiting).chain(note).collect();

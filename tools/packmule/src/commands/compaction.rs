@@ -1,6 +1,7 @@
 //! What others have: compact, prune, snapshot.
 
 use std::io::BufWriter;
+use std::time::Duration;
 
 use super::{Context, of_db, open};
 use crate::documents::SnapshotWritten;
@@ -13,8 +14,18 @@ use packmule::{CompactReport, Keep, PruneReport};
 /// `packmule compact`.
 pub fn compact(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0).to_owned();
+    let age = match context.args.flag(&flags::COMPACT_KEEP)? {
+        Some(given) => Some(read_age(given).and_then(|age| age.try_into().ok()).ok_or_else(|| {
+            context.args.wrong(format!("--keep: `{given}` is no age; give it as 30d, 12h, 90m or 60s"))
+        })?),
+        None => None,
+    };
     let mut engine = open(context)?;
-    let report = engine.compact().map_err(of_db(&path))?;
+    let report = match age {
+        Some(age) => engine.compact_keeping(Duration::from_millis(age)),
+        None => engine.compact(),
+    };
+    let report = report.map_err(of_db(&path))?;
     let alone = engine.devices().map_err(of_db(&path))?.len() == 1;
     let held = report.held_back_by.as_ref();
     let out = &mut *context.out;

@@ -265,7 +265,7 @@ fn an_undo_finds_a_column_that_was_renamed_since() {
 fn an_undo_reaches_as_far_as_the_log() {
     for keep in [true, false] {
         let (desk, id) = Desk::conflict();
-        desk.run(&format!("resolve base.db {id} --take east")).ok();
+        desk.run(&format!("resolve base.db {id} --set value=45")).ok();
         for _ in 0..2 {
             for board in ["north", "east"] {
                 desk.carry("base", board);

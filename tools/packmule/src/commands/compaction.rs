@@ -61,10 +61,19 @@ pub fn prune(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let keep = wanted(&context.args)?;
     let table = context.args.text(1)?;
     let mut engine = open(context)?;
-    let report = engine.prune(table, keep).map_err(of_db(path))?;
+    let dry_run = context.args.has(&flags::DRY_RUN);
+    let report = if dry_run { engine.rehearse_prune(table, keep) } else { engine.prune(table, keep) };
+    let report = report.map_err(of_db(path))?;
     let out = &mut *context.out;
     out.document(&report);
-    say!(out, "{table}: {}", pruned(&report));
+    match &report.base {
+        Some(base) if dry_run => say!(
+            out,
+            "{table}: {} be deleted that the base {base} has; nothing has changed",
+            plural(report.rows, "row would", "rows would")
+        ),
+        _ => say!(out, "{table}: {}", pruned(&report)),
+    }
     if report.unacknowledged > 0 {
         let stay = plural(report.unacknowledged, "row stays, which", "rows stay, which");
         say!(out, "{stay} no base is known to have");

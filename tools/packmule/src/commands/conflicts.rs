@@ -11,7 +11,7 @@ use packmule::{
 
 use super::{Context, of_db, open_to_read};
 use crate::documents::{Broken, Conflicts, OpenConflicts, OwnError, RefusedDecision};
-use crate::output::{Failure, Out, say};
+use crate::output::{Failure, Out, Style, say};
 use crate::text::{
     columns, count, cut, now, number, pairs, paragraph, plural, quoted, read_age, shell_word, show, shown,
     time,
@@ -260,7 +260,7 @@ fn print(path: &Path, (conflict, called): (&Conflict, &Called), out: &mut Out<'_
         _ => pairs(&conflict.key),
     };
     say!(out);
-    say!(out, "{}  {}: {key}", conflict.id, conflict.table);
+    out.styled(Style::Head, &format!("{}  {}: {key}", conflict.id, conflict.table));
     say!(out, "  {}", why(&conflict.kind));
     conflict.versions.iter().for_each(|version| print_version(conflict, version, out));
     let by: Vec<String> = conflict
@@ -342,7 +342,7 @@ fn print_ways(path: &Path, (conflict, called): (&Conflict, &Called), out: &mut O
         say!(out, "    {resolve} --take {taken}");
         said.push(taken);
         if let Some(loses) = loser(conflict, version) {
-            say!(out, "      {}", removes(conflict, loses));
+            out.styled(Style::Warn, &format!("      {}", removes(conflict, loses)));
         }
     }
     if has(Way::Set) {
@@ -350,7 +350,11 @@ fn print_ways(path: &Path, (conflict, called): (&Conflict, &Called), out: &mut O
     }
     if has(Way::Delete) {
         say!(out, "    {resolve} --delete");
-        conflict.versions.first().iter().for_each(|row| say!(out, "      {}", removes(conflict, row)));
+        conflict
+            .versions
+            .first()
+            .iter()
+            .for_each(|row| out.styled(Style::Warn, &format!("      {}", removes(conflict, row))));
     }
     if has(Way::KeepBoth) {
         say!(out, "    {resolve} --keep-both");

@@ -9,7 +9,7 @@ use super::figures::figures;
 use super::{Context, of_db, open_to_read};
 use crate::documents::{self, LinkCarried, LogSize, RunState, ToDo, WaitGroup};
 use crate::files::run_state;
-use crate::output::{Failure, Out, say};
+use crate::output::{Failure, Out, Style, say};
 use crate::text::{
     Advice, advice, clock_wrong, columns, count, hint, iso, link, now, number, paragraph, plural, quoted,
     said_by, set_aside, shown, size, time, waiting,
@@ -65,7 +65,7 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     if todo.is_empty() {
         say!(out, "  to do        nothing");
     } else {
-        say!(out, "  to do");
+        out.styled(Style::Head, "  to do");
         print_to_do(todo.iter(), out);
     }
     Ok(())
@@ -104,8 +104,13 @@ fn print_links(links: &[LinkFigures], out: &mut Out<'_>) {
 
 /// Prints what there is to do, with the commands that help.
 fn print_to_do<'a>(todo: impl Iterator<Item = &'a Advice>, out: &mut Out<'_>) {
-    for Advice { what, command, .. } in todo {
-        say!(out, "{}", paragraph(what, 4, 6));
+    for Advice { person, what, command } in todo {
+        let what = paragraph(what, 4, 6);
+        if *person {
+            out.styled(Style::Warn, &what)
+        } else {
+            say!(out, "{what}")
+        }
         if let Some(command) = command {
             say!(out, "        {command}");
         }

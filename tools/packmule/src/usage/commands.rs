@@ -220,7 +220,7 @@ each board gets its own `init`. A board that is made without \
         words: "prune",
         operands: "DB TABLE",
         count: (2, 2),
-        flags: &[&flags::PRUNE_KEEP, &flags::PRUNE_ROWS, &flags::PRUNE_FREE],
+        flags: &[&flags::PRUNE_KEEP, &flags::PRUNE_ROWS, &flags::PRUNE_FREE, &flags::DRY_RUN],
         group: Group::Tables,
         summary: "delete rows of an append table here that a base has",
         about: "Deletes the oldest rows of an append table on this device, as far as a base that is not retired has acknowledged them; \

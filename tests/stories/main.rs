@@ -21,6 +21,7 @@ mod admit;
 mod bad_files;
 mod bases;
 mod board;
+mod browser;
 mod card;
 mod changed_bytes;
 mod choices;

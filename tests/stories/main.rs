@@ -32,6 +32,7 @@ mod copied_card;
 mod dead_base;
 mod decisions;
 mod encrypted;
+mod examples;
 mod faults;
 mod flood;
 mod gathering;

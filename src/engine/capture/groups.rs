@@ -148,7 +148,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
             continue;
         }
         let pair = if streams[1 - at] { firsts[1 - at] } else { 0 };
-        let mut buf = vec![0; replica.options.frame_bytes];
+        let mut buf = writer::frame_memory(replica);
         let mut group = writer::begin_group(replica, stream, options.flags, lamport, pair, &mut buf)?;
         if stream == Stream::Shared {
             seal_membership(replica, &mut group, options, returns)?;

@@ -49,7 +49,7 @@ pub(crate) fn seal_verdict(replica: &Replica) -> Result<()> {
     }
     let lamport = positions::next_lamport(replica)?;
     let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
-    let mut buf = vec![0; replica.options.frame_bytes];
+    let mut buf = writer::frame_memory(replica);
     let mut group = writer::begin_group(replica, Stream::Shared, FrameFlags::VERDICT, lamport, 0, &mut buf)?;
     let common = common_runs(replica, first)?;
     // What is said of a row a second time goes into a frame of its own: a frame has a row once.

@@ -87,13 +87,14 @@ impl Fleet {
         let author = self.devices[self.random.below(3) as usize].identity().id;
         let v = OwnedValue::Int(self.random.below(1000) as i64);
         let u = OwnedValue::Int(10 + self.random.below(3) as i64);
-        let resolution = match self.random.below(8) {
+        let resolution = match self.random.below(9) {
             0..2 => Resolution::Take(author),
             2 => Resolution::Newest,
             3 => Resolution::Shown,
             4 => Resolution::Set(vec![("v".into(), v)]),
             5 => Resolution::Set(vec![("u".into(), u)]),
             6 => Resolution::Delete,
+            7 => Resolution::Quarantined,
             _ => Resolution::KeepBoth,
         };
         self.log.push(format!("{d}: resolve {} {resolution:?}", conflict.id));

@@ -12,9 +12,14 @@ const S: u64 = 1_000_000;
 const PATIENCE: u64 = 5 * S;
 
 fn world(seed: u64, from: u64, change: Option<Change>) -> World {
+    sending(seed, [200_000, 200_000], from, change)
+}
+
+/// Both ends have so many bytes to say.
+fn sending(seed: u64, bytes: [u64; 2], from: u64, change: Option<Change>) -> World {
     let faults = || Faults { changes: change.map(|change| (from, change)), ..Faults::clean(115_200, 1_000) };
     let big = || make::<32768, 32768, 2240, 256>();
-    World::new(seed, [faults(), faults()], [big(), big()], [200_000, 200_000], |_| {})
+    World::new(seed, [faults(), faults()], [big(), big()], bytes, |_| {})
 }
 
 fn stalled(world: &World) -> bool {
@@ -47,6 +52,20 @@ fn a_line_that_changes_bytes_is_found_and_named() {
             );
             assert_eq!(named, cause, "{what}, seed {seed}");
         }
+    }
+}
+
+/// An end that has nothing to say hears that the other is there, now and then, between packets that all come damaged.
+#[test]
+fn who_only_listens_finds_that_nothing_gets_through() {
+    let (_, _, swallowed) = CHANGES[0];
+    for seed in 1..11 {
+        let mut world = sending(seed, [0, 0], 2 * S, Some(swallowed));
+        world.ends.iter_mut().for_each(|end| end.finishes = false);
+        world.run(2 * S, |_| false);
+        world.ends[1].total = 5_000;
+        let found = world.run(60 * S, |world| world.ends[0].machine.stalled_us(world.now) >= PATIENCE);
+        assert!(found, "seed {seed}: {}", world.report());
     }
 }
 

@@ -330,6 +330,7 @@ pub struct End {
     /// Streams begun: each has an id of its own.
     who: u64,
     streams: u64,
+    /// How many bytes it has to say in all.
     pub total: u64,
     pub sent: u64,
     head: [u8; 8],

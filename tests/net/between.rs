@@ -14,6 +14,8 @@ pub enum Ill {
     Nothing,
     /// Both ways of its connection end after so many.
     Cut(usize),
+    /// From this one on they are held back until there are so many, which arrive at once, as the last of the connection.
+    Hold(usize, usize),
     /// A bit of this byte is flipped.
     Flip(usize),
     /// So many from this one on do not arrive.
@@ -77,6 +79,7 @@ impl Drop for Relay {
 /// Carries bytes of one way.
 fn carry((mut from, mut to): (TcpStream, TcpStream), ill: Ill, way: usize, heard: &Mutex<AllHeard>) {
     let mut bytes = [0; 1_000];
+    let mut held = Vec::new();
     while let Ok(count @ 1..) = from.read(&mut bytes) {
         let mut out = Vec::new();
         let mut cut = false;
@@ -87,6 +90,8 @@ fn carry((mut from, mut to): (TcpStream, TcpStream), ill: Ill, way: usize, heard
                 all.push(*byte);
                 match ill {
                     Ill::Cut(n) if at >= n => cut = true,
+                    Ill::Hold(n, count) if at >= n + count => cut = true,
+                    Ill::Hold(n, _) if at >= n => held.push(*byte),
                     Ill::Flip(n) if at == n => out.push(byte ^ 4),
                     Ill::Lose(n, count) if (n..n + count).contains(&at) => {}
                     _ if cut => {}
@@ -98,6 +103,9 @@ fn carry((mut from, mut to): (TcpStream, TcpStream), ill: Ill, way: usize, heard
                     out.extend_from_slice(&all[n..]);
                 }
             }
+        }
+        if cut {
+            out.append(&mut held);
         }
         let gone = to.write_all(&out).is_err();
         if cut {

@@ -175,6 +175,23 @@ fn what_came_before_a_cut_does_not_come_again() {
     digests_equal(&[&a, &b]);
 }
 
+/// An end that finds out, by what it sends, that the other is gone has not read yet all that came from it.
+#[test]
+fn what_has_come_from_one_that_is_gone_is_taken_in() {
+    let world = World::new();
+    let (mut a, b) = (board(&world, "a"), board(&world, "b"));
+    fill(&mut a, "a", 60, 2_000);
+    served(b.path(), &world.clock, &SAFE, |at, reports| {
+        let relay = Relay::new(at, [Ill::Hold(20_000, 70_000), Ill::Nothing]);
+        sync(&mut a, relay.at, &SAFE).unwrap_err();
+        drop(relay);
+        wait_for(reports, "failed");
+        let here: u64 = rows(&b, "SELECT count(*) FROM t")[0].parse().unwrap();
+        // The last record, of 16 KiB at most, is not whole.
+        assert!(here >= 35, "{here} of some 44 came");
+    });
+}
+
 #[test]
 fn a_stranger_gets_nothing() {
     let (world, elsewhere) = (World::new(), World::seeded(9));

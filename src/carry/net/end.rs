@@ -279,6 +279,9 @@ impl<'a> End<'a> {
     fn close(&mut self, why: &Error) {
         let now = self.now_ms();
         let Some(mut session) = self.session.take() else { return };
+        if matches!(why, Error::Ended | Error::Broken(_)) {
+            self.take_rest(&mut session);
+        }
         // What goes wrong now is of no interest beside the reason.
         let _ = match why {
             Error::Stopped | Error::Replaced => session.finish(self.engine),
@@ -301,6 +304,18 @@ impl<'a> End<'a> {
                 Ok(None) => self.listen_for(Duration::from_millis(100)),
                 Ok(Some(0)) | Err(_) => break,
                 Ok(Some(_)) => {}
+            }
+        }
+    }
+
+    /// Takes in what had come from an end that is gone, and was not read yet: it may be found to be gone by what is sent.
+    fn take_rest(&mut self, session: &mut Session) {
+        let (mut bytes, until) = ([0; 8_192], Instant::now() + CLOSE_TIME);
+        while Instant::now() < until {
+            let Ok(Some(count @ 1..)) = self.records.receive(&mut bytes) else { return };
+            let now = self.now_ms();
+            if session.receive(self.engine, now, &bytes[..count]).is_err() {
+                return;
             }
         }
     }

@@ -15,6 +15,9 @@ use super::state::{Input, Report, State, next};
 const PAST: usize = 4;
 /// An adopted peer that sends no packet for so long may be a stray hello's.
 const DOUBT_US: u64 = 2_000_000;
+/// So many packets in a row may come damaged between two that only say that the peer is there: more is a line on which
+/// nothing gets through but these.
+const NOISE: u32 = 8;
 /// How often the last acknowledgement is repeated.
 const ACK_REPEATS: u8 = 2;
 
@@ -190,9 +193,10 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
     }
 
     /// Notes whether a packet got the connection on: by the places of both streams before it, and whether it only said
-    /// that its sender is there, while nothing was under way.
+    /// that its sender is there, while nothing was under way and hardly anything came damaged.
     pub(super) fn note_moved(&mut self, now: u64, before: (u32, u32), only_there: bool) {
-        let idle = only_there && !self.sender.is_under_way();
+        let refused = self.stats.packets_refused.wrapping_sub(self.moved.1);
+        let idle = only_there && !self.sender.is_under_way() && refused <= NOISE;
         if idle || before != (self.sender.whole(), self.receiver.whole()) {
             self.moved = (now, self.stats.packets_refused);
         }

@@ -80,6 +80,9 @@ pub(crate) fn waiting_columns(replica: &Replica, table: &Table) -> Result<Vec<St
 /// Says in the table's status which columns wait.
 pub(crate) fn tell_waiting(replica: &Replica, tid: i64) -> Result<()> {
     let table = catalog::table(replica, tid)?;
+    let table =
+        if table.aside { catalog::table_named(replica, &table.def.name).unwrap_or(table) } else { table };
+    let tid = table.tid;
     if table.state != State::Tracked {
         return Ok(());
     }

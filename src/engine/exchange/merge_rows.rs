@@ -261,7 +261,7 @@ impl<'e> RowMerge<'e> {
             they_saw: self.they_saw(table, key)?,
             we_saw: self.we_saw,
         };
-        let maker = self.loader.maker_def(&table.def.name)?;
+        let maker = self.loader.maker_def(table.tid)?;
         if merge_waiting::merge(&row, maker, values)? {
             *self.waiting.entry(table.tid).or_default() += 1;
         }

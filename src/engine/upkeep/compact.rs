@@ -284,6 +284,7 @@ fn groups_to_fold(replica: &Replica) -> Result<Vec<Folded>> {
     // No index lists the pending rows of per-device tables, so all frames of such streams stay.
     let pending: bool = replica.db.query_row(
         "SELECT EXISTS (SELECT 1 FROM _pm_table t WHERE state IN (?1, ?2, ?3)
+         AND name NOT LIKE '\\_pm\\_aside\\_%' ESCAPE '\\'
          AND NOT EXISTS (SELECT 1 FROM _pm_table m WHERE m.gathers = t.tid AND m.state = ?4))",
         [State::Known, State::Untracked, State::Suspended, State::Gathered],
         |row| row.get(0),

@@ -172,7 +172,7 @@ pub static RUN_CHECK: Flag = switch("check", "only read the file, and say what w
 pub static TAKE: Flag = value(
     "take",
     "DEVICE",
-    "the version of this device is the row; or `newest`, by their authors' clocks, or `shown`",
+    "the version of this device is the row; or `newest`, by their authors' clocks, `shown`, `quarantined`",
 );
 pub static SET: Flag = values(
     "set",

@@ -168,7 +168,8 @@ fn judge_row(
         image: kind == OpKind::Delete && carried.len() > table.def.keys().count(),
     };
     let mut written: Vec<Value<'_>> = values.iter().map(|(_, value)| value.borrow()).collect();
-    let (seq, offset) = ops::write_op(replica, &table, group, &head, &carried, &mut written, Vec::new())?;
+    let (seq, offset) =
+        ops::write_op(replica, &table, group, &head, |at| carried[at], &mut written, Vec::new())?;
     if let Some(settled) = &settled {
         written::forget_head(replica, row.tid, &row.key, settled)?;
     }

@@ -183,7 +183,11 @@ impl Fleet {
             18 => self.in_sql(d),
             _ => {
                 self.log.push(format!("{d}: compact"));
-                self.devices[d].compact().unwrap();
+                // Some keep what is recent.
+                let age = std::time::Duration::from_millis(self.random.below(20_000));
+                let keeps = self.random.chance(50);
+                let device = &mut self.devices[d];
+                let _ = if keeps { device.compact_keeping(age) } else { device.compact() }.unwrap();
             }
         }
         for device in &self.devices {

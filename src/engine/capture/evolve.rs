@@ -4,8 +4,9 @@ use packmule_core::model::Stream;
 use packmule_core::wire::{DefId, Mode, OpKind, Schema, SchemaBits};
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
-use crate::engine::capture::follow::{Added, Unread};
+use crate::engine::capture::follow::Added;
 use crate::engine::capture::reshape::{self, Standing};
+use crate::engine::capture::respeak::Unread;
 use crate::engine::capture::{
     adopt, append, declare, follow, gathering, held, merge_definitions, other_key, watch,
 };

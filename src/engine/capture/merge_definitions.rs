@@ -1,7 +1,7 @@
 //! Merges the definitions that several devices have of a table: their columns and UNIQUEs together.
 
-use crate::engine::capture::follow::Unread;
-use crate::engine::capture::{adopt, declare, dirty, follow, watch};
+use crate::engine::capture::respeak::Unread;
+use crate::engine::capture::{adopt, declare, dirty, follow, respeak, watch};
 use crate::engine::error::{self, Hint, Result};
 use crate::engine::fleet::devices;
 use crate::engine::merge::{deferred, unread};
@@ -43,7 +43,7 @@ pub(crate) fn merge_definitions(replica: &Replica, tid: i64, before: &TableDef) 
     if names(&table.def) == names(before) && names(&entry.def) == names(before) {
         return Ok(());
     }
-    follow::respeak(replica, &table, before, &Unread::new())
+    respeak::respeak(replica, &table, before, &Unread::new())
 }
 
 /// Adds the columns and the UNIQUEs of a definition that the table here does not have.
@@ -81,6 +81,7 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
     def.uniques.sort();
     let is_said = grown
         && (unread::any(replica, tid)?
+            || shapes::is_announced(replica, tid, id)?
             || follow::unread(replica, tid, &table.def)?.iter().any(|(of, _)| *of != id));
     adopt::adopt_def(replica, table.tid, &def)?;
     catalog::reload_catalog(replica)?;
@@ -98,7 +99,7 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
     if is_said {
         // Ops of another definition with these columns may have come before this one.
         let now = catalog::table(replica, tid)?;
-        follow::respeak(replica, &now, &table.def, &Unread::new())?;
+        respeak::respeak(replica, &now, &table.def, &Unread::new())?;
         if now.shows_shared() {
             deferred::defer_all(replica, tid)?;
         }

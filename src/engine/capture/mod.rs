@@ -28,6 +28,7 @@
 //! | `restate` | a table that its application made anew |
 //! | `seal` | the seal: schema changes first, then the groups |
 //! | `other_key` | tables of one name with different primary keys |
+//! | `respeak` | the columns of versions, when the table has become another one |
 //! | `waited` | what waited for a table that is shown now |
 //! | `verdict` | what a fold made unknowable, put into the log |
 
@@ -51,6 +52,7 @@ pub(crate) mod reissue;
 mod renaming;
 pub(crate) mod renumbered;
 pub(crate) mod reshape;
+pub(crate) mod respeak;
 pub(crate) mod restate;
 pub(crate) mod runs;
 pub(crate) mod seal;

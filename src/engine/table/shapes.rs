@@ -75,6 +75,14 @@ pub(crate) fn takes_part(what: i64, value: &[u8]) -> bool {
     }
 }
 
+/// Returns whether a device has announced this very definition of a table before, if only as one that it has changed: then ops
+/// may have come in it.
+pub(crate) fn is_announced(replica: &Replica, tid: i64, id: DefId) -> Result<bool> {
+    let sql = "SELECT 1 FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = '' AND def = ?3 LIMIT 1";
+    let params = (declared::root_of(replica, tid), Subject::Shape, id.0);
+    Ok(replica.db.prepare_cached(sql)?.exists(params)?)
+}
+
 /// Returns what this device announced last of a table, if it has: the others count on it.
 pub(crate) fn own_shape(replica: &Replica, tid: i64) -> Result<Option<Shape>> {
     let own = announced(replica, tid)?;

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use packmule_core::wire::{FrameFlags, Mode, SchemaBits};
 
-use crate::engine::capture::follow::{Added, Unread};
+use crate::engine::capture::follow::Added;
 use crate::engine::capture::groups::SealOptions;
+use crate::engine::capture::respeak::Unread;
 use crate::engine::capture::{
     adopt, follow, groups, held, merge_definitions, not_sent, other_key, redeclare, restate, seal, verdict,
     waited, watch,

@@ -11,7 +11,7 @@ use packmule::{
 
 use super::{Context, of_db, open_to_read};
 use crate::documents::{Broken, Conflicts, OpenConflicts, OwnError, RefusedDecision};
-use crate::output::{Failure, Out, say};
+use crate::output::{Failure, Out, Style, say};
 use crate::text::{
     columns, count, cut, now, number, pairs, paragraph, plural, quoted, read_age, shell_word, show, shown,
     time,
@@ -27,31 +27,27 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let unsealed = engine.status().map_err(of_db(path))?.tables.iter().any(|t| t.unsealed > 0);
     let out = &mut *context.out;
     if out.json {
-        let failed = RefCell::default();
-        let fail = |error| *failed.borrow_mut() = Some(of_db(path)(error).own());
-        let open = OpenConflicts { engine: &engine, selection: &selection, failed: &fail };
-        let refused = engine.refused_decisions().map_err(of_db(path))?;
-        let refused = refused.iter().map(|(id, refused)| RefusedDecision { id, refused }).collect();
-        out.document(&Conflicts { conflicts: open, refused_decisions: refused, failed: Broken(&failed) });
-        // What was printed stays a whole document.
-        let failed = failed.borrow().as_ref().and_then(|failed: &OwnError| failed.error.clone());
-        return failed
-            .map_or(Ok(()), |message| Err(Failure::Reported(format!("{}: {message}", shown(path)))));
+        return print_document(path, &engine, &selection, out);
     }
     let open = engine.open_conflicts().map_err(of_db(path))?;
     match open {
         0 => say!(out, "{}: no conflict is open", shown(path)),
-        n => say!(out, "{}: {}", shown(path), plural(n, "conflict is open", "conflicts are open")),
+        n => {
+            let marked = if brief { "; * stands beside what the table shows" } else { "" };
+            let open = plural(n, "conflict is open", "conflicts are open");
+            say!(out, "{}", paragraph(&format!("{}: {open}{marked}", shown(path)), 0, 2));
+        }
     }
     let called = Called::in_fleet(&engine).map_err(of_db(path))?;
     let mut unmet: Vec<&String> = selection.ids.iter().collect();
-    let mut groups: Groups = BTreeMap::new();
+    let (mut groups, mut one) = (Groups::new(), None);
     let printed = engine.each_conflict_of(&selection, &mut |conflict| {
         unmet.retain(|id| !conflict.id.starts_with(*id));
         if brief {
-            print_brief(&conflict, out)
+            print_brief(&conflict, out);
+            one.get_or_insert_with(|| conflict.id.clone());
         } else {
-            print(path, (&conflict, &called), out)
+            print(path, (&conflict, &called), out);
         }
         if groups.is_empty() {
             // Whoever pages through many sees the first ones at once.
@@ -72,12 +68,33 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         print_open(&engine, out).map_err(of_db(path))?;
     }
     print_groups(path, &groups, out);
+    if let Some(one) = one {
+        say!(out, "one of them whole: `packmule conflicts {} {one}`", quoted(path));
+    }
     print_refused(&engine.refused_decisions().map_err(of_db(path))?, out);
     if unsealed {
         say!(out);
         say!(out, "writes since the last seal are not taken into account: `packmule seal {}`", quoted(path));
     }
     Ok(())
+}
+
+/// Prints the document of the open conflicts.
+fn print_document(
+    path: &Path,
+    engine: &Engine,
+    selection: &Selection,
+    out: &mut Out<'_>,
+) -> Result<(), Failure> {
+    let failed = RefCell::default();
+    let fail = |error| *failed.borrow_mut() = Some(of_db(path)(error).own());
+    let open = OpenConflicts { engine, selection, failed: &fail };
+    let refused = engine.refused_decisions().map_err(of_db(path))?;
+    let refused = refused.iter().map(|(id, refused)| RefusedDecision { id, refused }).collect();
+    out.document(&Conflicts { conflicts: open, refused_decisions: refused, failed: Broken(&failed) });
+    // What was printed stays a whole document.
+    let failed = failed.borrow().as_ref().and_then(|failed: &OwnError| failed.error.clone());
+    failed.map_or(Ok(()), |message| Err(Failure::Reported(format!("{}: {message}", shown(path)))))
 }
 
 /// How many there are of each table and kind.
@@ -167,6 +184,14 @@ fn brief_label(version: &ConflictVersion) -> String {
 /// Prints a conflict in a line.
 fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
     let mut said: Vec<String> = Vec::new();
+    // Of one row alone nothing differs.
+    let wrong = match &conflict.kind {
+        ConflictKind::ForeignKey(columns, parent) => {
+            Some(format!("no such row of {parent}: {}", given(conflict, columns)))
+        }
+        ConflictKind::Check(reason) => Some(reason.clone()),
+        _ => None,
+    };
     for version in &conflict.versions {
         let differing = version
             .values
@@ -175,6 +200,7 @@ fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
             .map(|(_, value)| show(value));
         let differing = differing.collect::<Vec<_>>().join(", ");
         let what = match &*differing {
+            _ if let Some(wrong) = &wrong => wrong,
             _ if version.values.is_empty() => "deleted",
             // Beside deletes alone nothing differs.
             "" => version.op.word(),
@@ -197,6 +223,12 @@ fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
         said.join(" | ")
     );
     say!(out, "{}", cut(&line));
+}
+
+/// Returns what a row has in these columns.
+fn given(conflict: &Conflict, columns: &[String]) -> String {
+    let values = conflict.versions.iter().flat_map(|version| &version.values);
+    pairs(values.filter(|(name, _)| columns.contains(name)))
 }
 
 /// Counts what was printed by table and kind, and says how many at once are closed.
@@ -228,7 +260,7 @@ fn print(path: &Path, (conflict, called): (&Conflict, &Called), out: &mut Out<'_
         _ => pairs(&conflict.key),
     };
     say!(out);
-    say!(out, "{}  {}: {key}", conflict.id, conflict.table);
+    out.styled(Style::Head, &format!("{}  {}: {key}", conflict.id, conflict.table));
     say!(out, "  {}", why(&conflict.kind));
     conflict.versions.iter().for_each(|version| print_version(conflict, version, out));
     let by: Vec<String> = conflict
@@ -310,7 +342,7 @@ fn print_ways(path: &Path, (conflict, called): (&Conflict, &Called), out: &mut O
         say!(out, "    {resolve} --take {taken}");
         said.push(taken);
         if let Some(loses) = loser(conflict, version) {
-            say!(out, "      {}", removes(conflict, loses));
+            out.styled(Style::Warn, &format!("      {}", removes(conflict, loses)));
         }
     }
     if has(Way::Set) {
@@ -318,7 +350,11 @@ fn print_ways(path: &Path, (conflict, called): (&Conflict, &Called), out: &mut O
     }
     if has(Way::Delete) {
         say!(out, "    {resolve} --delete");
-        conflict.versions.first().iter().for_each(|row| say!(out, "      {}", removes(conflict, row)));
+        conflict
+            .versions
+            .first()
+            .iter()
+            .for_each(|row| out.styled(Style::Warn, &format!("      {}", removes(conflict, row))));
     }
     if has(Way::KeepBoth) {
         say!(out, "    {resolve} --keep-both");

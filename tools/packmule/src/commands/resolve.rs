@@ -7,7 +7,7 @@ use packmule::{Decided, DecisionReport, Error, OwnedValue, Resolution, RowChange
 use super::conflicts::{NONE_MEANT, selection};
 use super::{Context, of_db, open, say_carried_out};
 use crate::documents::{DecidedConflict, Resolved, Undone, UndoneRow};
-use crate::output::{Failure, Out, engine_text, say};
+use crate::output::{Failure, Out, Style, engine_text, say};
 use crate::text::{conflicts_open, count, cut, pairs, paragraph, plural, quoted, read, show, shown};
 use crate::usage::{Args, Flag, flags};
 
@@ -171,7 +171,8 @@ fn print(path: &Path, decided: &Decided, (whole, dry_run): (bool, bool), out: &m
         say!(out, "  the table stays as it is");
     }
     for row in &decided.rows {
-        say!(out, "{}", paragraph(&change(row), 2, 4));
+        let told = paragraph(&change(row), 2, 4);
+        if row.removes() { out.styled(Style::Warn, &told) } else { say!(out, "{told}") }
     }
     if !dry_run && decided.rows.iter().any(RowChange::removes) {
         say!(out, "  to bring it back: `packmule resolve {} --undo {}`", quoted(path), conflict.id);
@@ -254,7 +255,7 @@ fn summarise(path: &Path, report: &DecisionReport, (removed, dry_run): (u64, boo
             false => plural(removed, "row is", "rows are"),
         };
         let said = format!("{rows} removed on all devices; `resolve --undo ID` brings back what ID removed");
-        say!(out, "{}", paragraph(&said, 0, 2));
+        out.styled(Style::Warn, &paragraph(&said, 0, 2));
     }
     if report.refused > 0 {
         say!(out, "{} closed this way", plural(report.refused, "conflict cannot be", "conflicts cannot be"));

@@ -279,7 +279,7 @@ impl<'e> Verification<'e> {
             return Ok(());
         }
         // Whoever has its key can sign as many histories as he likes: that is to hold up nobody else's frames.
-        if let Fit::Diverges { common } = twin::fit(replica, checkpoint, Some(end), &key)?
+        if let Fit::Diverges { common } = self.verified.fit(replica, checkpoint, end, &key)?
             && self.verified.forked.insert(author)
             && !self.is_revoked(author)?
         {
@@ -439,7 +439,8 @@ fn take_in_window(
             progress(reported);
         }
         match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
-            Item::Header(_) | Item::Newest(_) | Item::FleetKey(..) => {}
+            Item::Header(_) => verified.make_way(replica)?,
+            Item::Newest(_) | Item::FleetKey(..) => {}
             Item::Certificate(certificate, bytes) => {
                 certificates::take(replica, &certificate, bytes, verified.sender)?;
             }

@@ -2,14 +2,15 @@
 
 use std::collections::HashSet;
 
-use packmule_core::model::DeviceId;
-use packmule_core::wire::{Chain, HeaderReader, Position, Probe};
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{Chain, Checkpoint, HeaderReader, Position, Probe};
 use sha2::{Digest, Sha256};
 
 use crate::engine::error::Result;
-use crate::engine::exchange::twin::Apart;
-use crate::engine::fleet::peers::{self, OtherHistory, PeerEvidence, Said};
+use crate::engine::exchange::twin::{self, Apart};
+use crate::engine::fleet::peers::{self, Fit, OtherHistory, PeerEvidence, Said};
 use crate::engine::fleet::{devices, statements};
+use crate::engine::log::frames;
 use crate::engine::table::replica::Replica;
 
 /// How far an import has come.
@@ -57,6 +58,8 @@ pub(crate) struct Verified {
     pub forked: HashSet<DeviceId>,
     /// Those of them that are not revoked, with the group that shows it.
     pub others: Vec<OtherHistory>,
+    /// Streams of which what waits here gives way to what it has.
+    pub gives_way: HashSet<(DeviceId, Stream)>,
     /// Nothing is taken of a state in it: that stands for frames of another history than is here.
     pub leaves_state: bool,
     /// The histories of third devices of which its sender only says that it has others.
@@ -72,6 +75,33 @@ impl Verified {
         self.statement = whole.as_ref().map(|_| header.header.statement);
         self.applied = whole.unwrap_or_else(|| header.applied().filter(|e| e.seq > 0).collect());
         self.probes = header.probes().collect();
+        Ok(())
+    }
+
+    /// Compares a group with what is here of its author.
+    pub(crate) fn fit(
+        &mut self,
+        replica: &Replica,
+        checkpoint: &Checkpoint,
+        end: &Chain,
+        key: &[u8; 32],
+    ) -> Result<Fit> {
+        let fit = twin::fit(replica, checkpoint, Some(end), key)?;
+        let of = (checkpoint.author, checkpoint.stream);
+        if fit == Fit::Fits || !self.gives_way.contains(&of) && !twin::gives_way(replica, checkpoint, key)? {
+            return Ok(fit);
+        }
+        self.gives_way.insert(of);
+        twin::compare_group(replica, checkpoint, Some(end), key, false)
+    }
+
+    /// Drops what waits here and gives way to what is in it.
+    pub(crate) fn make_way(&self, replica: &Replica) -> Result<()> {
+        for (author, stream) in &self.gives_way {
+            if let Some(dev) = devices::device_number(replica, *author)? {
+                frames::forget_pending(&replica.db, dev, *stream, i64::MAX as u64)?;
+            }
+        }
         Ok(())
     }
 

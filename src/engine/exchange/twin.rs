@@ -99,14 +99,20 @@ pub(crate) fn refuse_twin(
     }
 }
 
-/// Returns whether what waits here of a group's author gives way to it: the group follows on what is applied here, and this
-/// device was that author once. What waits is then what it wrote itself before it left that identity, and wrote again.
+/// Returns whether what waits here of a group's author gives way to the group. Of an author whose key has two histories, what
+/// does not follow on what is applied here can be of either, and comes again. Where this device was the author once, also what
+/// follows there gives way to what does: it wrote that itself before it left that identity, and has written it again.
 pub(crate) fn gives_way(replica: &Replica, checkpoint: &Checkpoint, key: &[u8; 32]) -> Result<bool> {
     let Some(dev) = devices::device_number(replica, checkpoint.author)? else { return Ok(false) };
     let position = positions::position(replica, dev, checkpoint.stream)?;
-    let chain = if position.seq == 0 { Chain::start(key, checkpoint.stream) } else { position.chain };
-    let follows = checkpoint.first == position.seq + 1 && checkpoint.prev == chain;
-    Ok(follows && devices::issuers(&replica.db, replica.me)?.contains(&checkpoint.author))
+    if devices::issuers(&replica.db, replica.me)?.contains(&checkpoint.author) {
+        let chain = if position.seq == 0 { Chain::start(key, checkpoint.stream) } else { position.chain };
+        return Ok(checkpoint.first == position.seq + 1 && checkpoint.prev == chain);
+    }
+    let sql = "SELECT 1 FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first = ?3 AND NOT applied";
+    let mut follows = replica.db.prepare_cached(sql)?;
+    Ok(!follows.exists((dev, checkpoint.stream.number(), position.seq + 1))?
+        && devices::has_successor(&replica.db, dev)?)
 }
 
 /// Compares a group with what is here of the same author.

@@ -68,6 +68,46 @@ fn what_all_have_is_folded_and_the_digest_stays() {
     assert_eq!(c.conflicts().unwrap().len(), 1);
 }
 
+/// What was sealed within some days stays, with all that comes after it; what is older goes. A clock that is far ahead keeps
+/// nothing for ever.
+#[test]
+fn what_is_recent_is_kept_in_the_log() {
+    const DAY: i64 = 86_400_000;
+    let days = |n: u64| std::time::Duration::from_secs(n * 86_400);
+    let (world, mut a, mut b, mut c) = three();
+    world.tick(400 * DAY);
+    sql(&c, "UPDATE notes SET body = 'ahead' WHERE id = 'n9'");
+    c.seal().unwrap();
+    world.tick(-390 * DAY);
+    carry_all(&mut [&mut a, &mut b, &mut c]);
+    sql(&a, "UPDATE notes SET body = 'second' WHERE id = 'n1'");
+    a.seal().unwrap();
+    world.tick(10 * DAY);
+    carry_all(&mut [&mut a, &mut b, &mut c]);
+    carry_all(&mut [&mut a, &mut b, &mut c]);
+    let digest = a.digest(false).unwrap();
+    let groups = |a: &Engine, of: &str| {
+        let by = "SELECT count(*) FROM _pm_group g JOIN _pm_device d ON d.n = g.dev WHERE d.name =";
+        rows(a, &format!("{by} '{of}'")).remove(0).parse::<u32>().unwrap()
+    };
+    let all = groups(&a, "a");
+    // All is younger than a year; then the rows of the beginning go, and what was sealed ten days ago stays.
+    assert_eq!(a.compact_keeping(days(365)).unwrap().versions, 0);
+    assert_eq!(groups(&a, "a"), all);
+    let some = a.compact_keeping(days(15)).unwrap();
+    assert!(some.versions > 0 && groups(&a, "a") < all && groups(&a, "a") > 0, "{some:?}");
+    assert_eq!(a.digest(false).unwrap(), digest);
+    let more = a.compact_keeping(days(5)).unwrap();
+    assert!(more.versions > 0, "{more:?}");
+    assert_eq!(groups(&a, "c"), 0, "a clock that is ahead keeps nothing");
+    assert_eq!(a.digest(false).unwrap(), digest);
+    assert!(a.verify().unwrap().problems.is_empty());
+    // Life goes on between who has folded and who has not.
+    sql(&b, "UPDATE notes SET body = 'third' WHERE id = 'n1'");
+    carry_all(&mut [&mut a, &mut b, &mut c]);
+    digests_equal(&[&a, &b, &c]);
+}
+
 #[test]
 fn a_conflict_outlives_compaction() {
     let (_world, mut a, mut b, mut c) = three();

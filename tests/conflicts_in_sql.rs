@@ -57,6 +57,25 @@ fn the_view_comes_and_goes_with_the_tables() {
     assert_eq!(dump(&open(&path), left), ["\"packmule_conflicts\""]);
 }
 
+/// A reader with an old SQLite must be able to show it and to write into it: no function is used that it may lack, and no
+/// form of SQL.
+#[test]
+fn the_view_needs_no_newer_sqlite_than_3_34() {
+    let (_world, a, _b) = two(1);
+    let of_view = "SELECT sql FROM sqlite_schema WHERE tbl_name = 'packmule_conflicts'";
+    let sql = rows(&a, of_view).join("\n").to_ascii_lowercase();
+    assert_eq!(sql.matches("create trigger").count(), 3, "{sql}");
+    let old = ["coalesce", "cast", "exists", "length", "raise", "typeof", "_pm_wish", "values", "where"];
+    for (at, _) in sql.match_indices('(') {
+        let word =
+            sql[..at].trim_end().rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
+        assert!(word.is_empty() || old.contains(&word), "`{word}(` in {sql}");
+    }
+    for newer in ["->", "returning", "distinct from", "strict", "materialized", "json"] {
+        assert!(!sql.contains(newer), "`{newer}` in {sql}");
+    }
+}
+
 #[test]
 fn a_decision_is_carried_out_by_the_next_run_once() {
     let (_world, mut a, mut b) = two(6);

@@ -18,10 +18,10 @@ shown until somebody decides is never the only version that is kept.
 
 Many are closed at once: `packmule resolve DB --table T --kind update/update --take newest`, in one transaction;
 `--dry-run` says what would become of each row. `--take newest` is the version that was written last by its
-author's clock, `--take shown` the one that the table shows. A resolution says which rows it removes and which
-conflicts it opens, and `packmule resolve DB --undo ID` takes it back on any device that has it in its log: the
-rows are as they were, and a `unique` conflict is open again under the same id. Rows of more than 16 KiB are not
-kept for that. Undone again, the decision is back.
+author's clock, `--take shown` the one that the table shows, `--take quarantined` the other one of two rows that claim
+one value. A resolution says which rows it removes and which conflicts it opens, and `packmule resolve DB --undo ID`
+takes it back on any device that has it in its log: the rows are as they were, and a `unique` conflict is open again
+under the same id. Rows of more than 16 KiB are not kept for that. Undone again, the decision is back.
 
 An application decides in SQL, and a program by itself: `src/docs/decisions.md`.
 

@@ -87,13 +87,14 @@ impl Fleet {
         let author = self.devices[self.random.below(3) as usize].identity().id;
         let v = OwnedValue::Int(self.random.below(1000) as i64);
         let u = OwnedValue::Int(10 + self.random.below(3) as i64);
-        let resolution = match self.random.below(8) {
+        let resolution = match self.random.below(9) {
             0..2 => Resolution::Take(author),
             2 => Resolution::Newest,
             3 => Resolution::Shown,
             4 => Resolution::Set(vec![("v".into(), v)]),
             5 => Resolution::Set(vec![("u".into(), u)]),
             6 => Resolution::Delete,
+            7 => Resolution::Quarantined,
             _ => Resolution::KeepBoth,
         };
         self.log.push(format!("{d}: resolve {} {resolution:?}", conflict.id));
@@ -182,7 +183,11 @@ impl Fleet {
             18 => self.in_sql(d),
             _ => {
                 self.log.push(format!("{d}: compact"));
-                self.devices[d].compact().unwrap();
+                // Some keep what is recent.
+                let age = std::time::Duration::from_millis(self.random.below(20_000));
+                let keeps = self.random.chance(50);
+                let device = &mut self.devices[d];
+                let _ = if keeps { device.compact_keeping(age) } else { device.compact() }.unwrap();
             }
         }
         for device in &self.devices {

@@ -206,7 +206,18 @@ impl Engine {
     /// # Errors
     /// [`Error::KeyMissing`], [`Error::Sqlite`].
     pub fn compact(&mut self) -> Result<CompactReport> {
-        compact::compact(&mut self.replica)
+        compact::compact(&mut self.replica, None)
+    }
+
+    /// The same, but what was sealed within `age` stays in the log, by its author's clock: it can be undone, and `history`
+    /// and `at` show it.
+    ///
+    /// # Errors
+    /// As [`Engine::compact`].
+    pub fn compact_keeping(&mut self, age: Duration) -> Result<CompactReport> {
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let from = self.replica.now().saturating_sub_unsigned(age);
+        compact::compact(&mut self.replica, Some(from))
     }
 
     /// Says that a device will not come back: the log waits for it no longer. With the fleet's key it travels, and holds at

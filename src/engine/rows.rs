@@ -26,4 +26,12 @@ impl Engine {
     pub fn prune(&mut self, table: &str, keep: Keep) -> Result<PruneReport> {
         prune::prune(&mut self.replica, table, keep)
     }
+
+    /// Says what [`Engine::prune`] would do; nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Engine::prune`].
+    pub fn rehearse_prune(&mut self, table: &str, keep: Keep) -> Result<PruneReport> {
+        prune::rehearse(&mut self.replica, table, keep)
+    }
 }

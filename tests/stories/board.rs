@@ -124,7 +124,7 @@ fn in_order(desk: &Desk) {
     }
     let units = [
         ("packmule-serve.service", 25),
-        ("packmule-run.service", 40),
+        ("packmule-run.service", 30),
         ("packmule-exchange@sda1.service", 40),
     ];
     for (unit, exposure) in units {

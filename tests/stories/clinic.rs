@@ -259,3 +259,31 @@ fn an_undo_finds_a_column_that_was_renamed_since() {
     assert_eq!(telephone(), desk.rows("base.db", "SELECT 'base'"));
     both_are_the_same(&desk);
 }
+
+/// As long as the log has the decision, whatever else is compacted away.
+#[test]
+fn an_undo_reaches_as_far_as_the_log() {
+    for keep in [true, false] {
+        let (desk, id) = Desk::conflict();
+        desk.run(&format!("resolve base.db {id} --set value=45")).ok();
+        for _ in 0..2 {
+            for board in ["north", "east"] {
+                desk.carry("base", board);
+                desk.carry(board, "base");
+            }
+        }
+        desk.run(&format!("compact base.db{}", if keep { " --keep 30d" } else { "" })).ok();
+        let told = desk.run("log base.db settings interval --values").ok();
+        assert_eq!(told.contains("value = 10") && told.contains("value = 30"), keep, "{told}");
+        let value = || desk.value("base.db", "SELECT value FROM settings");
+        let decided = value();
+        let undone = desk.run(&format!("resolve base.db --undo {id}"));
+        if keep {
+            has(&undone.ok(), &["is undone"]);
+            assert_ne!(value(), decided);
+        } else {
+            has(&undone.refused("base.db"), &["no resolution", "compacted away"]);
+            assert_eq!(value(), decided);
+        }
+    }
+}

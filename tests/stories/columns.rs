@@ -1,5 +1,6 @@
 //! What people read fits into 80 columns, also of a fleet with long names and of which all is the matter.
 
+use crate::keys::at_a_terminal_with;
 use crate::support::{Desk, has};
 
 const BOARDS: [&str; 3] = ["north-station-on-the-hill", "south-station-by-the-river", "east"];
@@ -113,6 +114,27 @@ fn every_screen_fits_into_eighty_columns() {
     assert!(long, "{}", of("devices base.db"));
     has(of("conflicts base.db --brief"), &["unique", "update/update"]);
     has(of("status base.db"), &["held", "retired", "revoked", "to do"]);
+}
+
+/// Colour is for terminals that have it, and tells nothing that the words do not.
+#[test]
+fn colour_is_for_terminals_that_have_it() {
+    let (desk, _) = Desk::conflict();
+    for line in ["conflicts base.db", "status base.db", "conflicts nothing.db"] {
+        let (_, painted) = at_a_terminal_with(&desk, line, &[], &[]);
+        assert!(painted.contains("\x1b[") && painted.contains("\x1b[0m"), "{line}: {painted}");
+        let bare = |text: &str| {
+            ["\x1b[31m", "\x1b[1m", "\x1b[0m"].iter().fold(text.to_owned(), |t, code| t.replace(code, ""))
+        };
+        for setting in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+            let (_, plain) = at_a_terminal_with(&desk, line, &[], &[setting]);
+            assert!(!plain.contains('\x1b'), "{line}: {plain}");
+            // The clock goes on between the two.
+            let said = |text: &str| text.lines().filter(|line| !line.contains("  clock ")).count();
+            assert_eq!(said(&bare(&painted)), said(&plain), "{line}");
+        }
+        assert!(!desk.run(line).screen.contains('\x1b'), "{line}");
+    }
 }
 
 /// The first screen of a terminal, 24 lines, says what matters: the counts stand at its top, what to do at the end.

@@ -76,6 +76,81 @@ fn the_page_as_it_stands() {
     has(&said, &["1 conflict stays open: the program that decides about `settings` failed: it ended with"]);
 }
 
+/// What readers of other makers are given: all of the view, as JSON, and a decision about the row that is named.
+const READERS: [(&str, &[&str]); 3] = [
+    (
+        "python3",
+        &[
+            "-c",
+            "import json, sqlite3, sys
+db = sqlite3.connect('base.db')
+db.row_factory = sqlite3.Row
+print(json.dumps([dict(row) for row in db.execute('SELECT * FROM packmule_conflicts')]))
+with db: db.execute('INSERT INTO packmule_conflicts (id, take) VALUES (?, ?)', sys.argv[1:])",
+        ],
+    ),
+    (
+        "node",
+        &[
+            "--no-warnings",
+            "-e",
+            "const { DatabaseSync } = require('node:sqlite')
+const db = new DatabaseSync('base.db')
+console.log(JSON.stringify(db.prepare('SELECT * FROM packmule_conflicts').all()))
+db.prepare('INSERT INTO packmule_conflicts (id, take) VALUES (?, ?)').run(...process.argv.slice(1))",
+        ],
+    ),
+    (
+        "sh",
+        &[
+            "-c",
+            "sqlite3 -json base.db 'SELECT * FROM packmule_conflicts' &&
+sqlite3 base.db \"INSERT INTO packmule_conflicts (id, take) VALUES ('$0', '$1')\"",
+        ],
+    ),
+];
+
+/// Whether there is such a reader here.
+fn is_there(reader: &str) -> bool {
+    let (program, words): (_, &[&str]) = match reader {
+        "node" => ("node", &["-e", "require('node:sqlite')"]),
+        "sh" => ("sqlite3", &["--version"]),
+        other => (other, &["-c", "import sqlite3"]),
+    };
+    Command::new(program).args(words).output().is_ok_and(|ran| ran.status.success())
+}
+
+/// Python's library, Node's, the shell: each shows all of the view, with every kind of value, and decides.
+#[test]
+fn readers_of_other_makers_show_the_view() {
+    let (desk, _) = Desk::conflict();
+    desk.sql("north.db", "UPDATE settings SET note = x'00ff', value = 9e999");
+    desk.carry("north", "base");
+    let printed = desk.run("conflicts base.db --json").json()["conflicts"][0].clone();
+    let id = printed["id"].as_str().unwrap();
+    let copy = std::fs::read(desk.path("base.db")).unwrap();
+    for (reader, words) in READERS {
+        if !is_there(reader) {
+            skip(reader, "it, or its SQLite, is not installed");
+            continue;
+        }
+        std::fs::write(desk.path("base.db"), &copy).unwrap();
+        let shown = tool(&desk, reader, &[words, &[id, "north"]].concat()).unwrap();
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(shown.as_array().unwrap().len(), 1, "{reader}: {shown}");
+        for (column, field) in [("id", "id"), ("tbl_name", "table"), ("kind", "kind")] {
+            assert_eq!(shown[0][column], printed[field], "{reader}");
+        }
+        for field in ["key", "versions", "ways"] {
+            let json: serde_json::Value = serde_json::from_str(shown[0][field].as_str().unwrap()).unwrap();
+            assert_eq!(json, printed[field], "{reader}");
+        }
+        let blob = "SELECT hex(note) FROM settings";
+        has(&desk.run("seal base.db").ok(), &["1 conflict is closed, as applications decided in SQL"]);
+        assert_eq!(desk.rows("base.db", blob), desk.rows("base.db", "SELECT '00FF'"), "{reader}");
+    }
+}
+
 /// The view shows what `conflicts --json` prints.
 #[test]
 fn the_view_shows_what_the_program_prints() {

@@ -68,7 +68,17 @@ fn a_fleet_key_can_have_a_passphrase() {
 }
 
 /// Runs `packmule` at a terminal, and types a line at each prompt; how it ended, and what the terminal showed.
-fn at_a_terminal(desk: &Desk, line: &str, typed: &[&str]) -> (bool, String) {
+pub fn at_a_terminal(desk: &Desk, line: &str, typed: &[&str]) -> (bool, String) {
+    at_a_terminal_with(desk, line, typed, &[])
+}
+
+/// The same, with settings of the environment.
+pub fn at_a_terminal_with(
+    desk: &Desk,
+    line: &str,
+    typed: &[&str],
+    settings: &[(&str, &str)],
+) -> (bool, String) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -78,6 +88,7 @@ fn at_a_terminal(desk: &Desk, line: &str, typed: &[&str]) -> (bool, String) {
     // It makes the terminal the one of a new session.
     let mut command = Command::new("setsid");
     command.args(["--ctty", "--wait"]).arg(PACKMULE).args(line.split(' ')).current_dir(desk.path(""));
+    command.env_remove("NO_COLOR").env("TERM", "linux").envs(settings.iter().copied());
     let (input, output) = (terminal.try_clone().unwrap(), terminal.try_clone().unwrap());
     let mut child = command.stdin(input).stdout(output).stderr(terminal).spawn().unwrap();
     drop(command);

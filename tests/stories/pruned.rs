@@ -15,6 +15,10 @@ fn a_board_deletes_what_the_base_has() {
     let told = desk.run("prune north.db readings --rows 1").ok();
     assert!(told.contains("nothing deleted: no base is known"), "{told}");
     rounds(&desk, &["base", "north"], 1);
+    let before = desk.dump("north.db");
+    let told = desk.run("prune north.db readings --rows 1 --dry-run").ok();
+    assert!(told.contains("2 rows would be deleted that the base base"), "{told}");
+    assert_eq!(desk.dump("north.db"), before);
     let told = desk.run("prune north.db readings --rows 1").ok();
     assert!(told.contains("2 rows deleted that the base base"), "{told}");
     assert_eq!(desk.value("north.db", "SELECT count(*) FROM readings"), Sql::Integer(1));

@@ -73,6 +73,11 @@ fn status_says_what_to_do_and_whether_a_person_must() {
     // A board that was not heard is no reason; nor is what is not sealed yet.
     desk.sql("north.db", "UPDATE settings SET value = 5");
     has(&desk.run("status north.db").ok(), &["to do", "1 write is not sealed", "packmule seal north.db"]);
+    // Who has not been heard for days is named, and nobody need do anything about it.
+    let ago = "UPDATE _pm_device SET heard = heard - 10 * 86400000 WHERE name = 'north'";
+    desk.sql("base.db", ago);
+    has(&desk.run("status base.db").ok(), &["to do", "north-", "was not heard for 10 days"]);
+    has(&desk.run("status base.db --check").ok(), &["no person is needed"]);
 }
 
 /// A link over a network, with what it carried and how fast: in `status` and on the page.

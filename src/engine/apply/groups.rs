@@ -379,8 +379,8 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
         }
         old = heads::heads(replica, table.tid, &key)?;
     }
-    if let (Some(unseen), State::Suspended, true) = (sight.late, table.state, old.is_empty()) {
-        late_held::keep_settled(replica, table, &key, &new, unseen)?;
+    if let (Some(unseen), State::Suspended) = (sight.late, table.state) {
+        late_held::keep_settled(replica, table, &key, &new, &old, unseen)?;
         old = heads::heads(replica, table.tid, &key)?;
     }
     let writable = register::register(replica, table, &key, &new, &old, seen)?;

@@ -70,6 +70,7 @@ impl WaitsForTable {
     /// Says why rows wait for a table.
     pub(crate) fn of(table: &Table, ops: u64) -> Self {
         let why = table.note.clone().unwrap_or_else(|| match table.state {
+            _ if table.aside => "its primary key is another one here".into(),
             State::Known => "it is not here: make it, then track it".into(),
             State::Suspended => "it is suspended here until it fits again".into(),
             _ => {

@@ -4,9 +4,12 @@ use packmule_core::model::Stream;
 use packmule_core::wire::{DefId, Mode, OpKind, Schema, SchemaBits};
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
-use crate::engine::capture::follow::{Added, Unread};
+use crate::engine::capture::follow::Added;
 use crate::engine::capture::reshape::{self, Standing};
-use crate::engine::capture::{adopt, append, declare, follow, gathering, held, merge_definitions, watch};
+use crate::engine::capture::respeak::Unread;
+use crate::engine::capture::{
+    adopt, append, declare, follow, gathering, held, merge_definitions, other_key, watch,
+};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::merge::heads::{self, Stamp};
 use crate::engine::merge::kind::Kind;
@@ -43,6 +46,8 @@ pub(crate) struct Noticed {
     pub filled: Vec<i64>,
     /// Columns that were made here, of tables by number: their values are in the log.
     pub made: Vec<(i64, String)>,
+    /// Tables of others that stand here now in the place of one with another primary key.
+    pub come: Vec<i64>,
 }
 
 /// Notices what the application did to tracked tables since the last seal.
@@ -68,6 +73,8 @@ pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
             None => {}
         }
     }
+    noticed.come = other_key::go_over_where_due(replica)?;
+    noticed.filled.extend(&noticed.come);
     adopt::remember_schema(replica)?;
     catalog::reload_catalog(replica)?;
     noticed
@@ -434,18 +441,20 @@ fn record_missing(replica: &Replica, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Takes in a definition from the log of another device. `counts` says what of it counts as declared by that.
+/// Takes in a definition from the log of another device. `names` are columns that were renamed, as far as that is not recorded
+/// yet; `counts` says what of it counts as declared by that.
 pub(crate) fn take_in_def(
     replica: &Replica,
     stream: Stream,
     body: &[u8],
     stamp: &Stamp<'_>,
+    names: &[(String, String)],
     counts: &dyn Fn(Subject, &str) -> bool,
 ) -> Result<()> {
     let def = TableDef::hear(body).map_err(error::bad)?;
     let id = DefId::of(body);
-    let new = catalog::table_named(replica, &def.name).is_none();
-    let tid = catalog::keep_def(replica, &def, id, body)?;
+    let new = catalog::table_of(replica, &def, names)?.is_none();
+    let tid = catalog::keep_said_def(replica, &def, id, body, names)?;
     if stamp.decides && !new {
         for column in def.columns.iter().filter(|c| c.key == 0) {
             follow::ordain_column(replica, tid, &column.name)?;
@@ -462,9 +471,9 @@ pub(crate) fn take_in_def(
 /// Takes in a definition from a frame, and records that it is what the table is on its author's device.
 pub(crate) fn hear_def(replica: &Replica, stream: Stream, body: &[u8], stamp: &Stamp<'_>) -> Result<()> {
     stretches::pause(replica)?;
-    take_in_def(replica, stream, body, stamp, &|_, _| true)?;
+    take_in_def(replica, stream, body, stamp, &[], &|_, _| true)?;
     let def = TableDef::hear(body).map_err(error::bad)?;
-    match catalog::table_named(replica, &def.name) {
+    match catalog::table_of(replica, &def, &[])? {
         Some(table) if !stamp.decides && stream == Stream::Shared => {
             let place = (stamp.dev, stamp.seq, stamp.lamport);
             shapes::record_shape(replica, table.tid, place, DefId::of(body), SchemaBits::default())?;
@@ -480,7 +489,8 @@ pub(crate) fn hear_schema(replica: &Replica, schema: &Schema<'_>, place: (i64, u
     stretches::pause(replica)?;
     let def = TableDef::decode(schema.def).map_err(error::bad)?;
     let id = DefId::of(schema.def);
-    let tid = catalog::keep_def(replica, &def, id, schema.def)?;
+    let names: Vec<(String, String)> = schema.names.map(|(a, b)| (a.into(), b.into())).collect();
+    let tid = catalog::keep_said_def(replica, &def, id, schema.def, &names)?;
     let table = catalog::table(replica, tid)?;
     let unread = match schema.names.clone().next() {
         None => Unread::new(),
@@ -516,7 +526,7 @@ fn make_or_merge(
     }
     let table = catalog::table(replica, tid)?;
     match table.state {
-        State::Known if new => {
+        State::Known if new && !table.aside => {
             if gathering::is_there(replica, &def.name)? {
                 let reason = "a table of this name is here and not tracked; track it to take them in";
                 adopt::set_reason(replica, tid, reason)
@@ -525,15 +535,7 @@ fn make_or_merge(
             } else if (stream == Stream::Shared && def.mode == Mode::Shared)
                 || (stream == Stream::PerDevice && def.mode == Mode::PerDevice && dev == replica.me)
             {
-                replica.db.execute_batch(&def.create_sql(false))?;
-                replica.db.execute(
-                    "UPDATE _pm_table SET state = ?2, announced = 1 WHERE tid = ?1",
-                    (tid, State::Tracked),
-                )?;
-                follow::set_follows(replica, tid, true)?;
-                catalog::reload_table(replica, tid)?;
-                watch::install_capture(replica, &*catalog::table(replica, tid)?)?;
-                adopt::remember_schema(replica)
+                other_key::make(replica, tid, def)
             } else {
                 Ok(())
             }

@@ -4,23 +4,21 @@
 //! **Invariant.** What others wrote into a column that waits stays in the log, in the versions of its rows; such a table is
 //! not folded. When the column comes, each row gets what its versions say of it, before anything of the row is sealed.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use packmule_core::model::Stream;
 use packmule_core::wire::{DefId, OpKind, SchemaBits};
 use rusqlite::{ErrorCode, params_from_iter};
 
 use crate::engine::capture::dirty::ChangeFlags;
+use crate::engine::capture::respeak::{self, Unread};
 use crate::engine::error::Result;
 use crate::engine::fleet::devices;
-use crate::engine::log::frames;
-use crate::engine::merge::{context_free, deferred, heads, stretches, versions};
+use crate::engine::merge::{context_free, deferred, heads, versions};
 use crate::engine::show::{constraints, quarantine};
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
-use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
@@ -80,6 +78,9 @@ pub(crate) fn waiting_columns(replica: &Replica, table: &Table) -> Result<Vec<St
 /// Says in the table's status which columns wait.
 pub(crate) fn tell_waiting(replica: &Replica, tid: i64) -> Result<()> {
     let table = catalog::table(replica, tid)?;
+    let table =
+        if table.aside { catalog::table_named(replica, &table.def.name).unwrap_or(table) } else { table };
+    let tid = table.tid;
     if table.state != State::Tracked {
         return Ok(());
     }
@@ -126,9 +127,6 @@ fn at_odds(replica: &Replica, table: &Table) -> Result<String> {
     })
 }
 
-/// The columns of definitions from the log, by their places, that stand for no column of their table here.
-pub(crate) type Unread = HashSet<(DefId, usize)>;
-
 /// Returns which columns of the definitions in the log stand for none of a table, whose definition is `now`.
 pub(crate) fn unread(replica: &Replica, tid: i64, now: &TableDef) -> Result<Unread> {
     let mut statement = replica.db.prepare_cached("SELECT id, body FROM _pm_def WHERE tid = ?1")?;
@@ -160,52 +158,8 @@ pub(crate) fn read_again(replica: &Replica, table: &Table, mut unread: Unread) -
     if unread.is_empty() || readable(replica, table.tid, &mut unread)?.is_empty() {
         return Ok(false);
     }
-    respeak(replica, table, &table.def, &unread)?;
+    respeak::respeak(replica, table, &table.def, &unread)?;
     Ok(true)
-}
-
-/// Gives the remembered versions of a table's rows the columns that they have in its definition now. `before` is the
-/// definition by which they were recorded, `come` the columns of definitions that stood for none then.
-pub(crate) fn respeak(replica: &Replica, table: &Table, before: &TableDef, come: &Unread) -> Result<()> {
-    stretches::spread(replica, Some(table.tid))?;
-    // What was written to a column of this name that was dropped does not come back.
-    let mut since = HashMap::new();
-    for column in table.def.columns.iter().filter(|c| before.column(&c.name).is_none()) {
-        if let Some(from) = dropped::counts_from(replica, table.tid, &column.name)? {
-            since.insert(column.name.as_str(), from);
-        }
-    }
-    for key in context_free::remembered_keys(replica, table.tid)? {
-        let heads = heads::all_heads(replica, table.tid, &key)?;
-        for head in heads.iter().filter(|h| h.kind != OpKind::Delete && h.baseline.is_none()) {
-            let live = head.live(before.columns.len());
-            let lamport = if since.is_empty() { 0 } else { versions::lamport_of(replica, head)? };
-            // These are the columns that the op carries, without those that were overwritten.
-            let columns: Columns =
-                frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
-                    let names = op.values(def.shape());
-                    Ok(names
-                        .map(|(at, _)| (at, def.def.columns[at].name.as_str()))
-                        .filter(|(at, name)| {
-                            let known = before.column(name).filter(|_| !come.contains(&(def.id, *at)));
-                            known.is_none_or(|at| live.contains(at))
-                        })
-                        .filter_map(|(_, name)| table.def.column(name))
-                        .filter(|at| {
-                            let from = since.get(table.def.columns[*at].name.as_str());
-                            from.is_none_or(|from| lamport >= *from)
-                        })
-                        .collect())
-                })?;
-            replica
-                .db
-                .prepare_cached(
-                    "UPDATE _pm_head SET columns = ?5 WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4",
-                )?
-                .execute((table.tid, &key, head.dev, head.seq, columns.as_bytes()))?;
-        }
-    }
-    Ok(())
 }
 
 /// A column that has come.
@@ -236,7 +190,7 @@ pub(crate) fn fill(
     if !table.shows_shared() || added.is_empty() {
         return Ok(false);
     }
-    respeak(replica, &table, before, come)?;
+    respeak::respeak(replica, &table, before, come)?;
     let mut filled = false;
     for key in context_free::remembered_keys(replica, tid)? {
         let said = said_of(replica, &table, &key, added)?;

@@ -312,7 +312,7 @@ fn seal_says(replica: &Replica, says: &Says<'_>, group: &mut GroupWriter<'_>) ->
     let (id, body) = says.def.encode()?;
     let names: Vec<(&str, &str)> = says.names.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
     let seq = group.schema(&says.def.name, &body, says.bits, &names)?;
-    let tid = catalog::keep_def(replica, says.def, id, &body)?;
+    let tid = catalog::keep_said_def(replica, says.def, id, &body, says.names)?;
     let place = (replica.me, seq, group.lamport);
     shapes::record_shape(replica, tid, place, id, says.bits)?;
     for (before, after) in names {

@@ -1,14 +1,14 @@
 //! Merges the definitions that several devices have of a table: their columns and UNIQUEs together.
 
-use crate::engine::capture::follow::Unread;
-use crate::engine::capture::{adopt, declare, dirty, follow, watch};
+use crate::engine::capture::respeak::Unread;
+use crate::engine::capture::{adopt, declare, dirty, follow, respeak, watch};
 use crate::engine::error::{self, Hint, Result};
 use crate::engine::fleet::devices;
 use crate::engine::merge::{deferred, unread};
 use crate::engine::show::{constraints, quarantine};
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
-use crate::engine::table::declared::Subject;
+use crate::engine::table::declared::{self, Subject};
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
@@ -19,10 +19,11 @@ fn other_defs(replica: &Replica, tid: i64) -> Result<Vec<Vec<u8>>> {
     let mut statement = replica.db.prepare(
         "SELECT body FROM _pm_def f WHERE tid = ?1 AND id <> (SELECT def FROM _pm_table WHERE tid = ?1)
          AND coalesce((SELECT min(length(p.value) = 9 AND unicode(substr(p.value, 9)) & 1) FROM _pm_declared p
-           WHERE p.tid = f.tid AND p.def = f.id AND p.what = ?2), 0) = 0
+           WHERE p.tid = ?3 AND p.def = f.id AND p.what = ?2), 0) = 0
          ORDER BY id",
     )?;
-    let bodies = statement.query_map((tid, Subject::Shape), |row| row.get(0))?;
+    let bodies =
+        statement.query_map((tid, Subject::Shape, declared::root_of(replica, tid)), |row| row.get(0))?;
     Ok(bodies.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -42,7 +43,7 @@ pub(crate) fn merge_definitions(replica: &Replica, tid: i64, before: &TableDef) 
     if names(&table.def) == names(before) && names(&entry.def) == names(before) {
         return Ok(());
     }
-    follow::respeak(replica, &table, before, &Unread::new())
+    respeak::respeak(replica, &table, before, &Unread::new())
 }
 
 /// Adds the columns and the UNIQUEs of a definition that the table here does not have.
@@ -80,6 +81,7 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
     def.uniques.sort();
     let is_said = grown
         && (unread::any(replica, tid)?
+            || shapes::is_announced(replica, tid, id)?
             || follow::unread(replica, tid, &table.def)?.iter().any(|(of, _)| *of != id));
     adopt::adopt_def(replica, table.tid, &def)?;
     catalog::reload_catalog(replica)?;
@@ -97,7 +99,7 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
     if is_said {
         // Ops of another definition with these columns may have come before this one.
         let now = catalog::table(replica, tid)?;
-        follow::respeak(replica, &now, &table.def, &Unread::new())?;
+        respeak::respeak(replica, &now, &table.def, &Unread::new())?;
         if now.shows_shared() {
             deferred::defer_all(replica, tid)?;
         }
@@ -131,18 +133,22 @@ fn add_columns(replica: &Replica, table: &Table, theirs: &TableDef, def: &mut Ta
     Ok(())
 }
 
-/// Makes a notice of a table that has another primary key on a device.
+/// Makes a notice of a per-device table that has another primary key on a device. Of shared ones `other_key` tells.
 fn notice_of_keys(replica: &Replica, dev: i64, def: &TableDef, theirs: &TableDef) -> Result<()> {
-    let who = devices::device_label(replica, dev)?;
-    let what = format!(
+    let what = of_keys(&devices::device_label(replica, dev)?, def, theirs);
+    let hint = Hint::Untrack { table: def.name.clone() };
+    meta::notice_with(&replica.db, &what, &hint, replica.now())
+}
+
+/// Says that a table has another primary key on a device.
+pub(crate) fn of_keys(who: &str, def: &TableDef, theirs: &TableDef) -> String {
+    format!(
         "table `{0}` has another primary key on {who} ({1}) than here ({2}): its rows cannot be matched with those \
          here, and stay in the log; on one of the two give the table another name, let `{0}` go there, and track that",
         def.name,
         theirs.show_key(),
         def.show_key()
-    );
-    let hint = Hint::Untrack { table: def.name.clone() };
-    meta::notice_with(&replica.db, &what, &hint, replica.now())
+    )
 }
 
 /// Makes a UNIQUE that others have. Rows that conflict go to the quarantine table and into the deferred queue.

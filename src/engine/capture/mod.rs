@@ -27,6 +27,9 @@
 //! | `reissue` | rows of per-device tables sealed again, for bases that lack what is folded |
 //! | `restate` | a table that its application made anew |
 //! | `seal` | the seal: schema changes first, then the groups |
+//! | `other_key` | tables of one name with different primary keys |
+//! | `respeak` | the columns of versions, when the table has become another one |
+//! | `waited` | what waited for a table that is shown now |
 //! | `verdict` | what a fold made unknowable, put into the log |
 
 pub(crate) mod adopt;
@@ -43,13 +46,16 @@ pub(crate) mod held;
 pub(crate) mod merge_definitions;
 pub(crate) mod not_sent;
 pub(crate) mod ops;
+pub(crate) mod other_key;
 pub(crate) mod redeclare;
 pub(crate) mod reissue;
 mod renaming;
 pub(crate) mod renumbered;
 pub(crate) mod reshape;
+pub(crate) mod respeak;
 pub(crate) mod restate;
 pub(crate) mod runs;
 pub(crate) mod seal;
 pub(crate) mod verdict;
+pub(crate) mod waited;
 pub(crate) mod watch;

@@ -19,6 +19,7 @@ use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::known::Table;
 use crate::engine::table::renamed;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::shapes;
 
 /// How many rows are compared at most to tell whether a column has the values of another.
 const COMPARED: usize = 256;
@@ -35,12 +36,16 @@ pub(crate) fn renamed_columns(
         |name: &str| trigger.as_ref().map(|sql| ["OLD", "NEW"].iter().any(|row| names(sql, row, name)));
     let mut new: Vec<&ColumnDef> = now.columns.iter().filter(|c| def.column(&c.name).is_none()).collect();
     new.retain(|c| named(&c.name) != Some(false));
+    let between = shapes::own_shape(replica, table.tid)?.map(|shape| shape.def.columns).unwrap_or_default();
     let mut renamed = Vec::new();
     for (at, old) in def.columns.iter().enumerate() {
         if now.column(&old.name).is_some() || named(&old.name) == Some(true) {
             continue;
         }
         let known = renamed::names_of(replica, table.tid, &old.name)?;
+        // What this device has announced that the column is since, though the table is held, is what it is called now.
+        let meant = |c: &&ColumnDef| known.contains(&c.name.to_ascii_lowercase());
+        let old = between.iter().find(|c| def.column(&c.name).is_none() && meant(c)).unwrap_or(old);
         let kind = |c: &ColumnDef| (c.affinity(), c.collation, c.key);
         let is_alike = |c: &ColumnDef| kind(c) == kind(old);
         let may_be = |c: &ColumnDef| is_alike(c) || (c.key == 0 && old.key == 0);
@@ -61,7 +66,7 @@ pub(crate) fn renamed_columns(
         };
         new.remove(place);
         if is_one {
-            renamed.push((old.name.clone(), column.name.clone()));
+            renamed.push((def.columns[at].name.clone(), column.name.clone()));
         }
     }
     Ok(renamed)

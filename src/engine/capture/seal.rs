@@ -8,7 +8,7 @@ use packmule_core::wire::FrameFlags;
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::groups::{self, SealOptions, SealReport};
-use crate::engine::capture::{evolve, follow, merge_definitions, redeclare, renumbered, restate};
+use crate::engine::capture::{evolve, follow, merge_definitions, redeclare, renumbered, restate, waited};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions;
 use crate::engine::merge::counters::{self, Entry};
@@ -50,6 +50,7 @@ pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<S
         deferred::defer_all(replica, *tid)?;
         constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
     }
+    noticed.come.into_iter().try_for_each(|tid| waited::settle_shown(replica, tid))?;
     for (tid, added) in noticed.anew {
         report.also_made(&restate::restate(replica, tid, &added)?);
     }

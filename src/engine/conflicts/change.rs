@@ -14,18 +14,27 @@ pub struct RowChange {
     /// The row's key, by column.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
     pub key: Vec<(String, OwnedValue)>,
-    /// Its values before, by column; none if it was not in its table.
+    /// Its values before, by column; none if it was not there.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
     pub before: Vec<(String, OwnedValue)>,
-    /// Its values then; none if it is not in its table any more.
+    /// Its values then; none if it is not there any more.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
     pub after: Vec<(String, OwnedValue)>,
+    /// Before, a constraint kept it out of its table.
+    pub was_quarantined: bool,
+    /// Then, a constraint keeps it out of its table.
+    pub is_quarantined: bool,
 }
 
 impl RowChange {
     /// Returns whether the row is removed, on all devices.
     pub fn removes(&self) -> bool {
         !self.before.is_empty() && self.after.is_empty()
+    }
+
+    /// Returns whether something happened to the row.
+    pub(crate) fn is_change(&self) -> bool {
+        self.before != self.after || self.was_quarantined != self.is_quarantined
     }
 }
 

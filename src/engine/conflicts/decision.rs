@@ -27,11 +27,12 @@ fn refused<R>(reason: impl Into<String>) -> Result<R> {
     Err(Error::cannot_resolve(reason, &[]))
 }
 
-/// Returns whose version is meant: a device's, or `newest`, or `shown`.
+/// Returns whose version is meant: a device's, or `newest`, `shown`, `quarantined`.
 pub(crate) fn taken(replica: &Replica, whose: &str) -> Result<Resolution> {
     Ok(match whose {
         "newest" => Resolution::Newest,
         "shown" => Resolution::Shown,
+        "quarantined" => Resolution::Quarantined,
         device => Resolution::Take(trust::find_device(replica, device)?),
     })
 }
@@ -79,7 +80,11 @@ fn said(replica: &Replica, document: &str) -> Result<Said> {
             ("keep_both", "true") => said.keep_both = true,
             ("leave", "true") => said.leave = true,
             ("delete" | "keep_both" | "leave", "false") => {}
-            ("take", _) => return refused("`take` is a device's name or fingerprint, `newest` or `shown`"),
+            ("take", _) => {
+                return refused(
+                    "`take` is a device's name or fingerprint, `newest`, `shown` or `quarantined`",
+                );
+            }
             ("set", _) => return refused("`set` is an object: columns and their values"),
             ("delete" | "keep_both" | "leave", _) => return refused(format!("`{field}` is true or false")),
             _ => return refused(format!("a decision has no field `{}`", field.escape_debug())),

@@ -16,6 +16,7 @@ use crate::engine::conflicts::children::{self, Reference};
 use crate::engine::conflicts::list::{self, ConflictKind, Open};
 use crate::engine::conflicts::record::{own_sums, own_values, record_resolved};
 use crate::engine::error::{Error, Result, Way};
+use crate::engine::fleet::devices::BASELINE;
 use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{compose, deferred, versions};
 use crate::engine::show::triggers;
@@ -92,15 +93,18 @@ fn keep_all(
     }
     let (mut known, mut made) = (vec![shown.clone()], Vec::new());
     let greatest = greatest_sums(replica, table, &open.heads)?;
-    for head in order.iter().map(|at| &open.heads[*at]).filter(|head| head.kind != OpKind::Delete) {
+    for parts in by_author(order.iter().map(|at| &open.heads[*at])) {
+        let [head, ..] = parts[..] else { continue };
         let mut row = plain.clone();
-        for (column, value) in own_values(replica, table, head)? {
-            row[column] = value.whole(replica, head)?;
-        }
-        for (column, sum) in own_sums(replica, table, head)? {
-            // The shown row has the greatest, with what was added since.
-            if greatest.get(&column) != Some(&sum) {
-                row[column] = sum;
+        for head in &parts {
+            for (column, value) in own_values(replica, table, head)? {
+                row[column] = value.whole(replica, head)?;
+            }
+            for (column, sum) in own_sums(replica, table, head)? {
+                // The shown row has the greatest, with what was added since.
+                if greatest.get(&column) != Some(&sum) {
+                    row[column] = sum;
+                }
             }
         }
         if let Some(moved) = moved {
@@ -126,6 +130,20 @@ fn keep_all(
     }
     record_resolved(replica, table, &open.key)?;
     Ok(made)
+}
+
+/// Puts the versions that are rows together by author: by cell, several writes of a device may each speak for a part.
+fn by_author<'h>(heads: impl Iterator<Item = &'h Head>) -> Vec<Vec<&'h Head>> {
+    let mut all: Vec<Vec<&Head>> = Vec::new();
+    for head in heads.filter(|head| head.kind != OpKind::Delete) {
+        let is_theirs = |parts: &&mut Vec<&Head>| head.dev != BASELINE && parts[0].dev == head.dev;
+        match all.iter_mut().find(is_theirs) {
+            Some(parts) => parts.push(head),
+            None => all.push(vec![head]),
+        }
+    }
+    all.iter_mut().for_each(|parts| parts.sort_by_key(|head| head.seq));
+    all
 }
 
 /// Returns the greatest of the settled sums that versions of a row say, by column.

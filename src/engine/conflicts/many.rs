@@ -11,18 +11,17 @@ use rusqlite::OptionalExtension;
 
 use crate::engine::capture::groups::{RowBefore, SealOptions};
 use crate::engine::capture::seal;
-use crate::engine::conflicts::change::{self, RowChange};
+use crate::engine::conflicts::change::RowChange;
 use crate::engine::conflicts::list::{self, Conflict, Open};
 use crate::engine::conflicts::listed;
 use crate::engine::conflicts::resolve::{self, Resolution};
 use crate::engine::conflicts::selection::{ID_LEAST, Selection};
+use crate::engine::conflicts::told::Told;
 use crate::engine::conflicts::undo;
 use crate::engine::conflicts::walk::{self, Place, Walk};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::show::triggers;
-use crate::engine::store::value::OwnedValue;
 use crate::engine::table::catalog;
-use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
 /// How many conflicts are closed before they are sealed: their keys are in memory until then.
@@ -221,11 +220,11 @@ impl<'r> Run<'r> {
             .collect();
         let id = &open.conflict.id;
         let table = catalog::table(replica, open.tid)?;
-        let (mut before, mut was) = (Vec::new(), Vec::new());
+        let (mut rows, mut was) = (Vec::new(), Vec::new());
         for key in &keys {
-            let told = row(replica, &table, key)?;
-            was.push(undo::before(replica, id, (&table, key), &told)?);
-            before.push(told);
+            let told = Told::of(replica, &table, key)?;
+            was.push(undo::before(replica, id, (&table, key), &told.values)?);
+            rows.push(told.begin(&table, key)?);
         }
         replica.db.execute_batch("SAVEPOINT _pm_decide")?;
         let closed = match resolve::close_open(replica, &open, resolution) {
@@ -239,18 +238,16 @@ impl<'r> Run<'r> {
             Err(error) => return Err(error),
         };
         replica.db.execute_batch("RELEASE _pm_decide")?;
-        let mut rows = Vec::new();
         self.decided.extend(was);
         for key in &closed.made {
             self.decided.push(undo::made(id, open.tid, key)?);
-            before.push(Vec::new());
+            rows.push(Told::default().begin(&table, key)?);
         }
-        for (key, before) in keys.iter().chain(&closed.made).zip(before) {
-            let after = row(replica, &table, key)?;
-            rows.push(RowChange { key: change::named_key(&table, key)?, before, after });
+        for (key, row) in keys.iter().chain(&closed.made).zip(&mut rows) {
+            // A quarantined row comes in or is deleted, whatever is decided: it does not stay as it is.
+            row.after = list::told_row(replica, &table, table.place(), key)?;
         }
-        // A row that stays out of the table has not changed for anybody.
-        rows.retain(|row| row.before != row.after);
+        rows.retain(RowChange::is_change);
         self.touched.extend(keys.into_iter().map(|key| (open.tid, key)));
         self.flags = closed.flags;
         let alone = closed.flags == FrameFlags::default() || !closed.made.is_empty();
@@ -269,9 +266,4 @@ impl<'r> Run<'r> {
         seal::seal_here(self.replica, options)?;
         Ok(())
     }
-}
-
-/// Reads a row of a conflict's table as it is listed; nothing if it is not there.
-fn row(replica: &Replica, table: &Table, key: &[u8]) -> Result<Vec<(String, OwnedValue)>> {
-    list::told_row(replica, table, table.place(), key)
 }

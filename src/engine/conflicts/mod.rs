@@ -17,6 +17,7 @@
 //! | `restore` | what was overwritten is written anew |
 //! | `rewind` | rows as they were without some groups of the log |
 //! | `selection` | which of the open conflicts are meant |
+//! | `told` | a row as it is told to people, wherever it is |
 //! | `undecided` | conflicts that are given to a program which decides by itself |
 //! | `undo` | a resolution undone |
 //! | `walk` | goes through the open conflicts one by one |
@@ -36,6 +37,7 @@ pub(crate) mod resolve;
 pub(crate) mod restore;
 pub(crate) mod rewind;
 pub(crate) mod selection;
+pub(crate) mod told;
 pub(crate) mod undecided;
 pub(crate) mod undo;
 pub(crate) mod walk;

@@ -8,7 +8,7 @@ use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{declare, redeclare, seal};
 use crate::engine::conflicts::keep_both;
-use crate::engine::conflicts::list::{ConflictKind, Open};
+use crate::engine::conflicts::list::{ConflictKind, ConflictVersion, Open};
 use crate::engine::conflicts::record::{own_sums, own_values, record_resolved};
 use crate::engine::conflicts::walk;
 use crate::engine::error::{Error, Result, Way};
@@ -31,6 +31,8 @@ pub enum Resolution {
     Newest,
     /// The version that the table shows. Of two rows that claim one value, the quarantined one is deleted.
     Shown,
+    /// Of two rows that claim one value, the quarantined one: it is shown, and the other is deleted.
+    Quarantined,
     /// The row, with these columns changed.
     Set(Vec<(String, OwnedValue)>),
     /// The row is deleted.
@@ -71,10 +73,23 @@ pub(crate) fn close_open(replica: &Replica, open: &Open, resolution: &Resolution
         return Ok(Closed::default());
     }
     let made = close(replica, &table, open, resolution).map_err(|error| match error {
-        Error::Sqlite(e) if constraints::is_refused(&e) => Error::cannot_resolve(e.to_string(), &[Way::Set]),
+        Error::Sqlite(e) if constraints::is_refused(&e) => {
+            Error::cannot_resolve(e.to_string(), instead(open, resolution))
+        }
         error => error,
     })?;
     Ok(Closed { flags: FrameFlags::RESOLUTION, made })
+}
+
+/// Returns what can be done where a constraint refuses what a resolution wrote.
+fn instead(open: &Open, resolution: &Resolution) -> &'static [Way] {
+    match resolution {
+        Resolution::KeepBoth | Resolution::KeepBothWith(_) => {
+            let with_others = open.conflict.ways.contains(&Way::KeepBothWith);
+            if with_others { &[Way::KeepBothWith] } else { &[Way::Take, Way::Set] }
+        }
+        _ => &[Way::Set],
+    }
 }
 
 /// Writes what a resolution says of a row, without sealing it. Returns the keys of rows that are new in the table.
@@ -89,9 +104,10 @@ fn close(replica: &Replica, table: &Table, open: &Open, resolution: &Resolution)
             ),
             &[Way::Set, Way::Delete],
         ),
-        (ConflictKind::Check(_), Resolution::Take(_) | Resolution::Newest | Resolution::Shown) => {
-            cannot("the row breaks a constraint of the table here", &[Way::Set, Way::Delete])
-        }
+        (
+            ConflictKind::Check(_),
+            Resolution::Take(_) | Resolution::Newest | Resolution::Shown | Resolution::Quarantined,
+        ) => cannot("the row breaks a constraint of the table here", &[Way::Set, Way::Delete]),
         (ConflictKind::Unique(_), Resolution::Take(device)) => take_claim(replica, table, open, *device),
         (ConflictKind::Unique(_), Resolution::Newest) => match open.conflict.newest() {
             Some((0, _)) => take_quarantined(replica, table, open),
@@ -99,6 +115,10 @@ fn close(replica: &Replica, table: &Table, open: &Open, resolution: &Resolution)
             None => cannot("nobody knows when the rows were written", &[Way::Take, Way::Set]),
         },
         (ConflictKind::Unique(_), Resolution::Shown) => delete_resolved(replica, table, &open.key),
+        (ConflictKind::Unique(_), Resolution::Quarantined) => take_quarantined(replica, table, open),
+        (_, Resolution::Quarantined) => {
+            cannot("`quarantined` is one of two rows that claim one value", &[Way::Take, Way::Set])
+        }
         (
             ConflictKind::Unique(_) | ConflictKind::Check(_),
             Resolution::KeepBoth | Resolution::KeepBothWith(_),
@@ -162,11 +182,12 @@ fn take_claim(replica: &Replica, table: &Table, open: &Open, device: DeviceId) -
     let [quarantined, blocking] = &open.conflict.versions[..] else {
         return Err(Error::damaged("a unique conflict without two rows"));
     };
-    if [quarantined.device, blocking.device] == [Some(device); 2] {
-        return Err(Error::cannot_resolve(
-            "both rows are of that device; the quarantined row is the one that changes",
-            &[Way::Set, Way::Delete],
-        ));
+    if quarantined.device == blocking.device {
+        let reason = format!(
+            "both rows are of {}: take the one that is `shown` or `quarantined`",
+            quarantined.author()
+        );
+        return Err(Error::cannot_resolve(reason, &[Way::Take]));
     }
     if quarantined.device == Some(device) {
         return take_quarantined(replica, table, open);
@@ -404,5 +425,7 @@ fn no_version(open: &Open) -> Error {
 /// Names the authors of a conflict's versions.
 fn authors(open: &Open) -> String {
     let known = open.conflict.versions.iter().filter(|v| v.device.is_some());
-    known.map(|v| v.author()).collect::<Vec<_>>().join(", ")
+    let mut known: Vec<String> = known.map(ConflictVersion::author).collect();
+    known.dedup();
+    known.join(", ")
 }

@@ -4,8 +4,9 @@ use packmule_core::model::{DeviceId, WallMs};
 
 use crate::engine::capture::groups::Before;
 use crate::engine::capture::ops;
-use crate::engine::conflicts::change::{self, RowChange};
+use crate::engine::conflicts::change::RowChange;
 use crate::engine::conflicts::rewind::{self, LeftOut};
+use crate::engine::conflicts::told::Told;
 use crate::engine::conflicts::{history, list, undo};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices;
@@ -91,9 +92,11 @@ fn write_row(
     key: &[u8],
     was: &Before,
 ) -> Result<Option<RowChange>> {
-    let before = list::told_row(replica, table, table.place(), key)?;
+    let told = Told { values: list::told_row(replica, table, table.place(), key)?, quarantined: false };
+    let mut row = told.begin(table, key)?;
+    let before = &row.before;
     let heads = heads::heads(replica, table.tid, key)?;
-    let Some((values, change)) = undo::said(replica, (table, key), &before, (None, was), heads)? else {
+    let Some((values, change)) = undo::said(replica, (table, key), before, (None, was), heads)? else {
         return Ok(None);
     };
     let after: Vec<(String, OwnedValue)> = match was {
@@ -111,10 +114,11 @@ fn write_row(
         }
         _ => Vec::new(),
     };
-    if after == before {
+    if after == *before {
         return Ok(None);
     }
     ops::seal_said(replica, table, group, &values, &change)?;
     deferred::defer(replica, table.tid, key)?;
-    Ok(Some(RowChange { key: change::named_key(table, key)?, before, after }))
+    row.after = after;
+    Ok(Some(row))
 }

@@ -10,8 +10,9 @@ use packmule_core::wire::{Decision, FrameFlags, OpKind, Was};
 
 use crate::engine::capture::groups::{self, Before, RowBefore};
 use crate::engine::capture::ops::{self, Change};
-use crate::engine::conflicts::change::{self, RowChange};
+use crate::engine::conflicts::change::RowChange;
 use crate::engine::conflicts::selection::ID_LEAST;
+use crate::engine::conflicts::told::Told;
 use crate::engine::conflicts::{list, rewind};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{devices, positions};
@@ -100,6 +101,24 @@ struct Found {
     rows: Vec<(i64, Vec<u8>, u64, Before)>,
 }
 
+impl Found {
+    /// Leaves out the rows that it did not write: of two that claim one value, the one that stayed as it was. What
+    /// others write to that is nothing that an undo would take away.
+    fn written(mut self, replica: &Replica) -> Result<Self> {
+        let mut rows = Vec::new();
+        for row in std::mem::take(&mut self.rows) {
+            for seq in self.frames.0..=self.frames.1 {
+                if rewind::said_in_frame(replica, (self.dev, seq), (row.0, &row.1))?.is_some() {
+                    rows.push(row);
+                    break;
+                }
+            }
+        }
+        self.rows = rows;
+        Ok(self)
+    }
+}
+
 /// Finds the last resolution, or undo, of the conflict with this id.
 fn find(replica: &Replica, id: &str) -> Result<Found> {
     let mut groups = replica.db.prepare(
@@ -155,7 +174,7 @@ pub(crate) fn undo(replica: &Replica, id: &str) -> Result<UndoReport> {
     if id.len() < ID_LEAST {
         return Err(Error::Usage(format!("`{id}` is too short for a conflict's id")));
     }
-    let found = find(replica, id)?;
+    let found = find(replica, id)?.written(replica)?;
     let mut report = UndoReport {
         conflict: found.conflict.clone(),
         decided_by: devices::device_label(replica, found.dev)?,
@@ -165,17 +184,18 @@ pub(crate) fn undo(replica: &Replica, id: &str) -> Result<UndoReport> {
         for (tid, key, ..) in &found.rows {
             let table = catalog::table(replica, *tid)?;
             let heads = heads::heads(replica, *tid, key)?;
-            let told = list::told_row(replica, &table, table.place(), key)?;
-            written_since(replica, &found, (&table, key), &heads, &told)?;
-            groups::seal_before(replica, group, &before(replica, &found.conflict, (&table, key), &told)?)?;
-            let change = RowChange { key: change::named_key(&table, key)?, before: told, after: Vec::new() };
-            report.rows.push((table.def.name.clone(), change));
+            let told = Told::of(replica, &table, key)?;
+            let shown = if told.quarantined { &[][..] } else { &told.values };
+            written_since(replica, &found, (&table, key), &heads, shown)?;
+            groups::seal_before(replica, group, &before(replica, &found.conflict, (&table, key), shown)?)?;
+            report.rows.push((table.def.name.clone(), told.begin(&table, key)?));
         }
         for ((tid, key, claim, was), (_, now)) in found.rows.iter().zip(&report.rows) {
             let table = catalog::table(replica, *tid)?;
             let heads = heads::heads(replica, *tid, key)?;
             let was = (Some(*claim), was);
-            let Some((values, change)) = said(replica, (&table, key), &now.before, was, heads)? else {
+            let shown = if now.was_quarantined { &[][..] } else { &now.before };
+            let Some((values, change)) = said(replica, (&table, key), shown, was, heads)? else {
                 continue;
             };
             ops::seal_said(replica, &table, group, &values, &change)?;
@@ -185,9 +205,10 @@ pub(crate) fn undo(replica: &Replica, id: &str) -> Result<UndoReport> {
     })?;
     for ((tid, key, ..), (_, change)) in found.rows.iter().zip(&mut report.rows) {
         let table = catalog::table(replica, *tid)?;
-        change.after = list::told_row(replica, &table, table.place(), key)?;
+        let told = Told::of(replica, &table, key)?;
+        (change.after, change.is_quarantined) = (told.values, told.quarantined);
     }
-    report.rows.retain(|(_, change)| change.before != change.after);
+    report.rows.retain(|(_, change)| change.is_change());
     Ok(report)
 }
 

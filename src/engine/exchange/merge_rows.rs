@@ -261,7 +261,7 @@ impl<'e> RowMerge<'e> {
             they_saw: self.they_saw(table, key)?,
             we_saw: self.we_saw,
         };
-        let maker = self.loader.maker_def(&table.def.name)?;
+        let maker = self.loader.maker_def(table.tid)?;
         if merge_waiting::merge(&row, maker, values)? {
             *self.waiting.entry(table.tid).or_default() += 1;
         }
@@ -406,7 +406,7 @@ impl<'e> RowMerge<'e> {
                     let mine = compose::shown_row(self.replica, table, key)?;
                     (Settled::under(table, ours, mine), Settled::under(table, &theirs, there))
                 };
-                let mut left = self.union(table, ours, theirs.clone());
+                let mut left = self.union(table, ours, theirs.clone(), they_saw);
                 let only = |others: &[Head]| left.iter().filter(|h| !is_in(others, h)).cloned().collect();
                 let new: (Vec<Head>, Vec<Head>) = (only(&theirs), only(ours));
                 left.extend(merge_settled::keep_both(self.replica, table, key, settled, &new)?);
@@ -438,19 +438,23 @@ impl<'e> RowMerge<'e> {
     }
 
     /// Returns the heads of both, without those that the other knows to be dominated.
-    fn union(&self, table: &Table, ours: &[Head], theirs: Vec<Head>) -> Vec<Head> {
+    fn union(&self, table: &Table, ours: &[Head], theirs: Vec<Head>, they_saw: bool) -> Vec<Head> {
         let n = table.def.columns.len();
         let mut left: Vec<Head> = Vec::new();
         for head in ours {
             match theirs.iter().find(|other| (other.dev, other.seq) == (head.dev, head.seq)) {
                 Some(other) => left.extend(head.left_with(other, n)),
                 None if new_to(&self.vector, head) => left.push(head.clone()),
+                None if self.we_saw => left.extend(merge_settled::settled_part(table, head, &theirs)),
                 None => {}
             }
         }
         let known = |head: &Head| is_in(ours, head);
-        let had = |head: &Head| !new_to(&self.had, head);
-        left.extend(theirs.into_iter().filter(|head| !known(head) && !had(head)));
+        left.extend(theirs.into_iter().filter(|head| !known(head)).filter_map(|head| match head {
+            head if new_to(&self.had, &head) => Some(head),
+            head if they_saw => merge_settled::settled_part(table, &head, ours),
+            _ => None,
+        }));
         // A restated version loses to what its author had not seen: whoever has it only had not either.
         let theirs_new: Vec<Head> = left.iter().filter(|h| !known(h)).cloned().collect();
         let ours_new: Vec<Head> = ours.iter().filter(|h| new_to(&self.vector, h)).cloned().collect();

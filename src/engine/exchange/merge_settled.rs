@@ -22,6 +22,25 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
+/// Returns what is left of a version that is none of the heads of the other side though that has applied it: what is settled
+/// there under these heads. All that is settled there is known here, so it is what this version says; of all other columns it
+/// was dominated.
+pub(super) fn settled_part(table: &Table, head: &Head, heads: &[Head]) -> Option<Head> {
+    let n = table.def.columns.len();
+    let whole = |head: &Head| head.columns.is_none() || head.kind == OpKind::Delete;
+    let covers = |other: &Head| whole(other) || other.weak || other.dev == BASELINE;
+    if head.kind == OpKind::Delete || head.weak || head.dev == BASELINE || heads.iter().any(covers) {
+        return None;
+    }
+    let spoken = heads.iter().fold(Columns::default(), |mut spoken, other| {
+        spoken.extend(&other.live(n));
+        spoken
+    });
+    let left = head.live(n).minus(&spoken);
+    let not: Columns = table.counters.iter().copied().chain(table.def.keys()).collect();
+    (!left.clone().minus(&not).is_empty()).then(|| Head { columns: Some(left), ..head.clone() })
+}
+
 /// What is settled of a row: its values, and the columns of which no version there speaks.
 pub(super) struct Settled {
     row: Vec<OwnedValue>,

@@ -9,6 +9,7 @@ use packmule_core::model::Value;
 use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
+use crate::engine::exchange::merge_settled;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::positions;
 use crate::engine::merge::counters::{self, Entry};
@@ -68,6 +69,19 @@ pub(super) fn merge(row: &Waiting<'_>, maker: &TableDef, values: Option<&[OwnedV
     let gives_way = row.they_saw && !row.ours.is_empty() && row.ours.iter().all(|head| head.dev == BASELINE);
     let came = row.theirs.iter().filter(|head| settled(head) || gives_way || new_to(row.had, head));
     let came: Vec<Head> = came.filter(|head| !row.ours.iter().any(|o| same(o, head))).cloned().collect();
+    // What is settled on one side under its versions is what a version says that the other side has still: in a held table,
+    // and at a maker that shows the row.
+    let is_settled = |head: &&Head, others: &[Head], had: &HashMap<i64, u64>| {
+        !new_to(had, head) && !others.iter().any(|other| same(other, head))
+    };
+    if table.state == State::Suspended && row.they_saw && !came.is_empty() {
+        let parts = row.theirs.iter().filter(|head| is_settled(head, &row.ours, row.had));
+        left.extend(parts.filter_map(|head| merge_settled::settled_part(table, head, &row.ours)));
+    }
+    if values.is_some() && row.we_saw && !row.theirs.is_empty() {
+        let parts = row.ours.iter().filter(|head| is_settled(head, &row.theirs, row.vector));
+        left.extend(parts.filter_map(|head| merge_settled::settled_part(table, head, &row.theirs)));
+    }
     left.extend(came);
     for head in &row.ours {
         written::forget_head(replica, tid, key, head)?;

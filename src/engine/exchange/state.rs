@@ -148,7 +148,11 @@ fn write_definitions(replica: &Replica, out: &mut RecordWriter<'_>, shared: bool
             State::Known => 2,
             _ => 0,
         };
-        let name = Value::Text(table.def.name.as_bytes());
+        let name: String = replica
+            .db
+            .prepare_cached("SELECT name FROM _pm_table WHERE tid = ?1")?
+            .query_row([table.tid], |row| row.get(0))?;
+        let name = Value::Text(name.as_bytes());
         state(out, "table", &[name, Value::Blob(&table.def_id.0), Value::Int(shown)])?;
     }
     Ok(())

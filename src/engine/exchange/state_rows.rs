@@ -11,6 +11,7 @@ use crate::engine::log::tags::{self, Place};
 use crate::engine::store::value::Bind;
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
+use crate::engine::table::declared::{self, Subject};
 use crate::engine::table::replica::Replica;
 
 /// So many columns a table can have at most, in SQLite.
@@ -78,9 +79,16 @@ impl<'a> StateRow<'a> {
         devices::device_number_or_new(self.replica, self.device_id_at(at)?)
     }
 
-    /// Reads a table's name as its number here.
+    /// Reads a table's name at the maker as its number here.
     pub(super) fn tid_at(&self, at: usize) -> Result<i64> {
-        catalog::table_named(self.replica, self.text_at(at)?).map(|t| t.tid).ok_or_else(wrong)
+        table_called(self.replica, self.text_at(at)?).ok_or_else(wrong)
+    }
+
+    /// Reads, of a declaration, for which table it is recorded here.
+    pub(super) fn declared_of(&self) -> Result<i64> {
+        let tid = self.tid_at(0)?;
+        let of_name = self.int_at(1)? == Subject::Shape as i64;
+        Ok(if of_name { declared::root_of(self.replica, tid) } else { tid })
     }
 
     /// Reads a number of frames.
@@ -128,6 +136,12 @@ impl<'a> StateRow<'a> {
             Ok(Vec::new())
         }
     }
+}
+
+/// Finds the table here that the maker of a state calls so: the one of that name with its primary key.
+pub(super) fn table_called(replica: &Replica, name: &str) -> Option<i64> {
+    let found = replica.maker_tables.borrow().get(&name.to_ascii_lowercase()).copied();
+    found.or_else(|| catalog::table_named(replica, name).map(|table| table.tid))
 }
 
 /// The proof of up to where a stream goes that a state stands for: the newest checkpoint, and the chain after it.
@@ -220,7 +234,7 @@ pub(super) fn load_declared(row: &StateRow<'_>) -> Result<()> {
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute((
-            row.tid_at(0)?,
+            row.declared_of()?,
             row.int_at(1)?,
             row.text_at(2)?,
             row.device_at(3)?,

@@ -20,7 +20,7 @@ pub(super) struct RowLoader<'e> {
     pub engine: &'e Replica,
     parts: i64,
     /// The maker's definitions, by table: its columns have its numbers.
-    maker_defs: Vec<TableDef>,
+    maker_defs: Vec<(i64, TableDef)>,
 }
 
 impl<'e> RowLoader<'e> {
@@ -56,8 +56,8 @@ impl<'e> RowLoader<'e> {
     }
 
     /// Returns the definition that a table has at the maker.
-    pub(super) fn maker_def(&self, name: &str) -> Result<&TableDef> {
-        self.maker_defs.iter().find(|d| d.name.eq_ignore_ascii_case(name)).ok_or_else(wrong)
+    pub(super) fn maker_def(&self, tid: i64) -> Result<&TableDef> {
+        self.maker_defs.iter().find(|(of, _)| *of == tid).map(|(_, def)| def).ok_or_else(wrong)
     }
 
     /// Forgets the parts that were kept: their row is not taken in.
@@ -66,21 +66,21 @@ impl<'e> RowLoader<'e> {
     }
 
     /// Keeps the definition that a table has at the maker.
-    pub(super) fn keep_maker_def(&mut self, def: TableDef) {
-        self.maker_defs.retain(|d| !d.name.eq_ignore_ascii_case(&def.name));
-        self.maker_defs.push(def);
+    pub(super) fn keep_maker_def(&mut self, tid: i64, def: TableDef) {
+        self.maker_defs.retain(|(of, _)| *of != tid);
+        self.maker_defs.push((tid, def));
     }
 
     /// Finds the numbers here of the maker's columns.
     pub(super) fn columns_here(&self, table: &Table, theirs: &Columns) -> Result<Columns> {
-        let maker = self.maker_def(&table.def.name)?;
+        let maker = self.maker_def(table.tid)?;
         let here = |(at, c): (usize, &ColumnDef)| table.def.column(&c.name).filter(|_| theirs.contains(at));
         Ok(maker.columns.iter().enumerate().filter_map(here).collect())
     }
 
     /// Finds the columns here that the maker has not.
     pub(super) fn lacking(&self, table: &Table) -> Result<Columns> {
-        let maker = self.maker_def(&table.def.name)?;
+        let maker = self.maker_def(table.tid)?;
         let columns = table.def.columns.iter().enumerate();
         Ok(columns.filter(|(_, c)| maker.column(&c.name).is_none()).map(|(at, _)| at).collect())
     }
@@ -113,7 +113,7 @@ impl<'e> RowLoader<'e> {
     /// Writes a row; large values come from the parts before it.
     pub(super) fn row(&mut self, table: &Table, quarantine: bool, values: &[Value<'_>]) -> Result<()> {
         let e = self.engine;
-        let columns = columns_of(self.maker_def(&table.def.name)?, table, values.len())?;
+        let columns = columns_of(self.maker_def(table.tid)?, table, values.len())?;
         let first = self.first_part()?;
         let (whole, streamed, end) = self.assemble(table, quarantine, values, &columns, first)?;
         write_whole(e, table, quarantine, &columns, values, &whole)?;
@@ -177,7 +177,7 @@ impl<'e> RowLoader<'e> {
 
     /// Encodes the key of a row from its values, which come in the order of the maker's definition.
     pub(super) fn key_of(&self, table: &Table, values: &[Value<'_>]) -> Result<Vec<u8>> {
-        let columns = columns_of(self.maker_def(&table.def.name)?, table, values.len())?;
+        let columns = columns_of(self.maker_def(table.tid)?, table, values.len())?;
         let of = |at: usize| columns.iter().position(|c| *c == Some(at)).map(|position| values[position]);
         let keys: Option<Vec<Value<'_>>> = table.def.keys().map(of).collect();
         table.key_of(keys.ok_or_else(wrong)?.into_iter())

@@ -203,7 +203,7 @@ impl<'e> GatheredMerge<'e> {
         // Of a table that this device has itself, it knows the columns better.
         let own = author.dev == replica.me && catalog::table_named(replica, name).is_some();
         if !own {
-            evolve::take_in_def(replica, Stream::PerDevice, &maker.body, &stamp, &|_, _| true)?;
+            evolve::take_in_def(replica, Stream::PerDevice, &maker.body, &stamp, &[], &|_, _| true)?;
         }
         for (id, Maker { def, body }) in &self.defs {
             if def.name.eq_ignore_ascii_case(name) {

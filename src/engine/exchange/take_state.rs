@@ -7,7 +7,7 @@
 //! **Why it holds.** `merge_rows.rs` has the cases of a row. What a state says beyond its author's own log is proved: each
 //! entry of its vector comes with that author's newest checkpoint. Its rows are its maker's word, under its signature.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, DefId, Frame, GroupHead, Mode, Section};
@@ -31,6 +31,7 @@ use crate::engine::merge::heads::{Cause, Seen, Stamp};
 use crate::engine::show::constraints;
 use crate::engine::table::declared::Subject;
 use crate::engine::table::def::TableDef;
+use crate::engine::table::known::ASIDE;
 use crate::engine::table::replica::Replica;
 use crate::engine::table::{catalog, shapes};
 
@@ -45,6 +46,7 @@ struct Declaration {
     /// What it is about.
     what: i64,
     name: String,
+    value: Vec<u8>,
     /// Its definition is one that takes part in what the table is here.
     takes_part: bool,
     /// Its record, to be stored.
@@ -80,6 +82,7 @@ impl<'e> StateMerge<'e> {
     pub(super) fn new(replica: &'e Replica, verified: &Verified) -> Result<Self> {
         let maker = verified.sender.filter(|id| *id != replica.identity.id);
         let sender = maker.map(|id| devices::device_number_or_new(replica, id)).transpose()?;
+        replica.maker_tables.borrow_mut().clear();
         Ok(Self {
             replica,
             rows: RowMerge::new(replica)?,
@@ -180,6 +183,7 @@ impl<'e> StateMerge<'e> {
             past: row.int_at(7)? != 0,
             what: row.int_at(1)?,
             name: row.text_at(2)?.to_owned(),
+            value: row.blob_at(6)?.to_vec(),
             takes_part: shapes::takes_part(row.int_at(1)?, row.blob_at(6)?),
             body: body.to_vec(),
         });
@@ -191,6 +195,7 @@ impl<'e> StateMerge<'e> {
         if std::mem::replace(&mut self.defined, true) {
             return Ok(());
         }
+        self.find_tables()?;
         self.take_shapes()?;
         let takes_part = |d: &&Declaration| d.takes_part;
         let first = |id: &DefId| {
@@ -200,8 +205,15 @@ impl<'e> StateMerge<'e> {
         defs.sort_by_key(|(first, id, _)| (first.map_or(u64::MAX, |d| d.lamport), *id));
         let listed = self.declarations.iter().map(|d| (d.dev, d.seq, d.what, d.name.clone())).collect();
         for (declaration, _, body) in defs {
-            take_in_def(self.replica, body, declaration, &listed)?;
+            take_in_def(
+                self.replica,
+                body,
+                declaration,
+                &self.renamed(&TableDef::hear(body).map_err(error::bad)?.name),
+                &listed,
+            )?;
         }
+        self.find_tables()?;
         for declaration in &self.declarations {
             self.declare(declaration)?;
         }
@@ -211,15 +223,43 @@ impl<'e> StateMerge<'e> {
         self.rows.begin(&self.floors)
     }
 
+    /// Finds the maker's tables among those that are known here, by their primary keys.
+    fn find_tables(&self) -> Result<()> {
+        let mut found = HashMap::new();
+        for (name, id, _) in &self.tables {
+            let Some((_, body)) = self.defs.iter().find(|(of, _)| of == id) else { continue };
+            let def = TableDef::hear(body).map_err(error::bad)?;
+            if let Some(table) = catalog::table_of(self.replica, &def, &self.renamed(&def.name))? {
+                found.insert(name.to_ascii_lowercase(), table.tid);
+            }
+        }
+        *self.replica.maker_tables.borrow_mut() = found;
+        Ok(())
+    }
+
+    /// Returns the columns of the tables of a name that were renamed, as the maker has it: what they were called before, and
+    /// after.
+    fn renamed(&self, table: &str) -> Vec<(String, String)> {
+        let of = self.declarations.iter().filter(|d| d.what == Subject::Renamed as i64);
+        let of = of.filter(|d| {
+            let def = self.tables.iter().find(|(name, _, _)| name.eq_ignore_ascii_case(&d.table));
+            let def = def.and_then(|(_, id, _)| self.defs.iter().find(|(of, _)| of == id));
+            def.and_then(|(_, body)| TableDef::hear(body).ok())
+                .is_some_and(|def| def.name.eq_ignore_ascii_case(table))
+        });
+        of.filter_map(|d| Some((d.name.clone(), String::from_utf8(d.value.clone()).ok()?))).collect()
+    }
+
     /// Takes in what the tables that are known here are on other devices: by that it is decided which columns follow.
     fn take_shapes(&self) -> Result<()> {
         for declaration in self.declarations.iter().filter(|d| d.what >= Subject::Shape as i64) {
-            if catalog::table_named(self.replica, &declaration.table).is_none() {
+            if state_rows::table_called(self.replica, &declaration.table).is_none() {
                 continue;
             }
             for (_, body) in self.defs.iter().filter(|(id, _)| *id == declaration.def) {
                 let def = TableDef::decode(body).map_err(error::bad)?;
-                catalog::keep_def(self.replica, &def, declaration.def, body)?;
+                let names = self.renamed(&def.name);
+                catalog::keep_said_def(self.replica, &def, declaration.def, body, &names)?;
             }
             self.declare(declaration)?;
         }
@@ -232,7 +272,7 @@ impl<'e> StateMerge<'e> {
         let row = StateRow::parse(self.replica, &declaration.body)?;
         state_rows::load_declared(&row)?;
         if declaration.past {
-            let tid = row.tid_at(0)?;
+            let tid = row.declared_of()?;
             self.replica.db.execute(
                 "UPDATE _pm_declared SET past = 1 WHERE tid = ?1 AND what = ?2 AND name = ?3 AND dev = ?4 AND seq = ?5",
                 (tid, row.int_at(1)?, row.text_at(2)?, declaration.dev, declaration.seq),
@@ -244,15 +284,15 @@ impl<'e> StateMerge<'e> {
     /// Begins the rows of a table: what it is at the maker, and what it is here.
     fn begin_table(&mut self, name: &str, id: DefId, shown: i64) -> Result<()> {
         let theirs = catalog::op_def(self.replica, id)?;
-        if !theirs.def.name.eq_ignore_ascii_case(name) {
+        if !theirs.def.name.eq_ignore_ascii_case(name) && !name.starts_with(ASIDE) {
             return Err(wrong());
         }
-        self.rows.loader.keep_maker_def(theirs.def.clone());
-        let table = catalog::table_named(self.replica, name).ok_or_else(wrong)?;
+        let table = catalog::table_numbered(self.replica, theirs.tid).ok_or_else(wrong)?;
+        self.rows.loader.keep_maker_def(table.tid, theirs.def.clone());
         if self.declarations.iter().any(|d| d.table.eq_ignore_ascii_case(name)) {
             declare::apply_declarations(self.replica, table.tid, &table.disputed.clone())?;
         }
-        let table = catalog::table_named(self.replica, name).ok_or_else(wrong)?;
+        let table = catalog::table(self.replica, table.tid)?;
         let fits = table.def.has_key_of(&theirs.def) && table.def.mode == theirs.def.mode;
         self.rows.begin_table(&table, fits, shown != 0)
     }
@@ -392,17 +432,18 @@ fn take_in_def(
     replica: &Replica,
     body: &[u8],
     declaration: Option<&Declaration>,
+    names: &[(String, String)],
     listed: &HashSet<(i64, u64, i64, String)>,
 ) -> Result<()> {
     let (dev, seq, lamport) = declaration.map_or((replica.me, 0, 0), |d| (d.dev, d.seq, d.lamport));
     let stamp = Stamp { dev, seq, lamport, seen: &Seen::ContextFree, decides: false };
     if declaration.is_some() {
         let counts = |what: Subject, name: &str| listed.contains(&(dev, seq, what as i64, name.to_owned()));
-        return evolve::take_in_def(replica, Stream::Shared, body, &stamp, &counts);
+        return evolve::take_in_def(replica, Stream::Shared, body, &stamp, names, &counts);
     }
     let def = TableDef::hear(body).map_err(error::bad)?;
-    if catalog::table_named(replica, &def.name).is_none() {
-        return evolve::take_in_def(replica, Stream::Shared, body, &stamp, &|_, _| true);
+    if catalog::table_of(replica, &def, names)?.is_none() {
+        return evolve::take_in_def(replica, Stream::Shared, body, &stamp, names, &|_, _| true);
     }
-    catalog::keep_def(replica, &def, DefId::of(body), body).map(|_| ())
+    catalog::keep_said_def(replica, &def, DefId::of(body), body, names).map(|_| ())
 }

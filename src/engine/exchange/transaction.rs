@@ -1,7 +1,7 @@
 //! Transactions, before which a second history takes a new identity.
 
 use crate::engine::capture::groups::{SealOptions, SealReport};
-use crate::engine::capture::{reissue, reshape, seal, verdict};
+use crate::engine::capture::{other_key, reissue, reshape, seal, verdict};
 use crate::engine::conflicts::{listed, wishes};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::{rekey, twin};
@@ -117,7 +117,10 @@ pub(crate) fn release_held(replica: &Replica) -> Result<()> {
         return Ok(());
     }
     for table in catalog::tables(replica) {
-        if table.state == State::Suspended || !reshape::due(replica, &table)?.is_nothing() {
+        let is_due = table.state == State::Suspended
+            || !reshape::due(replica, &table)?.is_nothing()
+            || other_key::due(replica, &table)?.is_some();
+        if is_due {
             seal::seal_here(replica, SealOptions::default())?;
             break;
         }

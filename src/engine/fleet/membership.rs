@@ -25,6 +25,7 @@ use crate::engine::fleet::devices::{self, SaidBy, Trust};
 use crate::engine::fleet::{copies, positions, revocation};
 use crate::engine::store::meta;
 use crate::engine::store::value;
+use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
 /// Selects the versions of rows of which every version is stable and nothing is open. Its parameters `:tracked`,
@@ -284,6 +285,8 @@ pub(crate) fn record_retired(
     let (by, seq) = said.unzip();
     if !is_retired(replica, dev)? {
         forget_speaking(replica, dev)?;
+        // What its tables are counts no more.
+        catalog::doubt_schema(replica)?;
     }
     replica
         .db
@@ -370,9 +373,12 @@ pub(crate) fn hear_returned(replica: &Replica, id: DeviceId, by: i64) -> Result<
 
 /// Records that a device which was retired is back. One that goes on under a new identity never is.
 pub(crate) fn record_returned(replica: &Replica, dev: i64) -> Result<()> {
-    replica.db.prepare_cached(
+    let returned = replica.db.prepare_cached(
         "UPDATE _pm_device SET retired = 0, retired_by = NULL, retired_seq = NULL WHERE n = ?1 AND retired = ?2",
     )?.execute((dev, Retirement::Gone))?;
+    if returned > 0 {
+        catalog::doubt_schema(replica)?;
+    }
     forget_speaking(replica, dev)?;
     if dev == replica.me {
         meta::set(&replica.db, RETURN_OWED, false)?;

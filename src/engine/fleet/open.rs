@@ -194,6 +194,7 @@ fn replica_of(
         steps,
         poisoned: false,
         carrying: RefCell::default(),
+        maker_tables: RefCell::default(),
         carried: RefCell::default(),
     };
     catalog::load_catalog(&replica)?;

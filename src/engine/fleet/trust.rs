@@ -9,6 +9,7 @@ use crate::engine::error::{Error, Result, UntrustedDevice};
 use crate::engine::fleet::devices::{self, SaidBy, Trust};
 use crate::engine::fleet::{revocation, succession};
 use crate::engine::store::{meta, value};
+use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
 /// Returns the public key of a device, if it is trusted.
@@ -271,6 +272,7 @@ pub(crate) fn trust(replica: &Replica, id: DeviceId) -> Result<()> {
 pub(crate) fn refresh(replica: &Replica) -> Result<Vec<i64>> {
     let said: BTreeSet<i64> = revocation::revoked(replica)?.into_keys().collect();
     let mut new = Vec::new();
+    let mut restored = false;
     for n in said.iter().copied().filter(|n| *n != replica.me) {
         if !revocation::is_revoked(replica, n)? {
             replica.db.execute(
@@ -286,7 +288,12 @@ pub(crate) fn refresh(replica: &Replica) -> Result<Vec<i64>> {
     for n in all.query_map([Trust::Revoked], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()? {
         if !said.contains(&n) {
             restore(replica, n)?;
+            restored = true;
         }
+    }
+    if restored || !new.is_empty() {
+        // What their tables are counts no more, or again.
+        catalog::doubt_schema(replica)?;
     }
     Ok(new)
 }

@@ -8,10 +8,11 @@
 use std::collections::HashMap;
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Frame, Named};
+use packmule_core::wire::{Frame, FrameFlags, Named};
 
 use crate::engine::error::Result;
-use crate::engine::fleet::devices;
+use crate::engine::fleet::{devices, positions};
+use crate::engine::log::frames;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
@@ -85,4 +86,36 @@ pub(crate) fn numbers(replica: &Replica, dev: i64, stream: Stream) -> Result<Has
         replica.db.prepare_cached("SELECT other, number FROM _pm_number WHERE dev = ?1 AND stream = ?2")?;
     let rows = statement.query_map((dev, stream.number()), |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Returns whether a write in a frame of a shared stream comes after one in another frame, by device numbers and numbers of
+/// frames: whether its author took that into account. Of what is folded of its stream nobody remembers what each group had
+/// seen: that counts as unseen; so does what a verdict may leave.
+pub(crate) fn comes_after(
+    replica: &Replica,
+    (dev, seq): (i64, u64),
+    (other, up_to): (i64, u64),
+) -> Result<bool> {
+    let flags = frames::parse(&frames::frame_here(replica, dev, Stream::Shared, seq)?)?.head.flags;
+    if dev == other || flags.has(FrameFlags::CONTEXT_FREE) || flags.has(FrameFlags::VERDICT) {
+        return Ok(dev == other && up_to < seq && !flags.has(FrameFlags::VERDICT));
+    }
+    let id = devices::device_id(replica, other)?;
+    let mut statement = replica.db.prepare_cached(
+        "SELECT first FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND applied ORDER BY last DESC",
+    )?;
+    let mut groups = statement.query((dev, Stream::Shared.number()))?;
+    let mut later = false;
+    while let Some(group) = groups.next()? {
+        let first: u64 = group.get(0)?;
+        let body = frames::frame_here(replica, dev, Stream::Shared, first)?;
+        let named = context(replica, dev, Stream::Shared, &frames::parse(&body)?)?;
+        match named.into_iter().rev().find(|(device, _)| *device == id) {
+            Some((_, seen)) if first <= seq => return Ok(seen >= up_to),
+            Some(_) => later = true,
+            None => {}
+        }
+    }
+    let now = positions::context_of(replica, dev, Stream::Shared)?;
+    Ok(!later && now.iter().any(|(of, seen)| *of == other && *seen >= up_to))
 }

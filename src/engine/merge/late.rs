@@ -87,7 +87,7 @@ pub(crate) fn keep_settled(
     }
     if !columns.is_empty() {
         leave_waited(replica, table, key, &waited, &columns)?;
-        add_baseline(replica, table, key, 1, &row, &columns)?;
+        add_settled(replica, table, key, row, columns, &beside)?;
     }
     Ok(())
 }
@@ -176,6 +176,28 @@ pub(crate) fn settled_columns(table: &Table, new: &Head, old: &[Head]) -> Column
     let written = if new.kind == OpKind::Delete { Columns::all(n) } else { new.live(n) };
     let counters: Columns = table.counters.iter().copied().collect();
     old.iter().fold(written.minus(&counters), |columns, head| columns.minus(&head.live(n)))
+}
+
+/// Adds settled values of a row to its baseline version of number 1, beside these heads: another late write may have met
+/// other columns of it before.
+pub(crate) fn add_settled(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    mut row: Vec<OwnedValue>,
+    mut columns: Columns,
+    beside: &[Head],
+) -> Result<()> {
+    let is_first = |head: &&Head| head.dev == BASELINE && head.seq == 1 && head.kind != OpKind::Delete;
+    if let Some(before) = beside.iter().find(is_first) {
+        let live = before.live(table.def.columns.len());
+        let values = versions::read_baseline(replica, table, before.baseline.as_deref().unwrap_or_default())?;
+        for (column, value) in values.into_iter().filter(|(column, _)| live.contains(*column)) {
+            row[column] = value;
+            columns.insert(column);
+        }
+    }
+    add_baseline(replica, table, key, 1, &row, &columns).map(|_| ())
 }
 
 /// Adds a settled value of a row as its baseline version of this number. Returns the version.

@@ -15,27 +15,27 @@ use crate::engine::table::known::Table;
 use crate::engine::table::renamed;
 use crate::engine::table::replica::Replica;
 
-/// Keeps what is settled of a row without versions as a baseline version, before a late write to it is registered.
+/// Keeps what is settled of a row as a baseline version, before a late write to it is registered. `old` are the heads of the
+/// row.
 pub(crate) fn keep_settled(
     replica: &Replica,
     table: &Table,
     key: &[u8],
     new: &Head,
+    old: &[Head],
     unseen: Fold,
 ) -> Result<()> {
+    if late::settled_columns(table, new, old).is_empty() {
+        return Ok(());
+    }
     if folds::settled_before(replica, table.tid, key, unseen)? {
         return Ok(());
     }
     let Some((row, there)) = row_there(replica, table, key)? else { return Ok(()) };
     let n = table.def.columns.len();
-    let counters: Columns = table.counters.iter().copied().collect();
     let lacking = Columns::all(n).minus(&there);
-    let columns = late::settled_columns(table, new, &[]).minus(&counters).minus(&lacking);
-    if columns.is_empty() {
-        Ok(())
-    } else {
-        late::add_baseline(replica, table, key, 1, &row, &columns).map(|_| ())
-    }
+    let columns = late::settled_columns(table, new, old).minus(&lacking);
+    if columns.is_empty() { Ok(()) } else { late::add_settled(replica, table, key, row, columns, old) }
 }
 
 /// Reads a row of a held table, and of which columns there is a value; none where the table or its key is not there.

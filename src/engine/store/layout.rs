@@ -103,9 +103,11 @@ const TABLES: &str = "
     -- gathers: the table of which it gathers the rows of other devices, if that is another one: this database has a table of
     -- its own under that name. Its own name here is one that no device can give to a table.
     -- deletes: 1 if an append table carries deletes. gaps: 1 if `_pm_gap` has the free ids up to the mark.
+    -- root: of a table that is not the first of its name, which has another primary key: that one. One of them stands under the
+    -- name here; the others have a name of ours, and what comes for them waits.
     CREATE TABLE _pm_table (tid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, def BLOB NOT NULL,
         state INTEGER NOT NULL, appended INTEGER NOT NULL DEFAULT 0, announced INTEGER NOT NULL DEFAULT 0, note TEXT, gathers INTEGER,
-        deletes INTEGER NOT NULL DEFAULT 0, gaps INTEGER NOT NULL DEFAULT 0);
+        deletes INTEGER NOT NULL DEFAULT 0, gaps INTEGER NOT NULL DEFAULT 0, root INTEGER);
     -- Of append tables, the ranges of ids up to the mark that no row has; and when which mark was reached.
     CREATE TABLE _pm_gap (tid INTEGER, first INTEGER, last INTEGER NOT NULL, PRIMARY KEY (tid, first)) WITHOUT ROWID;
     CREATE TABLE _pm_reached (tid INTEGER, mark INTEGER, wall INTEGER NOT NULL, PRIMARY KEY (tid, mark)) WITHOUT ROWID;
@@ -212,7 +214,7 @@ const MIGRATIONS: [[&str; 2]; 4] = [
          CREATE TABLE _pm_revocation (dev INTEGER PRIMARY KEY, here INTEGER NOT NULL DEFAULT 0, statement BLOB,
             was INTEGER NOT NULL DEFAULT 0, vouched INTEGER NOT NULL DEFAULT 0, forked INTEGER NOT NULL DEFAULT 0);
          INSERT INTO _pm_revocation (dev, here, was) SELECT n, 1, 1 FROM _pm_device WHERE trust = 3;",
-        "CREATE TEMP VIEW _pm_table AS SELECT *, NULL AS gathers, 0 AS deletes, 0 AS gaps FROM main._pm_table;
+        "CREATE TEMP VIEW _pm_table AS SELECT *, NULL AS gathers, 0 AS deletes, 0 AS gaps, NULL AS root FROM main._pm_table;
          CREATE TEMP VIEW _pm_statement AS SELECT NULL AS peer, NULL AS number, NULL AS n WHERE 0;
          CREATE TEMP VIEW _pm_number AS SELECT 0 AS dev, 0 AS stream, 0 AS number, 0 AS other WHERE 0;
          CREATE TEMP VIEW _pm_unplaced AS SELECT NULL AS tid, NULL AS key, NULL AS n, NULL AS body WHERE 0;
@@ -245,7 +247,7 @@ const MIGRATIONS: [[&str; 2]; 4] = [
          CREATE TEMP VIEW _pm_folded AS SELECT NULL AS tid, NULL AS key, NULL AS n, NULL AS gone WHERE 0;
          CREATE TEMP VIEW _pm_gone AS SELECT 0 AS dev, 0 AS tid, NULL AS key, 0 AS seq WHERE 0;
          CREATE TEMP VIEW _pm_count AS SELECT *, 0 AS lamport FROM main._pm_count;
-         CREATE TEMP VIEW IF NOT EXISTS _pm_table AS SELECT *, 0 AS deletes, 0 AS gaps FROM main._pm_table;
+         CREATE TEMP VIEW IF NOT EXISTS _pm_table AS SELECT *, 0 AS deletes, 0 AS gaps, NULL AS root FROM main._pm_table;
          CREATE TEMP VIEW _pm_gap AS SELECT 0 AS tid, 0 AS first, 0 AS last WHERE 0;
          CREATE TEMP VIEW _pm_reached AS SELECT 0 AS tid, 0 AS mark, 0 AS wall WHERE 0;
          CREATE TEMP VIEW _pm_aside AS SELECT NULL AS dev, NULL AS stream, NULL AS first, NULL AS reason, NULL AS tried WHERE 0;
@@ -266,6 +268,7 @@ const MIGRATIONS: [[&str; 2]; 4] = [
          CREATE TABLE _pm_fork (dev INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL);
          CREATE TABLE _pm_stretch (tid INTEGER, last INTEGER, first INTEGER NOT NULL, dev INTEGER NOT NULL, seq INTEGER NOT NULL,
             claim INTEGER NOT NULL, wall INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (tid, last)) WITHOUT ROWID;
+         ALTER TABLE _pm_table ADD COLUMN root INTEGER;
          CREATE TABLE _pm_link (peer INTEGER, link TEXT, in_step INTEGER, sessions INTEGER NOT NULL, sent INTEGER NOT NULL,
             received INTEGER NOT NULL, goodput INTEGER NOT NULL, corrected INTEGER NOT NULL, lost INTEGER NOT NULL,
             PRIMARY KEY (peer, link)) WITHOUT ROWID;
@@ -278,7 +281,8 @@ const MIGRATIONS: [[&str; 2]; 4] = [
          CREATE TABLE _pm_route (n INTEGER PRIMARY KEY, dev INTEGER NOT NULL, stream INTEGER NOT NULL, first INTEGER NOT NULL,
             last INTEGER NOT NULL, route INTEGER NOT NULL, heard INTEGER NOT NULL, UNIQUE (dev, stream, last));
          CREATE INDEX _pm_declared_standing ON _pm_declared (tid, what, past, name, value);",
-        "CREATE TEMP VIEW _pm_link AS SELECT 0 AS peer, '' AS link, NULL AS in_step, 0 AS sessions, 0 AS sent, 0 AS received,
+        "CREATE TEMP VIEW IF NOT EXISTS _pm_table AS SELECT *, NULL AS root FROM main._pm_table;
+         CREATE TEMP VIEW _pm_link AS SELECT 0 AS peer, '' AS link, NULL AS in_step, 0 AS sessions, 0 AS sent, 0 AS received,
             0 AS goodput, 0 AS corrected, 0 AS lost WHERE 0;
          CREATE TEMP VIEW _pm_route AS SELECT 0 AS n, 0 AS dev, 0 AS stream, 0 AS first, 0 AS last, 0 AS route, 0 AS heard WHERE 0;
          CREATE TEMP VIEW _pm_staged AS SELECT 0 AS peer, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS body WHERE 0;

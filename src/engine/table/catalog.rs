@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use packmule_core::wire::DefId;
+use packmule_core::model::Hex;
+use packmule_core::wire::{DefId, Mode};
 use rusqlite::OptionalExtension;
 
 use crate::engine::error::{Error, Result};
 use crate::engine::store::{connection, meta, value};
 use crate::engine::table::def::TableDef;
-use crate::engine::table::known::{Catalog, OpDef, State, Table};
+use crate::engine::table::known::{ASIDE, Catalog, OpDef, State, Table};
 use crate::engine::table::replica::{self, Replica};
 use crate::engine::table::{declared, renamed, shapes};
 
@@ -39,7 +40,7 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
 fn read_tables(replica: &Replica, only: Option<i64>) -> Result<Vec<Table>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT t.tid, t.state, t.appended, t.announced, t.note, d.id, d.body, t.gathers, t.deletes, t.gaps,
-         EXISTS (SELECT 1 FROM pragma_table_xinfo(t.name) WHERE hidden IN (2, 3))
+         EXISTS (SELECT 1 FROM pragma_table_xinfo(t.name) WHERE hidden IN (2, 3)), coalesce(t.root, t.tid), t.name
          FROM _pm_table t JOIN _pm_def d ON d.id = t.def WHERE t.tid = ?1 OR ?1 IS NULL ORDER BY t.tid",
     )?;
     let mut rows = statement.query([only])?;
@@ -72,6 +73,8 @@ fn read_tables(replica: &Replica, only: Option<i64>) -> Result<Vec<Table>> {
             def,
             is_parent: false,
             gathers: row.get(7)?,
+            root: row.get(11)?,
+            aside: row.get_ref(12)?.as_str().is_ok_and(|name| name.starts_with(ASIDE)),
         });
     }
     Ok(tables)
@@ -128,6 +131,38 @@ pub(crate) fn table(replica: &Replica, tid: i64) -> Result<Arc<Table>> {
 pub(crate) fn table_named(replica: &Replica, name: &str) -> Option<Arc<Table>> {
     let catalog = replica.catalog.borrow();
     catalog.names.get(&name.to_ascii_lowercase()).and_then(|tid| catalog.tables.get(tid)).cloned()
+}
+
+/// Returns the tables of a name other than the one that stands under it here: their primary keys are others.
+pub(crate) fn namesakes(replica: &Replica, table: &Table) -> Vec<Arc<Table>> {
+    let all = tables(replica).into_iter();
+    all.filter(|other| other.root == table.root && other.tid != table.tid).collect()
+}
+
+/// Returns the table of a definition, if it is known: the one of that name that has its primary key. `names` are columns of
+/// it that were renamed, as far as that is not recorded yet: what they were called before, and after.
+pub(crate) fn table_of(
+    replica: &Replica,
+    def: &TableDef,
+    names: &[(String, String)],
+) -> Result<Option<Arc<Table>>> {
+    let Some(main) = table_named(replica, &def.name) else { return Ok(None) };
+    if main.def.mode != Mode::Shared || def.mode != Mode::Shared || main.def.has_key_of(def) {
+        return Ok(Some(main));
+    }
+    for table in std::iter::once(main.clone()).chain(namesakes(replica, &main)) {
+        let mut def = def.clone();
+        for (before, after) in names.iter().rev() {
+            if let (Some(at), None) = (def.column(after), def.column(before)) {
+                def.columns[at].name.clone_from(before);
+            }
+        }
+        renamed::as_now(replica, table.tid, &mut def, &table.def)?;
+        if table.def.has_key_of(&def) {
+            return Ok(Some(table));
+        }
+    }
+    Ok(None)
 }
 
 /// Returns the table in which the rows that other devices have in this table are gathered, where that is another one.
@@ -232,14 +267,27 @@ pub(crate) fn lags(replica: &Replica, tid: i64) -> Result<bool> {
 
 /// Stores a definition. Returns the number of its table, which becomes known if it was not.
 pub(crate) fn keep_def(replica: &Replica, def: &TableDef, id: DefId, body: &[u8]) -> Result<i64> {
-    let known = table_named(replica, &def.name).map(|t| t.tid);
+    keep_said_def(replica, def, id, body, &[])
+}
+
+/// Does the same, of a definition with which it is said which columns were renamed.
+pub(crate) fn keep_said_def(
+    replica: &Replica,
+    def: &TableDef,
+    id: DefId,
+    body: &[u8],
+    names: &[(String, String)],
+) -> Result<i64> {
+    let known = table_of(replica, def, names)?.map(|t| t.tid);
     let tid = match known {
         Some(tid) => tid,
         None => {
+            let root = table_named(replica, &def.name).map(|main| main.root);
+            let name = root.map_or(def.name.clone(), |_| format!("{ASIDE}{}", Hex(&id.0)));
             replica
                 .db
-                .prepare_cached("INSERT INTO _pm_table (name, def, state) VALUES (?1, ?2, ?3)")?
-                .execute((&def.name, id.0, State::Known))?;
+                .prepare_cached("INSERT INTO _pm_table (name, def, state, root) VALUES (?1, ?2, ?3, ?4)")?
+                .execute((name, id.0, State::Known, root))?;
             replica.db.last_insert_rowid()
         }
     };

@@ -37,6 +37,11 @@ impl ToSql for Subject {
     }
 }
 
+/// Returns the number of the table under which the shapes of all tables of a name are recorded: a device has one of them.
+pub(crate) fn root_of(replica: &Replica, tid: i64) -> i64 {
+    replica.catalog.borrow().tables.get(&tid).map_or(tid, |table| table.root)
+}
+
 /// Records a declaration on a subject, of a device in a frame at a Lamport time, which its definition `id` makes.
 pub(crate) fn record(
     replica: &Replica,

@@ -70,12 +70,15 @@ pub(crate) fn counts_from(replica: &Replica, tid: i64, name: &str) -> Result<Opt
         "SELECT p.dev, p.lamport, f.body FROM _pm_declared p JOIN _pm_def f ON f.id = p.def
          WHERE p.tid = ?1 AND p.what = ?2 ORDER BY p.dev, p.seq",
     )?;
-    let mut rows = statement.query((tid, Subject::Shape))?;
+    let mut rows = statement.query((declared::root_of(replica, tid), Subject::Shape))?;
     let (mut latest, mut having) = (dropped, Vec::new());
     let mut last = None;
     while let Some(row) = rows.next()? {
         let (dev, lamport, body): (i64, u64, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let def = TableDef::stored(&body)?;
+        if !renamed::is_of(replica, tid, &def)? {
+            continue;
+        }
         let has = def.column(name).is_some();
         // One that was renamed is there under another name.
         let forms = names.iter().filter(|name| def.column(name).is_some()).count();

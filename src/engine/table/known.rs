@@ -42,6 +42,9 @@ impl FromSql for State {
     }
 }
 
+/// What the name in `_pm_table` of a table begins with whose own name another one has here. No device can give it to a table.
+pub(crate) const ASIDE: &str = "_pm_aside_";
+
 /// A table that is known.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
@@ -74,6 +77,10 @@ pub(crate) struct Table {
     pub disputed: Columns,
     /// The table of which it gathers other devices' rows, if that is another one.
     pub gathers: Option<i64>,
+    /// The first table of its name, by number: itself, unless that has another primary key.
+    pub root: i64,
+    /// Another table stands under its name here, with another primary key: what comes for it waits.
+    pub aside: bool,
 }
 
 impl Table {
@@ -271,6 +278,7 @@ impl Catalog {
         match table.gathers {
             // Its name is this database's own: in a log the same name means another table.
             Some(of) => self.mirrors.insert(of, table.tid),
+            None if table.aside => None,
             None => self.names.insert(table.def.name.to_ascii_lowercase(), table.tid),
         };
         self.tables.insert(table.tid, Arc::new(table));

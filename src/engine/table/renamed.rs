@@ -75,3 +75,14 @@ pub(crate) fn as_now(replica: &Replica, tid: i64, def: &mut TableDef, now: &Tabl
     }
     Ok(())
 }
+
+/// Returns whether a definition of a table's name has its primary key.
+pub(crate) fn is_of(replica: &Replica, tid: i64, def: &TableDef) -> Result<bool> {
+    let Some(table) = replica.catalog.borrow().tables.get(&tid).cloned() else { return Ok(false) };
+    if table.def.has_key_of(def) || table.def.mode != def.mode {
+        return Ok(true);
+    }
+    let mut def = def.clone();
+    as_now(replica, tid, &mut def, &table.def)?;
+    Ok(table.def.has_key_of(&def))
+}

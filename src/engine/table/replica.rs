@@ -3,6 +3,7 @@
 //! Its fields are set when it is opened; [`super::catalog`] keeps what is known of tables in step with the file.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -62,6 +63,8 @@ pub(crate) struct Replica {
     pub quarantined: Cell<bool>,
     /// By which way comes what is taken in.
     pub route: Cell<Route>,
+    /// The tables of the state that is being taken in, by the names that its maker has for them, in small letters.
+    pub maker_tables: RefCell<HashMap<String, i64>>,
     /// How long a transaction may be that only reads, where others may have made the file.
     pub steps: Steps,
     /// A transaction could not be ended: this connection does nothing more.

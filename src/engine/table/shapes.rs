@@ -36,6 +36,7 @@ pub(crate) fn record_shape(
     id: DefId,
     bits: SchemaBits,
 ) -> Result<()> {
+    let tid = declared::root_of(replica, tid);
     replica
         .db
         .prepare_cached(
@@ -74,17 +75,43 @@ pub(crate) fn takes_part(what: i64, value: &[u8]) -> bool {
     }
 }
 
+/// Returns whether a device has announced this very definition of a table before, if only as one that it has changed: then ops
+/// may have come in it.
+pub(crate) fn is_announced(replica: &Replica, tid: i64, id: DefId) -> Result<bool> {
+    let sql = "SELECT 1 FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = '' AND def = ?3 LIMIT 1";
+    let params = (declared::root_of(replica, tid), Subject::Shape, id.0);
+    Ok(replica.db.prepare_cached(sql)?.exists(params)?)
+}
+
 /// Returns what this device announced last of a table, if it has: the others count on it.
 pub(crate) fn own_shape(replica: &Replica, tid: i64) -> Result<Option<Shape>> {
-    let own = shapes(replica, tid)?;
+    let own = announced(replica, tid)?;
     Ok(own.into_iter().find(|shape| shape.dev == replica.me))
 }
 
-/// Returns what each device that is neither retired nor revoked announced last of a table, and has not left it since; this
-/// device always.
+/// Returns what each device that is neither retired nor revoked announced last of the table of a name, and has not left it
+/// since: of that and of others with another primary key.
+pub(crate) fn shapes(replica: &Replica, tid: i64) -> Result<Vec<Shape>> {
+    let mut shapes = announced(replica, tid)?;
+    shapes.retain(|shape| !shape.bits.says(SchemaBits::LEFT));
+    Ok(shapes)
+}
+
+/// Returns the same, of this very table: with its primary key.
+fn shapes_of(replica: &Replica, tid: i64) -> Result<Vec<Shape>> {
+    let mut of = Vec::new();
+    for shape in shapes(replica, tid)? {
+        if renamed::is_of(replica, tid, &shape.def)? {
+            of.push(shape);
+        }
+    }
+    Ok(of)
+}
+
+/// Returns what each device that is neither retired nor revoked announced last of the table of a name; this device always.
 ///
 /// Costs a look-up for each device that has announced any, however often it has.
-pub(crate) fn shapes(replica: &Replica, tid: i64) -> Result<Vec<Shape>> {
+fn announced(replica: &Replica, tid: i64) -> Result<Vec<Shape>> {
     let mut statement = replica.db.prepare_cached(
         "WITH RECURSIVE devs (dev) AS (
            SELECT min(dev) FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = ''
@@ -96,23 +123,20 @@ pub(crate) fn shapes(replica: &Replica, tid: i64) -> Result<Vec<Shape>> {
            AND p.seq = (SELECT max(seq) FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = '' AND dev = devs.dev)
            AND (p.dev = ?3 OR (NOT d.retired AND d.trust <> 3))",
     )?;
-    let mut rows = statement.query((tid, Subject::Shape, replica.me))?;
+    let mut rows = statement.query((declared::root_of(replica, tid), Subject::Shape, replica.me))?;
     let mut shapes = Vec::new();
     while let Some(row) = rows.next()? {
         let (value, body): (Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(3)?);
-        let (dev, bits) = (row.get(0)?, SchemaBits(value.get(8).copied().unwrap_or(0)));
-        if bits.says(SchemaBits::LEFT) && dev != replica.me {
-            continue;
-        }
+        let bits = SchemaBits(value.get(8).copied().unwrap_or(0));
         let def = TableDef::stored(&body)?;
-        shapes.push(Shape { dev, lamport: row.get(4)?, id: DefId(row.get(1)?), def, bits });
+        shapes.push(Shape { dev: row.get(0)?, lamport: row.get(4)?, id: DefId(row.get(1)?), def, bits });
     }
     Ok(shapes)
 }
 
-/// Returns what the other devices announced last of a table, as far as that is not what it is here.
+/// Returns what the other devices announced last of a table, as far as it has not the very definition of here.
 pub(crate) fn other_shapes(replica: &Replica, table: &Table) -> Result<Vec<Shape>> {
-    let mut shapes = shapes(replica, table.tid)?;
+    let mut shapes = shapes_of(replica, table.tid)?;
     shapes.retain(|shape| shape.dev != replica.me && shape.id != table.def_id);
     Ok(shapes)
 }
@@ -121,7 +145,7 @@ pub(crate) fn other_shapes(replica: &Replica, table: &Table) -> Result<Vec<Shape
 /// So does one that this device has followed, until its own log says so.
 pub(crate) fn lacking_columns(replica: &Replica, table: &Table) -> Result<Columns> {
     let mut lacking = Columns::default();
-    for theirs in shapes(replica, table.tid)?.iter().filter(|shape| shape.id != table.def_id) {
+    for theirs in shapes_of(replica, table.tid)?.iter().filter(|shape| shape.id != table.def_id) {
         for (at, column) in table.def.columns.iter().enumerate() {
             if theirs.def.mode == table.def.mode && theirs.def.column(&column.name).is_none() {
                 lacking.insert(at);
@@ -134,7 +158,7 @@ pub(crate) fn lacking_columns(replica: &Replica, table: &Table) -> Result<Column
 /// Returns what decides on the columns that follow: the table on each device whose columns do not follow; where they follow
 /// on all, on the device whose application changed some last.
 pub(crate) fn deciding(replica: &Replica, tid: i64) -> Result<Vec<Shape>> {
-    let mut shapes = shapes(replica, tid)?;
+    let mut shapes = shapes_of(replica, tid)?;
     if shapes.iter().any(|shape| !shape.bits.says(SchemaBits::FOLLOWS)) {
         shapes.retain(|shape| !shape.bits.says(SchemaBits::FOLLOWS));
         return Ok(shapes);
@@ -147,13 +171,15 @@ pub(crate) fn deciding(replica: &Replica, tid: i64) -> Result<Vec<Shape>> {
 /// Returns the device whose application changed columns of a table last, and the Lamport time of that.
 fn last_change(replica: &Replica, tid: i64) -> Result<Option<(i64, u64)>> {
     let mut statement = replica.db.prepare_cached(
-        "SELECT p.dev, p.lamport, p.value FROM _pm_declared p JOIN _pm_device d ON d.n = p.dev
-         WHERE p.tid = ?1 AND p.what = ?2 AND (p.dev = ?3 OR (NOT d.retired AND d.trust <> 3))
+        "SELECT p.dev, p.lamport, p.value, f.body FROM _pm_declared p JOIN _pm_device d ON d.n = p.dev
+         JOIN _pm_def f ON f.id = p.def WHERE p.tid = ?1 AND p.what = ?2 AND (p.dev = ?3 OR (NOT d.retired AND d.trust <> 3))
          ORDER BY p.lamport DESC, d.id DESC",
     )?;
-    let mut rows = statement.query((tid, Subject::Shape, replica.me))?;
+    let mut rows = statement.query((declared::root_of(replica, tid), Subject::Shape, replica.me))?;
     while let Some(row) = rows.next()? {
-        if !takes_part(Subject::Shape as i64, &row.get::<_, Vec<u8>>(2)?) {
+        if !takes_part(Subject::Shape as i64, &row.get::<_, Vec<u8>>(2)?)
+            && renamed::is_of(replica, tid, &TableDef::stored(&row.get::<_, Vec<u8>>(3)?)?)?
+        {
             return Ok(Some((row.get(0)?, row.get(1)?)));
         }
     }
@@ -169,7 +195,7 @@ pub(crate) fn is_gone(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
     }
     if let ([one], Some((_, lamport))) = (&now[..], last_change(replica, tid)?)
         && one.bits.says(SchemaBits::FOLLOWS)
-        && shapes(replica, tid)?.iter().any(|s| s.lamport > lamport && s.def.column(name).is_some())
+        && shapes_of(replica, tid)?.iter().any(|s| s.lamport > lamport && s.def.column(name).is_some())
     {
         return Ok(false);
     }
@@ -194,9 +220,16 @@ fn past_shapes(replica: &Replica, tid: i64, dev: i64) -> Result<Vec<TableDef>> {
          WHERE p.tid = ?1 AND p.what = ?2 AND p.dev = ?3 AND p.past",
     )?;
     let bodies = statement
-        .query_map((tid, Subject::Shape, dev), |row| row.get(0))?
+        .query_map((declared::root_of(replica, tid), Subject::Shape, dev), |row| row.get(0))?
         .collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
-    bodies.iter().map(|body| TableDef::stored(body)).collect()
+    let mut past = Vec::new();
+    for body in bodies {
+        let def = TableDef::stored(&body)?;
+        if renamed::is_of(replica, tid, &def)? {
+            past.push(def);
+        }
+    }
+    Ok(past)
 }
 
 /// Returns whether a table in which a device changed something fits what another device has of it. `before` is the table
@@ -249,12 +282,12 @@ pub(crate) fn is_at_odds(replica: &Replica, tid: i64) -> Result<bool> {
 }
 
 /// Returns the definition that a device announced before it changed the table.
-fn before(replica: &Replica, tid: i64, dev: i64) -> Result<Option<TableDef>> {
+pub(crate) fn before(replica: &Replica, tid: i64, dev: i64) -> Result<Option<TableDef>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT p.value, f.body FROM _pm_declared p CROSS JOIN _pm_def f
          WHERE p.tid = ?1 AND p.what = ?2 AND p.name = '' AND p.dev = ?3 AND f.id = p.def ORDER BY p.seq DESC",
     )?;
-    let mut rows = statement.query((tid, Subject::Shape, dev))?;
+    let mut rows = statement.query((declared::root_of(replica, tid), Subject::Shape, dev))?;
     while let Some(row) = rows.next()? {
         if takes_part(Subject::Shape as i64, &row.get::<_, Vec<u8>>(0)?) {
             return TableDef::stored(&row.get::<_, Vec<u8>>(1)?).map(Some);

@@ -34,7 +34,7 @@ pub(crate) fn replay_gathered(replica: &Replica, tid: i64) -> Result<()> {
                     let def = TableDef::decode(body).map_err(error::bad)?;
                     if def.name.eq_ignore_ascii_case(&name) {
                         let stamp = Stamp { dev, seq, lamport: 0, seen: &Seen::ContextFree, decides: false };
-                        evolve::take_in_def(replica, stream, body, &stamp, &|_, _| true)?;
+                        evolve::take_in_def(replica, stream, body, &stamp, &[], &|_, _| true)?;
                         writers.clear();
                     }
                 }

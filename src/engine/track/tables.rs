@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use packmule_core::wire::{FrameFlags, Mode, SchemaBits};
 
-use crate::engine::capture::follow::{Added, Unread};
+use crate::engine::capture::follow::Added;
 use crate::engine::capture::groups::SealOptions;
+use crate::engine::capture::respeak::Unread;
 use crate::engine::capture::{
-    adopt, follow, groups, held, merge_definitions, not_sent, redeclare, restate, runs, seal, verdict, watch,
+    adopt, follow, groups, held, merge_definitions, not_sent, other_key, redeclare, restate, seal, verdict,
+    waited, watch,
 };
 use crate::engine::error::{Error, Result};
-use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::peers;
-use crate::engine::merge::kind::WEAK;
 use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::show::writable;
 use crate::engine::store::value;
@@ -113,6 +113,12 @@ fn track_here(replica: &Replica, name: &str, options: &TrackOptions) -> Result<(
         return Ok((report, None));
     }
     let def = wanted_def(replica, name, options)?;
+    if def.mode == Mode::Shared && other_key::make_room(replica, &def)? {
+        return Err(Error::cannot_track(
+            &def.name,
+            "other devices have a table of this name with another primary key",
+        ));
+    }
     let known = catalog::table_named(replica, &def.name);
     let done = known.as_ref().map(|known| track_known(replica, known, &def)).transpose()?.flatten();
     let (mut report, begun) = match done {
@@ -225,6 +231,7 @@ fn begin_tracking(replica: &Replica, def: &TableDef, known: Option<&Table>) -> R
         return Err(Error::cannot_track(&def.name, reason));
     }
     watch::install_capture(replica, &table)?;
+    other_key::forget_made(replica, tid)?;
     let before =
         known.map(|known| &known.def).filter(|before| before.mode == def.mode).unwrap_or(def).clone();
     let again = known.is_some_and(|known| known.state == State::Untracked);
@@ -264,33 +271,8 @@ fn seal_begun(replica: &Replica, begun: &[Begun]) -> Result<()> {
     for tid in again {
         restate::restate(replica, tid, &[])?;
     }
-    begun.iter().try_for_each(|begun| settle_shown(replica, begun.tid))?;
+    begun.iter().try_for_each(|begun| waited::settle_shown(replica, begun.tid))?;
     verdict::seal_verdict(replica)
-}
-
-/// Forgets the versions of rows of which nothing is known but what waited for their table: they are settled, as where that
-/// came from.
-fn settle_shown(replica: &Replica, tid: i64) -> Result<()> {
-    let settled = replica.db.execute(
-        &format!(
-            "DELETE FROM _pm_head AS h WHERE tid = ?1 AND dev = ?2 AND seq = 0 AND kind <= {WEAK}
-             AND NOT EXISTS (SELECT 1 FROM _pm_head o WHERE o.tid = h.tid AND o.key = h.key AND (o.dev <> ?2 OR o.seq > 0))
-             AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)
-             AND NOT EXISTS (SELECT 1 FROM _pm_count c WHERE c.tid = h.tid AND c.key = h.key AND (c.dev <> ?2 OR c.seq > 0))"
-        ),
-        (tid, BASELINE),
-    )?;
-    if settled == 0 {
-        return Ok(());
-    }
-    for table in ["_pm_count", "_pm_image"] {
-        let sql = format!(
-            "DELETE FROM {table} AS t WHERE tid = ?1
-             AND NOT EXISTS (SELECT 1 FROM _pm_head h WHERE h.tid = t.tid AND h.key = t.key)"
-        );
-        replica.db.execute(&sql, [tid])?;
-    }
-    runs::forget(replica, tid)
 }
 
 /// Reads the definition of a table, and puts into it how it is to be tracked.
@@ -353,6 +335,8 @@ fn untrack_here(replica: &Replica, table: &Table) -> Result<()> {
     replica.db.execute("DELETE FROM _pm_conflict WHERE tid = ?1", [table.tid])?;
     replica.db.execute("DELETE FROM _pm_held WHERE tid = ?1", [table.tid])?;
     adopt::remember_schema(replica)?;
+    // The name may be free for a table of others.
+    catalog::doubt_schema(replica)?;
     catalog::reload_catalog(replica)?;
     leave(replica, table)
 }

@@ -23,7 +23,7 @@
 //! then kept as it is, and a verdict puts that into the log (`merge/late.rs`, `capture/verdict.rs`). Folding stays a
 //! private act: it decides about nothing. A per-device stream waits for bases alone.
 
-use packmule_core::model::{DeviceId, Stream};
+use packmule_core::model::{DeviceId, Stream, WallMs};
 use rusqlite::named_params;
 
 use crate::engine::capture::groups::SealOptions;
@@ -51,6 +51,9 @@ use crate::engine::table::replica::Replica;
 use crate::engine::table::shapes;
 use crate::engine::table::stretch::Stretch;
 
+/// How far ahead of this device's clock a group is not believed to have been sealed just now: a day.
+const CLOCK_AHEAD: i64 = 86_400_000;
+
 /// What a compaction did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -72,11 +75,12 @@ pub struct CompactReport {
     pub held_back_by: Option<(String, u64)>,
 }
 
-/// Folds away what every device that is not retired has; the digest stays as it is.
+/// Folds away what every device that is not retired has, but what was sealed from `kept` on, by its author's clock; the
+/// digest stays as it is.
 ///
 /// Seals an acknowledgement-only group first, if what this device has seen is not in the log yet: others can fold
 /// that once they hear of it.
-pub(crate) fn compact(replica: &mut Replica) -> Result<CompactReport> {
+pub(crate) fn compact(replica: &mut Replica, kept: Option<WallMs>) -> Result<CompactReport> {
     transaction::transaction(replica, |e| {
         deferred::begin_deferring(e)?;
         seal::seal_here(e, SealOptions::default())?;
@@ -84,16 +88,16 @@ pub(crate) fn compact(replica: &mut Replica) -> Result<CompactReport> {
         if meta::get::<bool>(&e.db, "unanswered")? == Some(true) {
             seal::seal_here(e, SealOptions { acknowledge: true, ..SealOptions::default() })?;
         }
-        fold(e)
+        fold(e, kept)
     })
 }
 
-/// Folds what is stable.
-fn fold(replica: &Replica) -> Result<CompactReport> {
+/// Folds what is stable, and older than what is `kept`.
+fn fold(replica: &Replica, kept: Option<WallMs>) -> Result<CompactReport> {
     let mut report = CompactReport::default();
     let (before, bytes): (u64, u64) = log_size(replica)?;
     let fold = folds::begin(replica)?;
-    raise_floors(replica)?;
+    raise_floors(replica, kept)?;
     remember_wall(replica)?;
     keep_open_rows(replica)?;
     keep_marked_rows(replica)?;
@@ -112,18 +116,36 @@ fn fold(replica: &Replica) -> Result<CompactReport> {
     Ok(report)
 }
 
-/// Raises the watermark of every stream to what is stable of it.
-fn raise_floors(replica: &Replica) -> Result<()> {
+/// Raises the watermark of every stream to what is stable of it and not `kept`.
+fn raise_floors(replica: &Replica, kept: Option<WallMs>) -> Result<()> {
+    let kept = kept.map_or(Ok(None), |from| first_kept(replica, from))?;
     for stream in Stream::ALL {
         for (dev, stable) in membership::stable(replica, stream)? {
             // What fills a gap is followed by what came after it.
             if stream == Stream::PerDevice && gaps::to_be_filled(replica, dev)?.is_some() {
                 continue;
             }
-            membership::raise_floor(replica, dev, stream, stable)?;
+            let last = kept.map_or(Ok(stable), |place| last_before(replica, (dev, stream), place))?;
+            membership::raise_floor(replica, dev, stream, stable.min(last))?;
         }
     }
     Ok(())
+}
+
+/// Returns the place in the causal order of the first group that was sealed from a time on, by its author's clock, if any
+/// was: what comes before it is causally closed, whatever clocks say. One that is far ahead keeps nothing.
+fn first_kept(replica: &Replica, from: WallMs) -> Result<Option<u64>> {
+    let ahead = replica.now().saturating_add(CLOCK_AHEAD);
+    let sql = "SELECT min(lamport) FROM _pm_group WHERE wall BETWEEN ?1 AND ?2";
+    Ok(replica.db.query_row(sql, (from, ahead), |row| row.get(0))?)
+}
+
+/// Returns the last frame of a stream before a place in the causal order.
+fn last_before(replica: &Replica, (dev, stream): (i64, Stream), lamport: u64) -> Result<u64> {
+    let sql = "SELECT min(first) - 1 FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND lamport >= ?3";
+    let mut first = replica.db.prepare_cached(sql)?;
+    let last: Option<u64> = first.query_row((dev, stream.number(), lamport), |row| row.get(0))?;
+    Ok(last.unwrap_or(u64::MAX))
 }
 
 /// Remembers the latest wall time of what is folded: a settled value can be as late.
@@ -284,6 +306,7 @@ fn groups_to_fold(replica: &Replica) -> Result<Vec<Folded>> {
     // No index lists the pending rows of per-device tables, so all frames of such streams stay.
     let pending: bool = replica.db.query_row(
         "SELECT EXISTS (SELECT 1 FROM _pm_table t WHERE state IN (?1, ?2, ?3)
+         AND name NOT LIKE '\\_pm\\_aside\\_%' ESCAPE '\\'
          AND NOT EXISTS (SELECT 1 FROM _pm_table m WHERE m.gathers = t.tid AND m.state = ?4))",
         [State::Known, State::Untracked, State::Suspended, State::Gathered],
         |row| row.get(0),

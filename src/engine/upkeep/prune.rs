@@ -54,14 +54,23 @@ pub(crate) fn prune(replica: &mut Replica, name: &str, keep: Keep) -> Result<Pru
     transaction::transaction(replica, |e| {
         deferred::begin_deferring(e)?;
         seal::seal_here(e, SealOptions::default())?;
-        let table = catalog::tracked_table(e, name)?;
-        if !table.watches_gaps() {
-            return Err(Error::Usage(format!(
-                "only append tables are pruned (`track --mode per-device --append`), and `{name}` is none"
-            )));
-        }
-        prune_here(e, &table, keep)
+        prune_named(e, name, keep)
     })
+}
+
+/// Says what a pruning would do.
+pub(crate) fn rehearse(replica: &mut Replica, name: &str, keep: Keep) -> Result<PruneReport> {
+    transaction::rehearse(replica, |e| prune_named(e, name, keep))
+}
+
+fn prune_named(replica: &Replica, name: &str, keep: Keep) -> Result<PruneReport> {
+    let table = catalog::tracked_table(replica, name)?;
+    if !table.watches_gaps() {
+        return Err(Error::Usage(format!(
+            "only append tables are pruned (`track --mode per-device --append`), and `{name}` is none"
+        )));
+    }
+    prune_here(replica, &table, keep)
 }
 
 /// Prunes a table whose rows are sealed.

@@ -4,7 +4,7 @@ use packmule_core::wire::Mode;
 
 use crate::engine::apply::pending;
 use crate::engine::apply::report::Wait;
-use crate::engine::capture::{evolve, groups, reshape};
+use crate::engine::capture::{evolve, groups, other_key, reshape};
 use crate::engine::conflicts::walk;
 use crate::engine::error::{Hint, Result};
 use crate::engine::fleet::devices::{self, SaidBy};
@@ -171,8 +171,8 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
         let mut tables = Vec::new();
         for table in catalog::tables(e) {
             let apart = catalog::mirror_of(e, table.tid).is_some_and(|m| m.state == State::Gathered);
-            if table.state == State::Known && apart {
-                continue; // It is a table of the application alone, and nothing waits for it.
+            if table.aside || (table.state == State::Known && apart) {
+                continue; // Another one stands under its name; or it is of the application alone, and nothing waits for it.
             }
             let unsealed = groups::unsealed(e, &table, 1_000_000)?;
             tables.push(TableStatus {
@@ -190,6 +190,9 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
         let clocks = clocks::clocks(e)?;
         let clock_notices = clocks::clock_notices(e, &clocks)?;
         let mut notices: Vec<Notice> = clock_notices.into_iter().map(Notice::plain).collect();
+        for table in catalog::tables(e) {
+            notices.extend(other_key::notices(e, &table)?);
+        }
         notices.extend(meta::notices(&e.db)?);
         let [retired, revoked] = standings(e)?;
         let decisions = "SELECT count(*) - count(refused), count(refused) FROM _pm_wish";
@@ -231,14 +234,22 @@ pub(crate) fn left_out(replica: &Replica) -> Result<Vec<TableStatus>> {
     })
 }
 
-/// Counts the rows of which versions wait for a shared table.
+/// Counts the rows of which versions wait for a shared table, and for those of its name that have another primary key.
 fn rows_waiting(replica: &Replica, table: &Table) -> Result<u64> {
-    if table.shows_shared() || table.def.mode != Mode::Shared {
+    if table.def.mode != Mode::Shared {
         return Ok(0);
     }
     let heads = stretches::heads_of_table();
     let sql = format!("SELECT count(*) FROM (SELECT DISTINCT key FROM {heads} LIMIT 1000000)");
-    Ok(replica.db.prepare_cached(&sql)?.query_row([table.tid], |row| row.get(0))?)
+    let mut waiting = other_key::asides(replica, table)?;
+    if !table.shows_shared() {
+        waiting.push(table.tid);
+    }
+    let mut rows = 0;
+    for tid in waiting {
+        rows += replica.db.prepare_cached(&sql)?.query_row([tid], |row| row.get::<_, u64>(0))?;
+    }
+    Ok(rows)
 }
 
 /// Says of a table that gathers apart whose rows it has.

@@ -83,7 +83,7 @@ fn look_into(
             match part {
                 Part::Definition(body) => {
                     let (id, def) = (DefId::of(body), TableDef::hear(body).map_err(error::bad)?);
-                    let tid = catalog::table_named(replica, &def.name).map_or(-1, |table| table.tid);
+                    let tid = catalog::table_of(replica, &def, &[])?.map_or(-1, |table| table.tid);
                     defs.borrow_mut().insert(id, Arc::new(OpDef::of(id, tid, def)));
                 }
                 Part::Piece(piece) => pieces.note_piece(seq, &piece)?,

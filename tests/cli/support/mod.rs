@@ -257,8 +257,9 @@ pub fn unfolded(text: &str) -> String {
         let too_wide = wide + 1 + word.trim_end().chars().count() > 80;
         let goes_on = wide > 0 && set_in == indent + 2 && too_wide && !command;
         wide = line.chars().count();
-        // One that stands alone is not folded, and nothing goes on after it.
-        let whole = |before: &&mut String| before.trim_start().starts_with("packmule ");
+        // One that stands alone, set in, is not folded, and nothing goes on after it.
+        let whole =
+            |before: &&mut String| before.trim_start().starts_with("packmule ") && before.starts_with(' ');
         match lines.last_mut().filter(|before| goes_on && !whole(before)) {
             Some(before) => before.extend([" ", begins]),
             None => {

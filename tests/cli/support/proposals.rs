@@ -58,7 +58,8 @@ pub fn check(desk: &Path, line: &str, text: &str) {
     }
 }
 
-fn copy_all(from: &Path, to: &Path) {
+/// Copies what lies in a folder.
+pub fn copy_all(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());

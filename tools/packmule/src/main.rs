@@ -28,12 +28,13 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use commands::Context;
-use output::{Failure, Out, tell};
+use output::{Failure, Out, Style, tell};
 use usage::{Name, Request, flags, help};
 
 /// Runs one command line, without the program's name.
 fn run(line: &[OsString], out: &mut Out<'_>) -> Result<(), Failure> {
     match usage::parse(line)? {
+        Request::Help(None) if line.is_empty() => out.text(&help::first()),
         Request::Help(None) => out.text(&help::general()),
         Request::Help(Some(command)) => out.text(&help::of(command)),
         Request::Version => out.text(&format!("packmule {}\n", env!("CARGO_PKG_VERSION"))),
@@ -108,6 +109,7 @@ fn main() -> ExitCode {
     output::end_at_panics();
     let line: Vec<OsString> = std::env::args_os().skip(1).collect();
     let mut out = Out::new(Box::new(io::stdout().lock()));
+    out.colour = output::colour_is_wanted(&io::stdout());
     // Also where the command line is too wrong to be taken apart.
     out.json = line.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
     let result = run(&line, &mut out);
@@ -118,7 +120,11 @@ fn main() -> ExitCode {
             out.document(&document);
         }
         // A closed standard error is no reason to panic.
-        let _ = io::stderr().write_all(text::safe(&text::folded(&failure.text())).as_bytes());
+        let mut told = text::safe(&text::folded(&failure.text())).into_owned();
+        if output::colour_is_wanted(&io::stderr()) {
+            told = output::paint(Style::Warn, &told);
+        }
+        let _ = io::stderr().write_all(told.as_bytes());
     }
     if let Err(e) = out.finish() {
         let _ = writeln!(io::stderr(), "packmule: standard output: {}", text::io_text(&e));

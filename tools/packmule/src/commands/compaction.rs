@@ -1,6 +1,7 @@
 //! What others have: compact, prune, snapshot.
 
 use std::io::BufWriter;
+use std::time::Duration;
 
 use super::{Context, of_db, open};
 use crate::documents::SnapshotWritten;
@@ -13,8 +14,18 @@ use packmule::{CompactReport, Keep, PruneReport};
 /// `packmule compact`.
 pub fn compact(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0).to_owned();
+    let age = match context.args.flag(&flags::COMPACT_KEEP)? {
+        Some(given) => Some(read_age(given).and_then(|age| age.try_into().ok()).ok_or_else(|| {
+            context.args.wrong(format!("--keep: `{given}` is no age; give it as 30d, 12h, 90m or 60s"))
+        })?),
+        None => None,
+    };
     let mut engine = open(context)?;
-    let report = engine.compact().map_err(of_db(&path))?;
+    let report = match age {
+        Some(age) => engine.compact_keeping(Duration::from_millis(age)),
+        None => engine.compact(),
+    };
+    let report = report.map_err(of_db(&path))?;
     let alone = engine.devices().map_err(of_db(&path))?.len() == 1;
     let held = report.held_back_by.as_ref();
     let out = &mut *context.out;
@@ -50,10 +61,19 @@ pub fn prune(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let keep = wanted(&context.args)?;
     let table = context.args.text(1)?;
     let mut engine = open(context)?;
-    let report = engine.prune(table, keep).map_err(of_db(path))?;
+    let dry_run = context.args.has(&flags::DRY_RUN);
+    let report = if dry_run { engine.rehearse_prune(table, keep) } else { engine.prune(table, keep) };
+    let report = report.map_err(of_db(path))?;
     let out = &mut *context.out;
     out.document(&report);
-    say!(out, "{table}: {}", pruned(&report));
+    match &report.base {
+        Some(base) if dry_run => say!(
+            out,
+            "{table}: {} be deleted that the base {base} has; nothing has changed",
+            plural(report.rows, "row would", "rows would")
+        ),
+        _ => say!(out, "{table}: {}", pruned(&report)),
+    }
     if report.unacknowledged > 0 {
         let stay = plural(report.unacknowledged, "row stays, which", "rows stay, which");
         say!(out, "{stay} no base is known to have");

@@ -1,15 +1,17 @@
 //! The open conflicts: conflicts.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use packmule::core::model::DeviceId;
-use packmule::{Conflict, ConflictKind, ConflictVersion, Engine, OwnedValue, Selection, Way};
+use packmule::{
+    Conflict, ConflictKind, ConflictVersion, Engine, OwnedValue, Selection, VersionOp, Way, label,
+};
 
 use super::{Context, of_db, open_to_read};
 use crate::documents::{Broken, Conflicts, OpenConflicts, OwnError, RefusedDecision};
-use crate::output::{Failure, Out, say};
+use crate::output::{Failure, Out, Style, say};
 use crate::text::{
     columns, count, cut, now, number, pairs, paragraph, plural, quoted, read_age, shell_word, show, shown,
     time,
@@ -25,28 +27,27 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let unsealed = engine.status().map_err(of_db(path))?.tables.iter().any(|t| t.unsealed > 0);
     let out = &mut *context.out;
     if out.json {
-        let failed = RefCell::default();
-        let fail = |error| *failed.borrow_mut() = Some(of_db(path)(error).own());
-        let open = OpenConflicts { engine: &engine, selection: &selection, failed: &fail };
-        let refused = engine.refused_decisions().map_err(of_db(path))?;
-        let refused = refused.iter().map(|(id, refused)| RefusedDecision { id, refused }).collect();
-        out.document(&Conflicts { conflicts: open, refused_decisions: refused, failed: Broken(&failed) });
-        // What was printed stays a whole document.
-        let failed = failed.borrow().as_ref().and_then(|failed: &OwnError| failed.error.clone());
-        return failed
-            .map_or(Ok(()), |message| Err(Failure::Reported(format!("{}: {message}", shown(path)))));
+        return print_document(path, &engine, &selection, out);
     }
     let open = engine.open_conflicts().map_err(of_db(path))?;
     match open {
         0 => say!(out, "{}: no conflict is open", shown(path)),
-        n => say!(out, "{}: {}", shown(path), plural(n, "conflict is open", "conflicts are open")),
+        n => {
+            let marked = if brief { "; * stands beside what the table shows" } else { "" };
+            let open = plural(n, "conflict is open", "conflicts are open");
+            say!(out, "{}", paragraph(&format!("{}: {open}{marked}", shown(path)), 0, 2));
+        }
     }
-    let mut groups: BTreeMap<(String, &str), u64> = BTreeMap::new();
+    let called = Called::in_fleet(&engine).map_err(of_db(path))?;
+    let mut unmet: Vec<&String> = selection.ids.iter().collect();
+    let (mut groups, mut one) = (Groups::new(), None);
     let printed = engine.each_conflict_of(&selection, &mut |conflict| {
+        unmet.retain(|id| !conflict.id.starts_with(*id));
         if brief {
-            print_brief(&conflict, out)
+            print_brief(&conflict, out);
+            one.get_or_insert_with(|| conflict.id.clone());
         } else {
-            print(path, &conflict, out)
+            print(path, (&conflict, &called), out);
         }
         if groups.is_empty() {
             // Whoever pages through many sees the first ones at once.
@@ -60,16 +61,64 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         return Ok(());
     }
     printed.map_err(of_db(path))?;
+    unmet
+        .iter()
+        .for_each(|id| say!(out, "{}", paragraph(&format!("no open conflict has the id {id}"), 0, 2)));
     if groups.is_empty() && open > 0 {
-        say!(out, "{NONE_MEANT}");
+        print_open(&engine, out).map_err(of_db(path))?;
     }
     print_groups(path, &groups, out);
+    if let Some(one) = one {
+        say!(out, "one of them whole: `packmule conflicts {} {one}`", quoted(path));
+    }
     print_refused(&engine.refused_decisions().map_err(of_db(path))?, out);
     if unsealed {
         say!(out);
         say!(out, "writes since the last seal are not taken into account: `packmule seal {}`", quoted(path));
     }
     Ok(())
+}
+
+/// Prints the document of the open conflicts.
+fn print_document(
+    path: &Path,
+    engine: &Engine,
+    selection: &Selection,
+    out: &mut Out<'_>,
+) -> Result<(), Failure> {
+    let failed = RefCell::default();
+    let fail = |error| *failed.borrow_mut() = Some(of_db(path)(error).own());
+    let open = OpenConflicts { engine, selection, failed: &fail };
+    let refused = engine.refused_decisions().map_err(of_db(path))?;
+    let refused = refused.iter().map(|(id, refused)| RefusedDecision { id, refused }).collect();
+    out.document(&Conflicts { conflicts: open, refused_decisions: refused, failed: Broken(&failed) });
+    // What was printed stays a whole document.
+    let failed = failed.borrow().as_ref().and_then(|failed: &OwnError| failed.error.clone());
+    failed.map_or(Ok(()), |message| Err(Failure::Reported(format!("{}: {message}", shown(path)))))
+}
+
+/// How many there are of each table and kind.
+type Groups = BTreeMap<(String, &'static str), u64>;
+
+/// Says that nothing fits what was asked for, and what there is.
+fn print_open(engine: &Engine, out: &mut Out<'_>) -> packmule::Result<()> {
+    let mut groups = Groups::new();
+    engine.each_conflict_of(&Selection::default(), &mut |conflict| {
+        *groups.entry((conflict.table, conflict.kind.word())).or_default() += 1;
+        Ok(())
+    })?;
+    say!(out, "{NONE_MEANT}; open are:");
+    counted(&groups).iter().for_each(|line| say!(out, "{line}"));
+    Ok(())
+}
+
+/// Makes a line for each table and kind.
+fn counted(groups: &Groups) -> Vec<String> {
+    let rows: Vec<Vec<String>> = groups
+        .iter()
+        .map(|((table, kind), n)| vec![format!("  {:>6}", number(*n)), (*kind).to_owned(), table.clone()])
+        .collect();
+    columns(&rows)
 }
 
 /// How many decisions that were refused are told.
@@ -115,9 +164,34 @@ pub(super) fn selection(context: &Context<'_, '_>, engine: &Engine) -> Result<Se
 /// How much of a device's name stands in a line.
 const BRIEF_NAME: usize = 14;
 
+/// Returns a device's name, so much of it as has room in a line beside what was written.
+fn brief_name(version: &ConflictVersion) -> String {
+    let name = version.name.as_deref().unwrap_or("?");
+    match name.chars().count() > BRIEF_NAME {
+        true => name.chars().take(BRIEF_NAME - 1).chain(['…']).collect(),
+        false => name.to_owned(),
+    }
+}
+
+/// Returns the same of two devices whose names are no different so far: with the beginning of its id.
+fn brief_label(version: &ConflictVersion) -> String {
+    let Some(device) = version.device else { return brief_name(version) };
+    let (name, id) = (version.name.as_deref().unwrap_or("?"), device.to_string());
+    let short: String = name.chars().take(BRIEF_NAME - 9).collect();
+    format!("{short}-{}", &id[..8])
+}
+
 /// Prints a conflict in a line.
 fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
     let mut said: Vec<String> = Vec::new();
+    // Of one row alone nothing differs.
+    let wrong = match &conflict.kind {
+        ConflictKind::ForeignKey(columns, parent) => {
+            Some(format!("no such row of {parent}: {}", given(conflict, columns)))
+        }
+        ConflictKind::Check(reason) => Some(reason.clone()),
+        _ => None,
+    };
     for version in &conflict.versions {
         let differing = version
             .values
@@ -126,16 +200,16 @@ fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
             .map(|(_, value)| show(value));
         let differing = differing.collect::<Vec<_>>().join(", ");
         let what = match &*differing {
+            _ if let Some(wrong) = &wrong => wrong,
             _ if version.values.is_empty() => "deleted",
             // Beside deletes alone nothing differs.
             "" => version.op.word(),
             differing => differing,
         };
-        // In a line there is room for what was written, and not for long names.
-        let who = version.name.as_deref().unwrap_or("?");
-        let who: String = match who.chars().count() > BRIEF_NAME {
-            true => who.chars().take(BRIEF_NAME - 1).chain(['…']).collect(),
-            false => who.to_owned(),
+        let others = conflict.versions.iter().filter(|other| other.device != version.device);
+        let who = match brief_name(version) {
+            name if others.clone().any(|other| brief_name(other) == name) => brief_label(version),
+            name => name,
         };
         said.push(format!("{who}{}: {what}", if version.shown { "*" } else { "" }));
     }
@@ -151,19 +225,21 @@ fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
     say!(out, "{}", cut(&line));
 }
 
+/// Returns what a row has in these columns.
+fn given(conflict: &Conflict, columns: &[String]) -> String {
+    let values = conflict.versions.iter().flat_map(|version| &version.values);
+    pairs(values.filter(|(name, _)| columns.contains(name)))
+}
+
 /// Counts what was printed by table and kind, and says how many at once are closed.
-fn print_groups(path: &Path, groups: &BTreeMap<(String, &str), u64>, out: &mut Out<'_>) {
+fn print_groups(path: &Path, groups: &Groups, out: &mut Out<'_>) {
     let all: u64 = groups.values().sum();
     if all < 2 {
         return;
     }
     say!(out);
-    let rows: Vec<Vec<String>> = groups
-        .iter()
-        .map(|((table, kind), n)| vec![format!("  {:>6}", number(*n)), (*kind).to_owned(), table.clone()])
-        .collect();
     say!(out, "{}:", count(all, "conflict"));
-    columns(&rows).iter().for_each(|line| say!(out, "{line}"));
+    counted(groups).iter().for_each(|line| say!(out, "{line}"));
     let mut kinds: Vec<&str> = groups.keys().map(|(_, kind)| *kind).collect();
     kinds.sort_unstable();
     kinds.dedup();
@@ -178,13 +254,13 @@ fn print_groups(path: &Path, groups: &BTreeMap<(String, &str), u64>, out: &mut O
 }
 
 /// Prints a conflict: its versions, what differs between them, and how it is closed.
-fn print(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
+fn print(path: &Path, (conflict, called): (&Conflict, &Called), out: &mut Out<'_>) {
     let key = match &conflict.kind {
         ConflictKind::Schema(column) => format!("column {column}"),
         _ => pairs(&conflict.key),
     };
     say!(out);
-    say!(out, "{}  {}: {key}", conflict.id, conflict.table);
+    out.styled(Style::Head, &format!("{}  {}: {key}", conflict.id, conflict.table));
     say!(out, "  {}", why(&conflict.kind));
     conflict.versions.iter().for_each(|version| print_version(conflict, version, out));
     let by: Vec<String> = conflict
@@ -196,7 +272,7 @@ fn print(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
         say!(out, "  referred to by {}: --keep-both takes along", by.join(", "));
         say!(out, "  those of the author whose row gets a new key");
     }
-    print_ways(path, conflict, out);
+    print_ways(path, (conflict, called), out);
 }
 
 /// What stands beside the version that is in the table.
@@ -225,43 +301,60 @@ fn print_version(conflict: &Conflict, version: &ConflictVersion, out: &mut Out<'
     columns(&rows).iter().for_each(|line| say!(out, "{line}"));
 }
 
+/// How devices are called in commands.
+struct Called {
+    /// Names that mean no device, or more than one.
+    unclear: BTreeSet<String>,
+}
+
+impl Called {
+    fn in_fleet(engine: &Engine) -> packmule::Result<Self> {
+        let mut seen = BTreeSet::new();
+        // These are words of the command itself.
+        let mut unclear = BTreeSet::from(["newest", "shown", "quarantined"].map(str::to_owned));
+        for name in engine.devices()?.into_iter().filter_map(|device| device.name) {
+            if !seen.insert(name.clone()) {
+                unclear.insert(name);
+            }
+        }
+        Ok(Self { unclear })
+    }
+
+    /// Returns what means this device alone: its name, if no other bears it, or its name with a part of its id.
+    fn as_word(&self, id: DeviceId, name: Option<&str>) -> String {
+        let clear = |name: &&str| !self.unclear.contains(*name) && name.parse::<DeviceId>().is_err();
+        shell_word(&name.filter(clear).map_or_else(|| label(id, name), str::to_owned))
+    }
+}
+
 /// Prints the commands that close a conflict.
-fn print_ways(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
+fn print_ways(path: &Path, (conflict, called): (&Conflict, &Called), out: &mut Out<'_>) {
     say!(out, "  to close it:");
     let resolve = format!("packmule resolve {} {}", quoted(path), conflict.id);
     let has = |way| conflict.ways.contains(&way);
     let mut said = Vec::new();
     for version in conflict.versions.iter().filter(|_| has(Way::Take)) {
-        if said.contains(&version.device) {
+        let Some(taken) = taken(conflict, version, called) else { continue };
+        // By cell several versions of a device are parts of one.
+        if said.contains(&taken) {
             continue;
         }
-        said.push(version.device);
-        let Some(id) = version.device else { continue };
-        let one_of_a_name = |v: &&ConflictVersion| v.name == version.name && v.device != Some(id);
-        let who = match &version.name {
-            Some(name) if !conflict.versions.iter().any(|v| one_of_a_name(&v)) => name.clone(),
-            _ => version.author(),
-        };
-        say!(out, "    {resolve} --take {}", shell_word(&who));
-        if let Some(loses) = loser(conflict, id) {
-            say!(out, "      {}", removes(conflict, loses));
+        say!(out, "    {resolve} --take {taken}");
+        said.push(taken);
+        if let Some(loses) = loser(conflict, version) {
+            out.styled(Style::Warn, &format!("      {}", removes(conflict, loses)));
         }
-    }
-    if !has(Way::Take)
-        && let ConflictKind::Unique(_) = conflict.kind
-        && let Some(loses) = conflict.versions.iter().find(|version| !version.shown)
-    {
-        say!(out, "    {resolve} --take shown");
-        say!(out, "      {}", removes(conflict, loses));
     }
     if has(Way::Set) {
         say!(out, "    {resolve} --set {}", example_set(conflict));
     }
     if has(Way::Delete) {
         say!(out, "    {resolve} --delete");
-        if let Some(row) = conflict.versions.first().filter(|version| !version.values.is_empty()) {
-            say!(out, "      {}", removes(conflict, row));
-        }
+        conflict
+            .versions
+            .first()
+            .iter()
+            .for_each(|row| out.styled(Style::Warn, &format!("      {}", removes(conflict, row))));
     }
     if has(Way::KeepBoth) {
         say!(out, "    {resolve} --keep-both");
@@ -273,18 +366,38 @@ fn print_ways(path: &Path, conflict: &Conflict, out: &mut Out<'_>) {
     }
 }
 
-/// Returns the row that is removed when a device's row is taken, of two that claim one value.
-fn loser(conflict: &Conflict, taken: DeviceId) -> Option<&ConflictVersion> {
-    let two = matches!(conflict.kind, ConflictKind::Unique(_));
-    conflict.versions.iter().find(|version| two && version.device != Some(taken))
+/// Returns what means a version after `--take`: its device or, of two rows that have one author or one whom nobody
+/// knows, where they are. `None` if nothing means it.
+fn taken(conflict: &Conflict, version: &ConflictVersion, called: &Called) -> Option<String> {
+    let authors = |of: &ConflictVersion| conflict.versions.iter().filter(|v| v.device == of.device).count();
+    match version.device {
+        Some(id) if !is_of_two_rows(conflict) || authors(version) == 1 => {
+            Some(called.as_word(id, version.name.as_deref()))
+        }
+        _ if !is_of_two_rows(conflict) => None,
+        _ => Some(if version.shown { "shown" } else { "quarantined" }.into()),
+    }
+}
+
+/// Returns whether a conflict's versions are two rows that claim one value.
+fn is_of_two_rows(conflict: &Conflict) -> bool {
+    matches!(conflict.kind, ConflictKind::Unique(_))
+}
+
+/// Returns the version whose row is removed when one is taken: of two that claim one value, the other; a delete itself.
+fn loser<'c>(conflict: &'c Conflict, taken: &'c ConflictVersion) -> Option<&'c ConflictVersion> {
+    match is_of_two_rows(conflict) {
+        true => conflict.versions.iter().find(|version| version.shown != taken.shown),
+        false => Some(taken).filter(|taken| taken.op == VersionOp::Delete),
+    }
 }
 
 /// Says that a row is removed.
 fn removes(conflict: &Conflict, version: &ConflictVersion) -> String {
-    let keys = conflict.key.iter().map(|(name, _)| name);
-    let values = pairs(keys.filter_map(|key| version.values.iter().find(|(name, _)| name == key)));
-    let row = if values.is_empty() { "the row".into() } else { format!("the row {values}") };
-    format!("removes {row} on all devices; resolve --undo brings it back")
+    // Of two rows that claim one value each has its own key; a delete has no values.
+    let keys =
+        conflict.key.iter().map(|key| version.values.iter().find(|(name, _)| *name == key.0).unwrap_or(key));
+    format!("removes the row {} on all devices; resolve --undo brings it back", pairs(keys))
 }
 
 /// Returns whether another version has another value in this column.
@@ -298,11 +411,10 @@ pub(super) fn differs(versions: &[ConflictVersion], name: &str, value: &OwnedVal
 /// Makes an example of `--set`.
 fn example_set(conflict: &Conflict) -> String {
     let values = conflict.versions.iter().flat_map(|v| &v.values);
-    let open: Vec<&(String, OwnedValue)> = values
-        .filter(|(name, value)| {
-            !conflict.key.iter().any(|(key, _)| key == name) && differs(&conflict.versions, name, value)
-        })
-        .collect();
+    let others: Vec<&(String, OwnedValue)> =
+        values.filter(|(name, _)| !conflict.key.iter().any(|(key, _)| key == name)).collect();
+    let open: Vec<&(String, OwnedValue)> =
+        others.iter().copied().filter(|(name, value)| differs(&conflict.versions, name, value)).collect();
     // A counter takes no text.
     if let (ConflictKind::InsertInsert | ConflictKind::UpdateUpdate, Some((name, value))) =
         (&conflict.kind, open.first())
@@ -314,7 +426,12 @@ fn example_set(conflict: &Conflict) -> String {
         ConflictKind::Unique(columns) | ConflictKind::ForeignKey(columns, _) => {
             columns.first().map(String::as_str)
         }
-        _ => open.first().map(|(name, _)| name.as_str()),
+        // Beside a delete alone nothing differs: any column.
+        _ => open
+            .first()
+            .map(|(name, _)| name)
+            .or_else(|| others.first().map(|(name, _)| name))
+            .map(String::as_str),
     };
     format!("{}=VALUE", shell_word(column.unwrap_or("COLUMN")))
 }

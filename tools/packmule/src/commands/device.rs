@@ -363,13 +363,13 @@ pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         clock_off_ms: d.clock,
     });
     out.document(&Devices { devices: documents.collect() });
-    let head = ["DEVICE", "TRUST", "FRAMES", "HAS OF OURS", "HEARD", "CLOCK"];
+    let head = ["DEVICE", "TRUST", "FRAMES", "HAS OF OURS", "HEARD"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for d in &devices {
         let base = if d.base { " (base)" } else { "" };
         rows.push(vec![
             format!("{}{base}", label(d.id, d.name.as_deref())),
-            d.trust.words().to_owned(),
+            if d.retired { "retired".into() } else { d.trust.words().to_owned() },
             format!("{} + {}", number(d.shared), number(d.own)),
             if d.this { "-".into() } else { number(d.acknowledged) },
             match d.heard {
@@ -377,17 +377,17 @@ pub fn devices(context: &mut Context<'_, '_>) -> Result<(), Failure> {
                 Some(at) => time(at),
                 None => "never".into(),
             },
-            d.clock.map_or_else(|| "-".into(), packmule::clock_words),
         ]);
-    }
-    if devices.iter().all(|d| d.clock.is_none()) {
-        rows.iter_mut().for_each(|row| row.truncate(head.len() - 1));
     }
     for line in fitting_columns(&rows) {
         say!(out, "{line}");
     }
+    say!(out, "FRAMES here are shared + per-device ones; HAS OF OURS are this device's own");
     for d in &devices {
         let who = label(d.id, d.name.as_deref());
+        if let Some(clock) = d.clock.map(packmule::clock_words) {
+            say!(out, "the clock of {who} is {clock}");
+        }
         if let Some(by) = &d.revoked_by {
             say!(out, "{who} is revoked ({}){}", said_by(by), set_aside(d.set_aside));
         }

@@ -7,8 +7,8 @@ use packmule::{Decided, DecisionReport, Error, OwnedValue, Resolution, RowChange
 use super::conflicts::{NONE_MEANT, selection};
 use super::{Context, of_db, open, say_carried_out};
 use crate::documents::{DecidedConflict, Resolved, Undone, UndoneRow};
-use crate::output::{Failure, Out, engine_text, say};
-use crate::text::{conflicts_open, count, cut, number, pairs, paragraph, plural, quoted, read, show, shown};
+use crate::output::{Failure, Out, Style, engine_text, say};
+use crate::text::{conflicts_open, count, cut, pairs, paragraph, plural, quoted, read, show, shown};
 use crate::usage::{Args, Flag, flags};
 
 /// How many decisions are told row by row; of more, each is a line.
@@ -32,8 +32,10 @@ pub fn resolve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let whole = ids > 0 && ids <= TOLD_WHOLE;
     let dry_run = context.args.has(&flags::DRY_RUN);
     let out = &mut *context.out;
-    let mut first = true;
+    let (mut first, mut removed) = (true, 0);
     let mut each = |decided: Decided| {
+        // Of a few each is told with what brings it back.
+        removed += if whole { 0 } else { decided.rows.iter().filter(|row| row.removes()).count() } as u64;
         if out.json {
             out.text(if std::mem::take(&mut first) { "{\"decided\": [\n " } else { ",\n " });
             out.document_line(&document(&decided));
@@ -59,7 +61,7 @@ pub fn resolve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         say_carried_out(context, &engine);
         return Ok(());
     }
-    summarise(&path, &report, dry_run, out);
+    summarise(&path, &report, (removed, dry_run), out);
     say_carried_out(context, &engine);
     if report.closed == 0 && report.refused > 0 {
         return Err(Failure::of(&path, "none of them can be closed this way, and nothing has changed"));
@@ -104,6 +106,7 @@ fn way(args: &Args) -> Result<Typed, Failure> {
     Ok(Typed::Plain(match args.flag(&flags::TAKE)? {
         Some("newest") => Resolution::Newest,
         Some("shown") => Resolution::Shown,
+        Some("quarantined") => Resolution::Quarantined,
         Some(device) => return Ok(Typed::Device(device.to_owned())),
         None if args.has(&flags::DELETE) => Resolution::Delete,
         None if both => Resolution::KeepBothWith(set),
@@ -168,7 +171,8 @@ fn print(path: &Path, decided: &Decided, (whole, dry_run): (bool, bool), out: &m
         say!(out, "  the table stays as it is");
     }
     for row in &decided.rows {
-        say!(out, "{}", paragraph(&change(row), 2, 4));
+        let told = paragraph(&change(row), 2, 4);
+        if row.removes() { out.styled(Style::Warn, &told) } else { say!(out, "{told}") }
     }
     if !dry_run && decided.rows.iter().any(RowChange::removes) {
         say!(out, "  to bring it back: `packmule resolve {} --undo {}`", quoted(path), conflict.id);
@@ -200,7 +204,7 @@ fn undo(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     say!(out, "{}: what {} decided is undone", report.conflict, report.decided_by);
     for (table, row) in &report.rows {
         let said = match (row.before.is_empty(), row.after.is_empty()) {
-            (false, true) => format!("{} is not in the table any more, as before", pairs(&row.key)),
+            (false, true) => format!("{} is not there any more, as before", pairs(&row.key)),
             _ => change(row),
         };
         say!(out, "{}", paragraph(&format!("{table}: {said}"), 2, 4));
@@ -222,7 +226,10 @@ fn change(row: &RowChange) -> String {
     if row.removes() {
         return format!("{key} is removed on all devices ({}); it stays in the log", values(&row.before));
     }
-    if row.before.is_empty() {
+    if row.is_quarantined {
+        return format!("{key} is quarantined: {}", values(&row.after));
+    }
+    if row.before.is_empty() || row.was_quarantined {
         return format!("{key} comes in: {}", values(&row.after));
     }
     let changed = row.after.iter().filter_map(|(name, value)| {
@@ -234,13 +241,21 @@ fn change(row: &RowChange) -> String {
 }
 
 /// Says how many were closed, and what is open.
-fn summarise(path: &Path, report: &DecisionReport, dry_run: bool, out: &mut Out<'_>) {
+fn summarise(path: &Path, report: &DecisionReport, (removed, dry_run): (u64, bool), out: &mut Out<'_>) {
     let closed = report.closed;
-    if dry_run {
+    if dry_run && closed + report.refused > 0 {
         say!(out, "{} be closed; nothing has changed", plural(closed, "conflict would", "conflicts would"));
     } else if closed > 0 {
         let closed = plural(closed, "conflict is closed", "conflicts are closed");
         say!(out, "{closed}; the next bundles carry this to the other devices");
+    }
+    if removed > 0 {
+        let rows = match dry_run {
+            true => plural(removed, "row would be", "rows would be"),
+            false => plural(removed, "row is", "rows are"),
+        };
+        let said = format!("{rows} removed on all devices; `resolve --undo ID` brings back what ID removed");
+        out.styled(Style::Warn, &paragraph(&said, 0, 2));
     }
     if report.refused > 0 {
         say!(out, "{} closed this way", plural(report.refused, "conflict cannot be", "conflicts cannot be"));
@@ -255,7 +270,9 @@ fn summarise(path: &Path, report: &DecisionReport, dry_run: bool, out: &mut Out<
         0 if closed == 0 => say!(out, "{}: no conflict is open", shown(path)),
         0 if dry_run => say!(out, "no conflict {open} any more"),
         0 => say!(out, "no conflict is open any more"),
-        n if dry_run => say!(out, "{} {open} still", number(n)),
+        n if dry_run && closed > 0 => {
+            say!(out, "{} still be open", plural(n, "conflict would", "conflicts would"))
+        }
         n => say!(
             out,
             "{} still open: `packmule conflicts {}`",

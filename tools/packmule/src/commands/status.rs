@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use packmule::{LinkFigures, Notice, Status, TableStatus, label};
+use packmule::{LinkFigures, Notice, Status, TableHow, TableStatus, label};
 
 use super::device::{fleets, no_fleet};
 use super::figures::figures;
 use super::{Context, of_db, open_to_read};
 use crate::documents::{self, LinkCarried, LogSize, RunState, ToDo, WaitGroup};
 use crate::files::run_state;
-use crate::output::{Failure, Out, say};
+use crate::output::{Failure, Out, Style, say};
 use crate::text::{
     Advice, advice, clock_wrong, columns, count, hint, iso, link, now, number, paragraph, plural, quoted,
     said_by, set_aside, shown, size, time, waiting,
@@ -62,13 +62,10 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         say!(out, "  retired      {} ({})", retired.device, said_by(&retired.by));
     }
     print_revoked(&status, out);
-    for notice in &status.notices {
-        say!(out, "{}", paragraph(&format!("notice       {}", notice_text(notice, path)), 2, 15));
-    }
     if todo.is_empty() {
         say!(out, "  to do        nothing");
     } else {
-        say!(out, "  to do");
+        out.styled(Style::Head, "  to do");
         print_to_do(todo.iter(), out);
     }
     Ok(())
@@ -107,8 +104,13 @@ fn print_links(links: &[LinkFigures], out: &mut Out<'_>) {
 
 /// Prints what there is to do, with the commands that help.
 fn print_to_do<'a>(todo: impl Iterator<Item = &'a Advice>, out: &mut Out<'_>) {
-    for Advice { what, command, .. } in todo {
-        say!(out, "{}", paragraph(what, 4, 6));
+    for Advice { person, what, command } in todo {
+        let what = paragraph(what, 4, 6);
+        if *person {
+            out.styled(Style::Warn, &what)
+        } else {
+            say!(out, "{what}")
+        }
         if let Some(command) = command {
             say!(out, "        {command}");
         }
@@ -233,7 +235,10 @@ fn table_row(table: &TableStatus, db: &Path) -> Vec<String> {
         1_000_000.. => Some("over 1,000,000 writes not sealed yet".to_owned()),
         n => Some(format!("{} not sealed yet", count(n, "write"))),
     };
-    let note = table.note.as_ref().map(|note| note.clone() + &hint(table.hint(), db));
+    let note = match table.how {
+        TableHow::Suspended => Some("see below".into()),
+        _ => table.note.as_ref().map(|note| note.clone() + &hint(table.hint(), db)),
+    };
     let waiting =
         (table.waiting > 0).then(|| format!("{} for it", plural(table.waiting, "row waits", "rows wait")));
     let tail: Vec<String> = unsealed.into_iter().chain(waiting).chain(note).collect();

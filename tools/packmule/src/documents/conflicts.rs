@@ -89,7 +89,7 @@ pub struct DecidedConflict<'a> {
     pub key: &'a [(String, OwnedValue)],
     /// Its kind, as `conflicts` has it.
     pub kind: &'static str,
-    /// What it does to rows of the table.
+    /// What it does to rows.
     #[cfg_attr(test, schemars(with = "Vec<report::RowChange>"))]
     pub rows: &'a [RowChange],
     /// Why it stays open, if it does.

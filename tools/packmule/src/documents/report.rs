@@ -46,10 +46,14 @@ pub type Row = BTreeMap<String, Value>;
 pub struct RowChange {
     /// The row's key, by column.
     pub key: Row,
-    /// Its values before, by column; none if it was not in its table.
+    /// Its values before, by column; none if it was not there.
     pub before: Row,
-    /// Its values then; none if it is not in its table any more: it is removed on all devices.
+    /// Its values then; none if it is not there any more: it is removed on all devices.
     pub after: Row,
+    /// Before, a constraint kept it out of its table.
+    pub was_quarantined: bool,
+    /// Then, a constraint keeps it out of its table.
+    pub is_quarantined: bool,
 }
 
 /// What was done about conflicts.

@@ -7,7 +7,7 @@ use packmule::{Error, UntrustedDevice};
 
 use super::code;
 use crate::documents::{ErrorDocument, OwnError, Untrusted};
-use crate::text::{hint, io_text, shown};
+use crate::text::{hint, io_text, paragraph, shown};
 use crate::usage::{UsageError, help};
 
 /// Why a command did not do what was asked.
@@ -113,9 +113,11 @@ impl Failure {
     pub fn text(&self) -> String {
         match self {
             Self::Usage(UsageError { command: Some(command), message }) => format!(
-                "packmule {}: {message}\n{}\n`packmule {0} --help` says more\n",
-                command.words,
-                help::usage(command)
+                // It begins as a command does, which would stay whole.
+                "{}\n{}\n`packmule {} --help` says more\n",
+                paragraph(&format!("packmule {}: {message}", command.words), 0, 2),
+                help::usage(command),
+                command.words
             ),
             Self::Usage(UsageError { command: None, message }) => {
                 format!(

@@ -6,11 +6,13 @@
 //! |---|---|
 //! | this one | standard output |
 //! | `code` | the codes of failures that are not the library's |
+//! | `colour` | what stands out on a terminal |
 //! | `ending` | a panic, no memory: the end of the program |
 //! | `failure` | what went wrong, in one line that says what to do |
 //! | `progress` | how far long work is, for whoever watches |
 
 pub mod code;
+mod colour;
 mod ending;
 mod failure;
 mod progress;
@@ -21,6 +23,7 @@ use serde::Serialize;
 
 use crate::text::{folded, safe};
 
+pub use colour::{Style, is_wanted as colour_is_wanted, paint};
 pub use ending::{Allocator, end_at_panics};
 pub use failure::{Failure, engine_text};
 pub use progress::{Bar, Meter, nobody_watches};
@@ -34,6 +37,8 @@ pub struct Out<'w> {
     pub quiet: bool,
     /// What is looked at is said.
     pub verbose: bool,
+    /// Some lines are painted.
+    pub colour: bool,
     closed: bool,
     failed: Option<io::Error>,
 }
@@ -69,6 +74,7 @@ impl<'w> Out<'w> {
             json: false,
             quiet: false,
             verbose: false,
+            colour: false,
             closed: false,
             failed: None,
         }
@@ -79,6 +85,16 @@ impl<'w> Out<'w> {
         if !self.quiet {
             self.warning(line);
         }
+    }
+
+    /// Prints a line that stands out where there is colour.
+    pub fn styled(&mut self, style: Style, line: &str) {
+        if !self.colour || self.json || self.quiet {
+            return self.line(line);
+        }
+        // It is broken into lines before: what is not to be seen has no width.
+        self.write(&paint(style, &safe(&folded(line))));
+        self.write("\n");
     }
 
     /// Prints a line also where only what is wrong is wanted.

@@ -207,19 +207,20 @@ each board gets its own `init`. A board that is made without \
         words: "compact",
         operands: "DB",
         count: (1, 1),
-        flags: &[],
+        flags: &[&flags::COMPACT_KEEP],
         group: Group::Tables,
         summary: "compact the log: remove what every device has",
         about: "What every device that is not retired is known to have leaves the log; tables, open conflicts and digest stay as they \
-                are. Nothing leaves it before another device is known. It also records in the log what this device has seen, so that others can compact too: run it now and then on each.",
-        examples: &["packmule compact base.db"],
+                are. Nothing leaves it before another device is known. It also records in the log what this device has seen, so that others can compact too: run it now and then on each. What is not in the \
+                log any more cannot be undone, nor shown by `log` and `at`: --keep says how far back that is to be possible.",
+        examples: &["packmule compact base.db", "packmule compact base.db --keep 30d"],
     },
     Command {
         name: Name::Prune,
         words: "prune",
         operands: "DB TABLE",
         count: (2, 2),
-        flags: &[&flags::PRUNE_KEEP, &flags::PRUNE_ROWS, &flags::PRUNE_FREE],
+        flags: &[&flags::PRUNE_KEEP, &flags::PRUNE_ROWS, &flags::PRUNE_FREE, &flags::DRY_RUN],
         group: Group::Tables,
         summary: "delete rows of an append table here that a base has",
         about: "Deletes the oldest rows of an append table on this device, as far as a base that is not retired has acknowledged them; \

@@ -104,6 +104,11 @@ pub static IDS: Flag = value(
     "a plain integer key is fine: without the note about numbers that two devices can take",
 );
 pub static PRUNE_KEEP: Flag = value("keep", "AGE", "rows that were sealed within AGE stay: 30d, 12h");
+pub static COMPACT_KEEP: Flag = value(
+    "keep",
+    "AGE",
+    "what was sealed within AGE stays, by its author's clock, for `log`, `at` and undoing: 30d, 12h",
+);
 pub static PRUNE_ROWS: Flag = value("rows", "N", "the newest N rows stay");
 pub static PRUNE_FREE: Flag =
     value("free", "SIZE", "the oldest rows go until so much of the file is free: 200M, 1G");
@@ -172,7 +177,7 @@ pub static RUN_CHECK: Flag = switch("check", "only read the file, and say what w
 pub static TAKE: Flag = value(
     "take",
     "DEVICE",
-    "the version of this device is the row; or `newest`, by their authors' clocks, or `shown`",
+    "the version of this device is the row; or `newest`, by their authors' clocks, `shown`, `quarantined`",
 );
 pub static SET: Flag = values(
     "set",

@@ -1,6 +1,6 @@
 //! General help, help for a command, usage lines: made from the table.
 
-use super::{COMMANDS, COMMON, Command, Flag, Group};
+use super::{COMMANDS, COMMON, Command, Flag, Group, Name};
 use crate::text::wrap;
 
 /// The headings of general help, in order.
@@ -98,6 +98,36 @@ pub(super) const OPERANDS: &str =
 /// What the program ends with.
 pub(super) const EXIT_STATUS: &str =
     "Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 a person is needed.";
+
+/// What most people need, day by day.
+const FIRST: &[Name] = &[
+    Name::Demo,
+    Name::Init,
+    Name::Track,
+    Name::Exchange,
+    Name::Sync,
+    Name::Status,
+    Name::Conflicts,
+    Name::Resolve,
+    Name::Log,
+];
+
+/// Makes what is printed where nothing is asked for: it fits on the screen of a terminal, 24 lines.
+pub fn first() -> String {
+    let of = |name: &Name| COMMANDS.iter().find(|command| command.name == *name);
+    let rows: Vec<(String, String)> = FIRST
+        .iter()
+        .filter_map(of)
+        .map(|command| (format!("  {} {}", command.words, command.operands), command.summary.to_owned()))
+        .collect();
+    format!(
+        "{ABOUT}\n\nusage: packmule COMMAND DB ...\n\n{}\n\n\
+         {OPERANDS}\n\
+         `packmule help` lists all commands; `packmule COMMAND --help` says more, with\n\
+         an example.\n",
+        described(&rows)
+    )
+}
 
 /// Makes what `packmule --help` prints.
 pub fn general() -> String {

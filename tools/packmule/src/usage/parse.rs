@@ -128,7 +128,11 @@ fn read_flag(
         if !choices.split('|').any(fits) {
             let shown = value.to_string_lossy();
             let is = if choices.contains('|') { "is one of" } else { "can only be" };
-            return Err(format!("--{} {is} {choices}, not `{shown}`", flag.name).into());
+            let meant = match nearest(&shown, choices.split('|')) {
+                Some(choice) => format!("; did you mean `{choice}`?"),
+                None => String::new(),
+            };
+            return Err(format!("--{} {is} {choices}, not `{shown}`{meant}", flag.name).into());
         }
     }
     flags.push((flag, value));

@@ -158,3 +158,37 @@ fn a_dropped_table_is_let_go_and_a_lost_unique_is_made_again() {
     rounds(&desk, &ALL, 2);
     ALL.iter().for_each(|name| goes_on(&desk, name));
 }
+
+/// What can be tracked by no device is undone as it is said; nothing proposes to track it anew, which would be refused.
+#[test]
+fn a_definition_that_cannot_travel_is_held_until_what_is_in_the_way_is_gone() {
+    let desk = desk([ITEM, ITEM]);
+    desk.sql("north.db", "CREATE TABLE reading (id INTEGER PRIMARY KEY, v)");
+    desk.run("track north.db reading --mode per-device").ok();
+    desk.sql("north.db", "INSERT INTO item VALUES ('1', 'one'); INSERT INTO reading (v) VALUES (1)");
+    rounds(&desk, &ALL, 2);
+
+    let long = "x".repeat(70_000);
+    desk.sql("north.db", &format!("ALTER TABLE item ADD COLUMN big TEXT DEFAULT '{long}'"));
+    desk.sql("north.db", "ALTER TABLE reading ADD COLUMN device TEXT; INSERT INTO reading (v) VALUES (2)");
+    let told = said(&desk, "north");
+    has(
+        &told,
+        &["its definition is too large for a frame of", "drop a column, or give it a shorter default"],
+    );
+    has(
+        &told,
+        &["it has a column `device`, which is what a base puts before the rows of each device; rename it: "],
+    );
+    assert!(!told.contains("track"), "{told}");
+    let told = unfolded(&desk.run("status north.db").ok());
+    assert!(!told.contains("track it again") && !told.contains("packmule untrack"), "{told}");
+
+    desk.sql("north.db", "ALTER TABLE item DROP COLUMN big; UPDATE item SET name = 'eins'");
+    desk.sql("north.db", "ALTER TABLE reading RENAME COLUMN device TO sensor");
+    rounds(&desk, &ALL, 2);
+    ALL.iter().for_each(|name| goes_on(&desk, name));
+    are_equal(&desk, &ALL);
+    assert_eq!(desk.rows("base.db", "SELECT 1 FROM item WHERE name = 'eins'").len(), 1);
+    assert_eq!(desk.rows("base.db", "SELECT sensor FROM reading").len(), 2);
+}

@@ -29,6 +29,13 @@ use crate::engine::table::shapes;
 pub(crate) const DROPPED: &str = "it was dropped here: it goes on when a table of that name and definition is back, and \
      until then what other devices write waits; if it is not to come back";
 
+/// What becomes of the rows of a table that cannot be what it is here: tracking it anew would be refused.
+const WAITS: &str = "until then its rows wait, here and from other devices, and nothing is lost";
+
+/// Another way, of a table that could be tracked as it is here.
+pub(crate) const BEGIN_AGAIN: &str =
+    "or let it go and track it again, to begin again with what the table here has";
+
 /// What becomes of a table that was renamed.
 pub(crate) const RENAMED: &str = "until then its rows wait, here and from other devices, and nothing is lost; or track it \
      under its new name, and let the old one go";
@@ -86,8 +93,6 @@ pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
 /// Returns why a table must be suspended whose columns are what they were.
 fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Option<String>> {
     let def = &table.def;
-    let back = "until then its rows wait, here and from other devices, and nothing is lost; or let it \
-                go and track it again, to begin again with what the table here has";
     for (at, column) in def.columns.iter().enumerate() {
         let Some(now) = now.column(&column.name).map(|at| &now.columns[at]) else { continue };
         let declared = declare::declared_columns(replica, table.tid, &column.name)?;
@@ -96,7 +101,7 @@ fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Opt
             && !table.disputed.contains(at)
         {
             return Ok(Some(format!(
-                "its column `{}` is {} here, and {} on other devices; make it so here too: {back}",
+                "its column `{}` is {} here, and {} on other devices; make it so here too: {WAITS}; {BEGIN_AGAIN}",
                 column.name,
                 now.show(),
                 column.show()
@@ -107,11 +112,11 @@ fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Opt
     grown.columns.extend(now.columns.iter().filter(|c| def.column(&c.name).is_none()).cloned());
     if !grown.fits(replica.options.frame_bytes) {
         return Ok(Some(format!(
-            "its definition is too large for a frame of {} bytes; drop a column, or give it a shorter default: {back}",
+            "its definition is too large for a frame of {} bytes; drop a column, or give it a shorter default: {WAITS}",
             replica.options.frame_bytes
         )));
     }
-    Ok(grown.ungatherable().map(|reason| format!("{reason}; rename it: {back}")))
+    Ok(grown.ungatherable().map(|reason| format!("{reason}: {WAITS}")))
 }
 
 /// Returns the columns whose kind changed, each with whether this device decides on it: disputed ones that were

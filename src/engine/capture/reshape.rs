@@ -27,7 +27,7 @@ use crate::engine::table::shapes::{self, Shape};
 use crate::engine::table::{catalog, dropped, renamed};
 
 /// What becomes of the rows of a table that is held until the others follow.
-pub(crate) const WAITS: &str = "until the application has done the same there, or undone it here, its rows wait, here and \
+const WAITS: &str = "until the application has done the same there, or undone it here, its rows wait, here and \
      from other devices, and nothing is lost";
 
 /// What becomes of a table whose key was changed.

@@ -86,13 +86,14 @@ impl TableStatus {
         let table = self.name.clone();
         match (self.how, self.note.as_deref()) {
             (TableHow::Suspended, Some(evolve::DROPPED)) => Some(Hint::Untrack { table }),
-            (TableHow::Suspended, Some(note)) if note.contains(reshape::WAITS) => None,
             (TableHow::Suspended, Some(note))
                 if note.ends_with(reshape::ANOTHER_KEY) || note.ends_with(evolve::RENAMED) =>
             {
                 Some(Hint::Untrack { table })
             }
-            (TableHow::Suspended, _) => Some(Hint::TrackAgain { table }),
+            (TableHow::Suspended, Some(note)) if note.ends_with(evolve::BEGIN_AGAIN) => {
+                Some(Hint::TrackAgain { table })
+            }
             _ => None,
         }
     }

@@ -47,7 +47,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 27] = [
+const PARTED: [(u64, &str); 31] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (77, "a place of its own log that others have otherwise counted as what both have"),
@@ -89,6 +89,13 @@ const PARTED: [(u64, &str); 27] = [
     (
         5087,
         "rows folded under an identity that both copies had left, and that the base had lost with its card",
+    ),
+    (40022, "what a copy had written under the identity that it left kept out what came in its place"),
+    (41054, "a base alone had a frame that a board had lost with its card, waiting, and did not tell it"),
+    (41121, "an addition counted in the base of a counter that a state brought, and beside it"),
+    (
+        41207,
+        "frames of a second history that did not follow on anything kept the first one out of a newcomer",
     ),
 ];
 

@@ -213,3 +213,33 @@ fn large_values_of_per_device_tables_are_gathered() {
     carry(&mut a, &mut base);
     same(&a, &base, "SELECT id, jpeg, note FROM photo ORDER BY id");
 }
+
+#[test]
+fn rows_that_code_well_fill_their_frames_with_more() {
+    let frames =
+        |engine: &Engine| rows(engine, "SELECT count(*) FROM _pm_frame")[0].parse::<usize>().unwrap();
+    let world = World::new();
+    for (what, text) in [("even", "'the same in every row'"), ("noise", "hex(randomblob(20))")] {
+        let mut a = device(&world, what, 4_096);
+        sql(&a, "CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT)");
+        a.track("t", &TrackOptions::default()).unwrap();
+        a.seal().unwrap();
+        let before = frames(&a);
+        let fill = format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) INSERT INTO t SELECT NULL, {text} FROM n"
+        );
+        sql(&a, &fill);
+        a.seal().unwrap();
+        let count = frames(&a) - before;
+        println!("{what}: {count} frames");
+        assert!(longest_frame(&a) <= 4_096, "{}", longest_frame(&a));
+        // What a row has before it is coded, and three bytes of the op. Digits of noise cost half of what they are.
+        let plain = 2_000 * if what == "even" { 27 } else { 46 };
+        let most = if what == "even" { 16_384 } else { 8_192 };
+        assert!(count <= plain / most + 3, "{count} frames");
+        // The next seal begins as the last one ended.
+        sql(&a, &fill);
+        a.seal().unwrap();
+        assert!(frames(&a) - before - count <= count, "{} frames", frames(&a) - before - count);
+    }
+}

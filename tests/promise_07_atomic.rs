@@ -10,7 +10,7 @@ use packmule::Options;
 use packmule::core::model::Stream;
 
 const ACCOUNTS: &str = "CREATE TABLE account (id TEXT PRIMARY KEY, balance INT);
-    WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 200) INSERT INTO account SELECT 'a' || x, 100 FROM n";
+    WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1000) INSERT INTO account SELECT 'a' || x, 100 FROM n";
 
 /// A reader in another thread never sees a sum that no seal had.
 #[test]
@@ -28,8 +28,8 @@ fn a_reader_sees_all_of_a_seal_or_none() {
     let mut random = Random(7);
     for round in 0..30 {
         let mut text = String::from("BEGIN;");
-        for _ in 0..100 {
-            let (from, to) = (random.below(200) + 1, random.below(200) + 1);
+        for _ in 0..700 {
+            let (from, to) = (random.below(1000) + 1, random.below(1000) + 1);
             text += &format!(
                 "UPDATE account SET balance = balance - 10 WHERE id = 'a{from}'; UPDATE account SET balance = balance + 10 WHERE id = 'a{to}';"
             );
@@ -62,7 +62,7 @@ fn a_reader_sees_all_of_a_seal_or_none() {
                 assert_eq!(first, second, "one state in one transaction");
                 db.execute_batch("COMMIT").unwrap();
                 inside += 1;
-                assert_eq!(first.0 - 20_000, first.1 - 200, "half of a seal was seen");
+                assert_eq!(first.0 - 100_000, first.1 - 1000, "half of a seal was seen");
                 if seen.last() != Some(&first.0) {
                     seen.push(first.0);
                 }
@@ -77,7 +77,7 @@ fn a_reader_sees_all_of_a_seal_or_none() {
         reader.join().unwrap()
     });
     println!("{inside} reads saw {} states", seen.len());
-    assert_eq!(seen.last(), Some(&20_030));
+    assert_eq!(seen.last(), Some(&100_030));
     assert!(seen.windows(2).all(|w| w[0] < w[1]), "{seen:?}");
     digests_equal(&[&a, &b]);
 }
@@ -162,6 +162,6 @@ fn a_group_is_never_split_by_a_window() {
     })
     .unwrap();
     seen.dedup();
-    let expected: Vec<String> = (100..=105).map(|n| format!("{n}|{n}|200")).collect();
+    let expected: Vec<String> = (100..=105).map(|n| format!("{n}|{n}|1000")).collect();
     assert_eq!(seen, expected);
 }

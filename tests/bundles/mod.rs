@@ -5,15 +5,110 @@ use packmule::Engine;
 use packmule::core::model::{DeviceId, Stream};
 use packmule::core::wire::{
     Chain, Checkpoint, Columns, FRAME_MAX, Footer, Frame, FrameWriter, GroupDigest, GroupStart, Header,
-    HeaderReader, MAGIC, Position, Probe, RECORD_HEAD_LEN, RecordHead, RecordKind, Section, crc32, put, take,
-    write_record,
+    HeaderReader, MAGIC, PACKED_MAGIC, Position, Probe, RECORD_HEAD_LEN, RecordHead, RecordKind, Section,
+    crc32, put, take, write_record,
 };
 use sha2::{Digest, Sha256};
 
 pub type Record = (RecordKind, Vec<u8>);
 
-/// The records, each without the check sum that its record adds.
+/// A bundle as it was before it was packed, if it is.
+pub fn unpacked(bytes: &[u8]) -> Vec<u8> {
+    if !bytes.starts_with(&PACKED_MAGIC) {
+        return bytes.to_vec();
+    }
+    let mut rest = &bytes[PACKED_MAGIC.len()..];
+    let mut out = MAGIC.to_vec();
+    let mut between = (DeviceId([0; 16]), None);
+    let mut section = None;
+    let mut closed = None;
+    let mut group = (0, 0, GroupDigest::default());
+    let mut frames = 0;
+    while !rest.is_empty() {
+        let kind: u8 = take(&mut rest).unwrap();
+        match kind {
+            1 => {
+                let packed: &[u8] = take(&mut rest).unwrap();
+                let (header, whole) = unpacked_header(packed);
+                between = (header.sender, header.receiver);
+                add(&mut out, RecordKind::Header, &whole);
+            }
+            0x83 | 0xc3 => {
+                let stream = if kind == 0x83 { Stream::Shared } else { Stream::PerDevice };
+                (section, closed) = (Some(Section { author: between.0, stream }), None);
+                let mut buf = [0; 32];
+                let len = put(&mut buf, &section.unwrap()).unwrap();
+                add(&mut out, RecordKind::Section, &buf[..len]);
+            }
+            5 | 0x85 => {
+                let prev = if kind == 5 { Chain(take(&mut rest).unwrap()) } else { closed.unwrap() };
+                let (signature, after) = rest.split_first_chunk().unwrap();
+                rest = after;
+                let Section { author, stream } = section.unwrap();
+                let (first, last, digest) = std::mem::take(&mut group);
+                let checkpoint = Checkpoint { author, stream, first, last, prev, signature: *signature };
+                closed = Some(prev.after(&digest.finish()));
+                let mut buf = [0; 130];
+                checkpoint.encode(&mut buf).unwrap();
+                add(&mut out, RecordKind::Checkpoint, &buf);
+            }
+            6 => {
+                let sha256: [u8; 32] = Sha256::digest(&out).into();
+                assert_eq!(rest, &sha256[..8]);
+                rest = &[];
+                let mut buf = [0; 64];
+                let len = put(&mut buf, &Footer { frames, sha256 }).unwrap();
+                add(&mut out, RecordKind::Footer, &buf[..len]);
+            }
+            kind => {
+                let body: &[u8] = take(&mut rest).unwrap();
+                if kind == 3 {
+                    (section, closed) = (Some(take(&mut &*body).unwrap()), None);
+                }
+                if kind == 4 {
+                    let seq = Frame::parse(body).unwrap().head.seq;
+                    group.0 = if group.0 == 0 { seq } else { group.0 };
+                    group.1 = seq;
+                    group.2.add(body);
+                    frames += 1;
+                }
+                let mut head = [kind, 0, 0, 0, 0, 0, 0, 0];
+                let len = body.len() as u32 + if kind == 4 { 0 } else { 4 };
+                head[1..4].copy_from_slice(&len.to_le_bytes()[..3]);
+                let crc = crc32(&head[..4]).to_le_bytes();
+                head[4..].copy_from_slice(&crc);
+                add(&mut out, RecordHead::parse(&head).unwrap().kind, body);
+            }
+        }
+    }
+    out
+}
+
+/// A header of a packed bundle, also as it was before.
+fn unpacked_header(packed: &[u8]) -> (Header, Vec<u8>) {
+    let mut rest = packed;
+    let header: Header = take(&mut rest).unwrap();
+    let mut whole = packed[..packed.len() - rest.len()].to_vec();
+    for _ in 0..header.applied + header.probes {
+        let name: u8 = take(&mut rest).unwrap();
+        let author = match name / 2 {
+            0 => take(&mut rest).unwrap(),
+            1 => header.sender,
+            _ => header.receiver.unwrap(),
+        };
+        let (seq, tag) = take(&mut rest).unwrap();
+        let stream = [Stream::Shared, Stream::PerDevice][usize::from(name % 2)];
+        let mut buf = [0; 40];
+        let len = put(&mut buf, &Position { author, stream, seq, tag }).unwrap();
+        whole.extend_from_slice(&buf[..len]);
+    }
+    whole.extend_from_slice(rest);
+    (header, whole)
+}
+
+/// The records, each without the check sum that its record adds, and as they are where they are not packed.
 pub fn records(bytes: &[u8]) -> Vec<Record> {
+    let bytes = &unpacked(bytes);
     let mut rest = &bytes[MAGIC.len()..];
     let mut all = Vec::new();
     while !rest.is_empty() {

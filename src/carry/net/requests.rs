@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use packmule_core::wire::MAGIC;
+use packmule_core::wire::{MAGIC, PACKED_MAGIC};
 
 use super::http::{Refused, Request, What, answer, head, refusal};
 use super::stream::{Bell, Files, LEAVE_MAX, LEAVE_TIME, Stream, drain};
@@ -179,7 +179,7 @@ fn bring(talk: &mut Talk<'_>, request: &Request, rest: &[u8], web: &dyn Web) -> 
         if first.len() < MAGIC.len() {
             first.extend(came.iter().take(MAGIC.len() - first.len()));
             // Noise is not kept.
-            if ![MAGIC, ENCRYPTED_MAGIC].iter().any(|magic| magic.starts_with(&first)) {
+            if ![MAGIC, PACKED_MAGIC, ENCRYPTED_MAGIC].iter().any(|magic| magic.starts_with(&first)) {
                 return Err(Ill::Refused(NO_BUNDLE));
             }
         }

@@ -164,6 +164,8 @@ impl Named {
 /// Writes frames into a buffer, one after the other.
 pub struct FrameWriter<'b> {
     buf: &'b mut [u8],
+    /// So many bytes a frame has at most, before it is coded.
+    most: usize,
     len: usize,
     /// Where the blocks begin.
     blocks: usize,
@@ -190,7 +192,8 @@ impl<'b> FrameWriter<'b> {
         seq: u64,
         group: Option<GroupStart<'_>>,
     ) -> Result<Self, NoRoom> {
-        let mut writer = Self { buf, len: 0, blocks: 0, rows: None, empty: true };
+        let most = buf.len().min(FRAME_MAX);
+        let mut writer = Self { buf, most, len: 0, blocks: 0, rows: None, empty: true };
         writer.begin(flags, seq, group)?;
         Ok(writer)
     }
@@ -205,7 +208,7 @@ impl<'b> FrameWriter<'b> {
         seq: u64,
         group: Option<GroupStart<'_>>,
     ) -> Result<(), NoRoom> {
-        let usable = self.buf.len().min(FRAME_MAX).checked_sub(CRC_LEN + 1).ok_or(NoRoom)?;
+        let usable = self.most.checked_sub(CRC_LEN + 1).ok_or(NoRoom)?;
         // The bit and the group head go together, whatever the caller's flags say.
         let rest = FrameFlags(flags.0 & !FrameFlags::FIRST.0);
         let flags = if group.is_some() { rest.with(FrameFlags::FIRST) } else { rest };
@@ -235,14 +238,24 @@ impl<'b> FrameWriter<'b> {
         self.empty
     }
 
+    /// Sets how many bytes a frame has at most before it is coded, this one and those after it. What this one has stays.
+    pub fn bound(&mut self, bytes: usize) {
+        self.most = self.buf.len().min(FRAME_MAX).min(bytes);
+    }
+
+    /// Returns how many bytes the frame has so far, before it is coded and without its CRC.
+    pub fn plain_len(&self) -> usize {
+        self.len
+    }
+
     /// Returns how many bytes are still free for blocks, their own heads included.
     pub fn room(&self) -> usize {
-        self.usable() - self.len
+        self.usable().saturating_sub(self.len)
     }
 
     /// Returns the room for blocks: that for the CRC and for the end of an open block of rows is never given away.
     fn usable(&self) -> usize {
-        self.buf.len().min(FRAME_MAX) - CRC_LEN - 1
+        self.most.saturating_sub(CRC_LEN + 1)
     }
 
     fn close_rows(&mut self) {

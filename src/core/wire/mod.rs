@@ -31,8 +31,8 @@ pub use frame::{
     GroupStart, LAMPORT_MAX, Named,
 };
 pub use record::{
-    Footer, Header, HeaderReader, MAGIC, Position, Probe, RECORD_HEAD_LEN, RecordHead, RecordKind, Section,
-    finish_record, vector_digest, write_record,
+    Footer, Header, HeaderReader, MAGIC, PACKED_MAGIC, Position, Probe, RECORD_HEAD_LEN, RecordHead,
+    RecordKind, Section, finish_record, vector_digest, write_record,
 };
 pub use revocation::{REVOCATION_MAX, Revocation};
 pub use rows::{Op, OpHead, OpKind, Ops, Shape, Values};

@@ -13,6 +13,9 @@ use crate::model::{DeviceId, Stream, WallMs};
 /// The first 8 bytes of every file of ours; as in PNG, they show a text-mode transfer at once.
 pub const MAGIC: [u8; 8] = *b"\x89PKM\r\n\x1a\n";
 
+/// The first 8 bytes of a packed bundle: see `FORMAT.md`, "Packed bundle".
+pub const PACKED_MAGIC: [u8; 8] = *b"\x89PKB\r\n\x1a\n";
+
 /// The length of a record's head, in bytes.
 pub const RECORD_HEAD_LEN: usize = 8;
 
@@ -68,7 +71,8 @@ impl RecordKind {
         })
     }
 
-    const fn number(self) -> u8 {
+    /// Returns its number on the wire.
+    pub const fn number(self) -> u8 {
         self as u8 + 1
     }
 

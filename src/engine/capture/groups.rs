@@ -148,7 +148,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
             continue;
         }
         let pair = if streams[1 - at] { firsts[1 - at] } else { 0 };
-        let mut buf = vec![0; replica.options.frame_bytes];
+        let mut buf = writer::frame_memory(replica);
         let mut group = writer::begin_group(replica, stream, options.flags, lamport, pair, &mut buf)?;
         if stream == Stream::Shared {
             seal_membership(replica, &mut group, options, returns)?;
@@ -386,8 +386,7 @@ pub(crate) fn seal_dirty(
     let seen = || own.as_ref().map_or(Seen::All, Seen::Context);
     while let Some(row) = dirty.next()? {
         let flags: ChangeFlags = row.get(n)?;
-        let values =
-            (0..n).map(|at| row.get_ref(at).map(value::from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
+        let values = value::first_of(row, n)?;
         let mut found = select.query(params_from_iter(values.iter().map(|v| Bind(*v))))?;
         let present = found.next()?;
         if flags == ChangeFlags::MAYBE_GONE && present.is_some() {
@@ -402,7 +401,7 @@ pub(crate) fn seal_dirty(
         match present {
             Some(present) => {
                 let change = change_of(table, row, present, &heads, &unwritten)?;
-                let change = Change { heads: Some(heads), ..change };
+                let change = Change { heads: Some(heads), key: Some(key), ..change };
                 ops::seal_row(replica, reader, group, present, &change, &seen())?;
             }
             // What came and went unnoticed while the row itself was quarantined is not its end.

@@ -40,6 +40,8 @@ pub(crate) struct Change {
     pub counted: Vec<CounterChange>,
     /// The heads of the row, if they were looked up.
     pub heads: Option<Vec<Head>>,
+    /// The row's canonical key, if it was made.
+    pub key: Option<Vec<u8>>,
 }
 
 /// What an update did to a counter.
@@ -61,6 +63,7 @@ impl Default for Change {
             wall: None,
             counted: Vec::new(),
             heads: None,
+            key: None,
         }
     }
 }
@@ -76,10 +79,8 @@ pub(crate) fn seal_row(
 ) -> Result<()> {
     let table = reader.table;
     let n = table.def.columns.len();
-    let mut values =
-        (0..n).map(|at| row.get_ref(at).map(value::from_sql)).collect::<rusqlite::Result<Vec<_>>>()?;
-    let keys: Vec<Value<'_>> = table.def.keys().map(|at| values[at]).collect();
-    if !can_carry(replica, table, &keys)? {
+    let mut values = value::first_of(row, n)?;
+    if !can_carry(replica, table, table.def.keys().map(|at| values[at]))? {
         return Ok(());
     }
     for counted in &change.counted {
@@ -87,6 +88,7 @@ pub(crate) fn seal_row(
     }
     let mut firsts = Vec::new();
     if reader.guarded && row.get::<_, bool>(n)? {
+        let keys: Vec<Value<'_>> = table.def.keys().map(|at| values[at]).collect();
         for (at, value) in values.iter_mut().enumerate() {
             let carried = change.columns.as_ref().is_none_or(|columns| columns.contains(at));
             if carried && reader.is_large(at, &keys)? {
@@ -109,7 +111,7 @@ pub(crate) fn seal_delete(
     seen: &Seen<'_>,
 ) -> Result<()> {
     let table = reader.table;
-    if !can_carry(replica, table, keys)? {
+    if !can_carry(replica, table, keys.iter().copied())? {
         return Ok(());
     }
     let n = table.def.columns.len();
@@ -180,7 +182,7 @@ pub(crate) fn seal_unsaid(
     let head = OpHead { kind, claim: None, columns, wall: None, image: false };
     let carried: Vec<usize> = by_key.iter().map(|(at, _)| *at).collect();
     let mut values: Vec<Value<'_>> = by_key.iter().map(|(_, value)| *value).collect();
-    write_op(replica, table, group, &head, &carried, &mut values, Vec::new())?;
+    write_op(replica, table, group, &head, |at| carried[at], &mut values, Vec::new())?;
     Ok(())
 }
 
@@ -198,7 +200,6 @@ fn seal_values(
 ) -> Result<()> {
     let def = &table.def;
     let n = def.columns.len();
-    let key = table.key_of(def.keys().map(|at| all[at]))?;
     let mut mask = change.columns.as_ref().map(|columns| columns.as_bytes().to_vec());
     if let Some(mask) = &mut mask {
         mask.resize(n.div_ceil(8), 0);
@@ -210,21 +211,36 @@ fn seal_values(
         wall: change.wall.filter(|_| def.timed()),
         image: delete_has_values,
     };
+    let has_values = change.kind != OpKind::Delete || delete_has_values;
     let carries = |at: usize| {
         def.columns[at].key > 0
-            || ((change.kind != OpKind::Delete || delete_has_values)
-                && change.columns.as_ref().is_none_or(|columns| columns.contains(at)))
+            || (has_values && change.columns.as_ref().is_none_or(|columns| columns.contains(at)))
     };
-    let carried: Vec<usize> = (0..n).filter(|at| carries(*at)).collect();
-    let mut values: Vec<Value<'_>> = carried.iter().map(|at| all[*at]).collect();
-    let firsts: Vec<(usize, u64)> = firsts
-        .iter()
-        .filter_map(|(at, first)| carried.iter().position(|c| c == at).map(|position| (position, *first)))
-        .collect();
-    let (seq, offset) = write_op(replica, table, group, &head, &carried, &mut values, firsts)?;
+    // Mostly all are carried.
+    let some: Option<Vec<usize>> =
+        (!has_values || change.columns.is_some()).then(|| (0..n).filter(|at| carries(*at)).collect());
+    let place_of = |at: usize| match &some {
+        Some(some) => some.iter().position(|carried| *carried == at),
+        None => Some(at),
+    };
+    let (mut values, firsts) = match &some {
+        Some(some) => {
+            let firsts =
+                firsts.iter().filter_map(|(at, first)| place_of(*at).map(|place| (place, *first))).collect();
+            (some.iter().map(|at| all[*at]).collect(), firsts)
+        }
+        None => (all, firsts),
+    };
+    let column = |place: usize| some.as_ref().map_or(place, |some| some[place]);
+    let (seq, offset) = write_op(replica, table, group, &head, column, &mut values, firsts)?;
     if def.mode == Mode::PerDevice {
         return Ok(());
     }
+    let value_of = |at: usize| place_of(at).map(|place| values[place]);
+    let key = match &change.key {
+        Some(key) => Cow::Borrowed(&key[..]),
+        None => table.key_of(def.keys().filter_map(value_of))?.into(),
+    };
     let new = Head {
         dev: replica.me,
         author: replica.identity.id,
@@ -235,28 +251,37 @@ fn seal_values(
         wall: head.wall.unwrap_or(group.wall),
         kind: head.kind,
         weak: group.restates(),
-        columns: change.columns.as_ref().map(|_| carried.iter().copied().collect()),
+        columns: change.columns.as_ref().and(some.as_ref()).map(|some| some.iter().copied().collect()),
         baseline: None,
     };
+    let counted = counted_by(table, change, value_of);
+    register_own(replica, table, &key, (&new, group.lamport), change.heads.as_deref(), &counted, seen)
+}
+
+/// Returns what an op says of counters, of which `value_of` has what it carries.
+fn counted_by<'v>(
+    table: &Table,
+    change: &Change,
+    value_of: impl Fn(usize) -> Option<Value<'v>>,
+) -> Vec<Counted> {
     let counted = table.counters.iter().filter_map(|at| {
-        let value = OwnedValue::of(values[carried.iter().position(|c| c == at)?]).ok()?;
-        let plain = new.kind != OpKind::Update;
+        let value = OwnedValue::of(value_of(*at)?).ok()?;
+        let plain = change.kind != OpKind::Update;
         let (value, absolute) = if plain { (value, true) } else { counters::read_carried(value) };
         let before = change.counted.iter().find(|c| c.column == *at).map(|c| c.before.clone());
         Some(Counted { column: *at, value, absolute, before })
     });
-    let counted: Vec<Counted> = counted.collect();
-    register_own(replica, table, &key, (&new, group.lamport), change.heads.as_deref(), &counted, seen)
+    counted.collect()
 }
 
 /// Writes an op into the group. As long as it is too large for a frame, its largest value goes ahead of it in
-/// pieces; `firsts` are the frames in which the pieces of values begin. Returns its frame and its offset there.
+/// pieces; `firsts` are the frames in which the pieces of values begin, `column` tells which column a value is of. Returns its frame and its offset there.
 pub(crate) fn write_op(
     replica: &Replica,
     table: &Table,
     group: &mut GroupWriter<'_>,
     head: &OpHead<'_>,
-    carried: &[usize],
+    column: impl Fn(usize) -> usize,
     values: &mut [Value<'_>],
     mut firsts: Vec<(usize, u64)>,
 ) -> Result<(u64, u32)> {
@@ -270,7 +295,7 @@ pub(crate) fn write_op(
             _ => 0,
         };
         let largest = (0..values.len())
-            .filter(|at| def.columns[carried[*at]].key == 0)
+            .filter(|at| def.columns[column(*at)].key == 0)
             .max_by_key(|at| bytes_of(&values[*at]));
         let (at, text, bytes) = match largest.map(|at| (at, values[at])) {
             Some((at, Value::Text(bytes))) if bytes.len() > 64 => (at, true, bytes),
@@ -327,8 +352,12 @@ pub(crate) fn unkeyed_prefix(table: &Table) -> String {
 }
 
 /// Returns whether the key can travel. If not, a notice says so, since the rest must go on.
-fn can_carry(replica: &Replica, table: &Table, keys: &[Value<'_>]) -> Result<bool> {
-    let problem = keys.iter().find_map(|value| match value {
+fn can_carry<'v>(
+    replica: &Replica,
+    table: &Table,
+    mut keys: impl Iterator<Item = Value<'v>>,
+) -> Result<bool> {
+    let problem = keys.find_map(|value| match value {
         Value::Null => Some("NULL in its primary key, which does not distinguish it from others".to_owned()),
         Value::Text(b) | Value::Blob(b) if b.len() > KEY_MAX => {
             Some(format!("a key of more than {KEY_MAX} bytes"))

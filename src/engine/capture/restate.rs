@@ -43,7 +43,7 @@ pub(crate) fn restate(replica: &Replica, tid: i64, added: &[String]) -> Result<S
     let stream = groups::stream_of(&table);
     let lamport = positions::next_lamport(replica)?;
     let first = positions::position(replica, replica.me, stream)?.seq + 1;
-    let mut buf = vec![0; replica.options.frame_bytes];
+    let mut buf = writer::frame_memory(replica);
     let mut group = writer::begin_group(replica, stream, FrameFlags::RESTATED, lamport, 0, &mut buf)?;
     let spans = write_spans(replica, &table, &mut group)?;
     write_group(replica, &table, &mut group)?;

@@ -49,7 +49,7 @@ pub(crate) fn seal_verdict(replica: &Replica) -> Result<()> {
     }
     let lamport = positions::next_lamport(replica)?;
     let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
-    let mut buf = vec![0; replica.options.frame_bytes];
+    let mut buf = writer::frame_memory(replica);
     let mut group = writer::begin_group(replica, Stream::Shared, FrameFlags::VERDICT, lamport, 0, &mut buf)?;
     let common = common_runs(replica, first)?;
     // What is said of a row a second time goes into a frame of its own: a frame has a row once.
@@ -168,7 +168,8 @@ fn judge_row(
         image: kind == OpKind::Delete && carried.len() > table.def.keys().count(),
     };
     let mut written: Vec<Value<'_>> = values.iter().map(|(_, value)| value.borrow()).collect();
-    let (seq, offset) = ops::write_op(replica, &table, group, &head, &carried, &mut written, Vec::new())?;
+    let (seq, offset) =
+        ops::write_op(replica, &table, group, &head, |at| carried[at], &mut written, Vec::new())?;
     if let Some(settled) = &settled {
         written::forget_head(replica, row.tid, &row.key, settled)?;
     }

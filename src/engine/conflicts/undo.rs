@@ -219,7 +219,7 @@ pub(crate) fn write_group(
 ) -> Result<()> {
     let lamport = positions::next_lamport(replica)?;
     let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
-    let mut buf = vec![0; replica.options.frame_bytes];
+    let mut buf = writer::frame_memory(replica);
     let flags = FrameFlags::RESOLUTION;
     let mut group = writer::begin_group(replica, Stream::Shared, flags, lamport, 0, &mut buf)?;
     rows(&mut group)?;

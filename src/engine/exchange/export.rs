@@ -5,16 +5,14 @@ use std::io::Write;
 
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream, WallMs};
-use packmule_core::wire::{
-    Certificate, FORMAT_VERSION, Footer, Header, MAGIC, Position, Probe, RecordKind, put, write_record,
-};
+use packmule_core::wire::{FORMAT_VERSION, Footer, Header, Position, Probe, RecordKind, put};
 use sha2::Digest;
 
 use crate::engine::capture::groups;
 use crate::engine::error::{Error, Result};
-use crate::engine::exchange::records::{self, FOOTER_ROOM, PartReport, Positions, RecordWriter, Wanted};
+use crate::engine::exchange::records::{self, PartReport, Positions, RecordWriter, Wanted};
 use crate::engine::exchange::state::Parts;
-use crate::engine::exchange::{gathered_state, newest, state, transaction, twin};
+use crate::engine::exchange::{chains, gathered_state, newest, state, transaction, twin};
 use crate::engine::fleet::copies::{self, Incarnation};
 use crate::engine::fleet::{admission, devices, gaps, membership, positions, revocation, statements};
 use crate::engine::store::value;
@@ -69,6 +67,7 @@ pub(crate) fn export(
     recipient: Recipient,
 ) -> Result<ExportReport> {
     replica.signing_key()?;
+    chains::note_own(replica)?;
     transaction::seal(replica)?;
     transaction::remember(replica)?;
     catalog::reading(replica, |e| write_bundle(e, to, recipient, e.signing_key()?, e.identity.id, true))
@@ -165,8 +164,8 @@ fn write_groups(
     })
 }
 
-/// Writes the header, the certificates and as many groups as the limits allow; makes the footer. A `brief` header tells
-/// what differs from what the receiver said last.
+/// Writes the header, the certificates and as many groups as the limits allow; makes the footer. A `brief` bundle is packed
+/// if it is for one device, and its header tells what differs from what that said last.
 fn write_part(
     replica: &Replica,
     to: &mut dyn Write,
@@ -176,7 +175,7 @@ fn write_part(
     have: &dyn Fn(DeviceId, Stream) -> Result<u64>,
     (enough_bytes, most_bytes): (u64, u64),
 ) -> Result<PartReport> {
-    let mut out = RecordWriter::new(to);
+    let mut out = if brief && receiver.is_some() { RecordWriter::packed(to) } else { RecordWriter::new(to) };
     let vector = positions::vector(replica)?;
     let mut wanted = wanted(replica, &vector, have)?;
     let needs_state = needs_state(replica, &wanted)?;
@@ -199,7 +198,9 @@ fn write_part(
     let header = (base, told, &probes[..]);
     write_header(replica, &mut out, (key, sender), receiver, header)?;
     write_revocations(replica, &mut out)?;
-    write_certificates(replica, &mut out, &|n| needs_state || wanted.iter().any(|w| w.dev == n))?;
+    let knows_us = in_brief.map_or(Ok(false), |id| chains::peer_has_own(replica, id))?;
+    let goes = |n| if n == replica.me { !knows_us } else { needs_state || wanted.iter().any(|w| w.dev == n) };
+    write_certificates(replica, &mut out, &goes)?;
     if with_vector {
         for bytes in admission::carried(replica)? {
             out.record(RecordKind::Certificate, &bytes)?;
@@ -235,13 +236,12 @@ fn write_part(
 }
 
 /// Ends a bundle. Returns its last record, and the bytes of all of it.
-pub(crate) fn footer(out: RecordWriter<'_>) -> Result<(Vec<u8>, u64)> {
-    let footer = Footer { frames: out.frames, sha256: out.hash.finalize().into() };
-    let (mut buf, mut record) = ([0; 64], [0; FOOTER_ROOM as usize]);
-    let len = put(&mut buf, &footer)
-        .and_then(|len| write_record(&mut record, RecordKind::Footer, &buf[..len]))
-        .map_err(|_| Error::damaged("a footer without room"))?;
-    Ok((record[..len].to_vec(), out.bytes + len as u64))
+pub(crate) fn footer(mut out: RecordWriter<'_>) -> Result<(Vec<u8>, u64)> {
+    let footer = Footer { frames: out.frames, sha256: out.hash.clone().finalize().into() };
+    let mut buf = [0; 64];
+    let len = put(&mut buf, &footer).map_err(|_| Error::damaged("a footer without room"))?;
+    let record = out.end_record(&buf[..len])?;
+    Ok((record, out.bytes))
 }
 
 /// Lists the devices of whose per-device streams the recipient lacks what is folded here, and what is gathered here stands
@@ -278,7 +278,7 @@ pub(crate) fn write_header(
     receiver: Option<DeviceId>,
     vector: Vector<'_>,
 ) -> Result<()> {
-    out.raw(&MAGIC)?;
+    out.magic()?;
     out.record(RecordKind::Header, &signed_header(replica, sender, receiver, vector)?)
 }
 
@@ -289,7 +289,7 @@ pub(crate) fn begin_bundle<'w>(
     wall: WallMs,
 ) -> Result<RecordWriter<'w>> {
     let mut out = RecordWriter::new(to);
-    out.raw(&MAGIC)?;
+    out.magic()?;
     out.record(RecordKind::Header, &header(sender, None, wall, None, (None, &[], &[]))?)?;
     Ok(out)
 }
@@ -355,7 +355,7 @@ pub(crate) fn write_revocations(replica: &Replica, out: &mut RecordWriter<'_>) -
     Ok(())
 }
 
-/// Writes our certificate chain, and those of the devices that `of` selects.
+/// Writes the certificate chains of the devices that `of` selects.
 pub(crate) fn write_certificates(
     replica: &Replica,
     out: &mut RecordWriter<'_>,
@@ -367,27 +367,12 @@ pub(crate) fn write_certificates(
         .prepare_cached("SELECT n FROM _pm_device WHERE certificate IS NOT NULL ORDER BY id")?
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    for n in devices.into_iter().filter(|n| *n == replica.me || of(*n)) {
-        for (n, certificate) in certificates_for(replica, n)? {
+    for n in devices.into_iter().filter(|n| of(*n)) {
+        for (n, certificate) in chains::certificates_for(replica, n)? {
             if written.insert(n) {
                 out.record(RecordKind::Certificate, &certificate)?;
             }
         }
     }
     Ok(())
-}
-
-/// Reads the certificate chain of a device, issuers first.
-pub(crate) fn certificates_for(replica: &Replica, n: i64) -> Result<Vec<(i64, Vec<u8>)>> {
-    let mut chain: Vec<(i64, Vec<u8>)> = Vec::new();
-    let mut next = Some(n);
-    while let Some(n) = next.take().filter(|n| chain.iter().all(|(known, _)| known != n)) {
-        let Some(bytes) = devices::certificate(&replica.db, n)? else { break };
-        if let Some(issuer) = Certificate::read(&bytes).ok().and_then(|c| c.fleet) {
-            next = devices::number_of_key(&replica.db, &issuer.fleet)?;
-        }
-        chain.push((n, bytes));
-    }
-    chain.reverse();
-    Ok(chain)
 }

@@ -253,6 +253,9 @@ impl<'e> Verification<'e> {
         let Some(key) = self.key(checkpoint.author)? else { return Ok(()) };
         let Checkpoint { author, stream, .. } = *checkpoint;
         let dev = devices::device_number(replica, author)?;
+        if self.verified.is_loose(replica, dev, checkpoint, end)? {
+            return Ok(());
+        }
         let (position, is_news) = match dev {
             Some(dev) => refill::place_of(replica, dev, checkpoint)?,
             None => (0, true),
@@ -270,16 +273,14 @@ impl<'e> Verification<'e> {
             let who = devices::name_of(replica, checkpoint.author)?;
             return Err(Error::bundle(at, BundleProblem::Signature(who)));
         }
-        if self.verified.signed.len() < SIGNED_MAX {
-            self.verified.signed.insert(signed(bytes, end));
-        }
+        self.verified.keep_signed(bytes, end);
         if checkpoint.author == replica.identity.id {
             let fit = twin::fit(replica, checkpoint, Some(end), &key)?;
             self.verified.evidence.see(checkpoint, fit, position);
             return Ok(());
         }
         // Whoever has its key can sign as many histories as he likes: that is to hold up nobody else's frames.
-        if let Fit::Diverges { common } = twin::fit(replica, checkpoint, Some(end), &key)?
+        if let Fit::Diverges { common } = self.verified.fit(replica, checkpoint, end, &key)?
             && self.verified.forked.insert(author)
             && !self.is_revoked(author)?
         {
@@ -313,6 +314,7 @@ impl<'e> Verification<'e> {
             "stream" => {
                 let Proof { checkpoint, bytes, end } = row.proof()?;
                 self.author(checkpoint.author)?;
+                self.verified.stands_before(&checkpoint);
                 self.checkpoint(at, &checkpoint, &bytes, &end)?;
                 let other = self.verified.others.iter().find(|other| other.author == checkpoint.author);
                 let sender = self.verified.sender;
@@ -375,7 +377,7 @@ impl<'e> Verification<'e> {
                 self.revoked.iter().filter(|known| known.id == sender).find_map(|d| d.name.clone());
             let name =
                 in_bundle.map_or_else(|| devices::name(self.replica, sender), |name| Ok(Some(name)))?;
-            return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name, revoked: true }]));
+            return Err(untrusted(sender, name, true));
         }
         self.compare_vector()?;
         self.verified.any_news |= !self.verified.is_recorded(self.replica)?;
@@ -386,13 +388,7 @@ impl<'e> Verification<'e> {
                     let who = devices::name_of(self.replica, sender)?;
                     return Err(Error::bundle(0, BundleProblem::Signature(who)));
                 }
-                None => {
-                    return Err(Error::Untrusted(vec![UntrustedDevice {
-                        id: sender,
-                        name: None,
-                        revoked: false,
-                    }]));
-                }
+                None => return Err(untrusted(sender, None, false)),
             }
         }
         Ok(self.verified)
@@ -414,6 +410,10 @@ impl<'e> Verification<'e> {
         }
         Ok(())
     }
+}
+
+fn untrusted(id: DeviceId, name: Option<String>, revoked: bool) -> Error {
+    Error::Untrusted(vec![UntrustedDevice { id, name, revoked }])
 }
 
 /// Takes in as many groups as make a window. Returns whether there is more.
@@ -439,7 +439,8 @@ fn take_in_window(
             progress(reported);
         }
         match reader.next_item_knowing(&|bytes| trust::is_stored(replica, bytes))? {
-            Item::Header(_) | Item::Newest(_) | Item::FleetKey(..) => {}
+            Item::Header(_) => verified.make_way(replica)?,
+            Item::Newest(_) | Item::FleetKey(..) => {}
             Item::Certificate(certificate, bytes) => {
                 certificates::take(replica, &certificate, bytes, verified.sender)?;
             }
@@ -544,14 +545,15 @@ impl<'e> Window<'e> {
         if let Some(head) = frame.group {
             let ours = session::is_taken(replica, section);
             let forked = self.verified.forked.contains(&section.author);
-            if ours && !forked {
+            let left = forked || self.verified.loose.contains(&(section.author, section.stream));
+            if ours && !left {
                 refill::go_back_for(replica, dev, section.stream, frame.head.seq)?;
             }
             let have = positions::position(replica, dev, section.stream)?.seq;
             if forked {
                 revocation::record_forked(replica, dev)?;
             }
-            self.group = Some((head, frame.head.seq > have && ours && !forked));
+            self.group = Some((head, frame.head.seq > have && ours && !left));
             report.skipped += u64::from(!ours);
         }
         if matches!(self.group, Some((_, true))) {
@@ -591,9 +593,6 @@ impl<'e> Window<'e> {
         Ok(true)
     }
 }
-
-/// How many checkpoints are remembered as verified: 32 bytes each.
-const SIGNED_MAX: usize = 4_096;
 
 /// After how many bytes the progress is reported again.
 const PROGRESS_BYTES: u64 = 1 << 20;

@@ -6,16 +6,17 @@
 //! | here | there | what holds |
 //! |---|---|---|
 //! | known | known | as heads are: what is on both sides, and what is new to the other |
-//! | base | base, B of the row ≤ V′ | theirs, and what is new to them of mine |
+//! | base | anything, B of the row ≤ V′ | theirs, and what is new to them of mine |
 //! | anything | base, B′ ≤ V | mine, and what is new to me of theirs |
-//! | base | known, B of the row ≤ V′ | theirs, and what is new to them of mine |
 //! | known | base, all of mine within V′ | theirs, and the additions of mine that are new to them |
 //! | known | base, not so | the base waits for a verdict, beside what is new to the other |
 //! | base | known, B of the row not ≤ V′ | as the last two, the other way round |
 //! | base | base, neither | equal sums stay; else both wait for a verdict, each with the additions that the other has in its own |
 //!
 //! **Why it is exact.** What made a base is within B, and whoever has seen B has added it up or knows what overwrote it. An
-//! absolute value that had seen all of a base removes it; so a side with a base has no absolute value besides.
+//! absolute value that had seen all of a base removes it; so a side with a base has no absolute value besides. Where several
+//! lines fit, the first that does is taken: so it is of heads (`merge_rows.rs`), and an addition whose version stays in flight
+//! must not be in the base too.
 
 use std::collections::HashMap;
 
@@ -123,8 +124,9 @@ fn merge_column(row: &Counting<'_>, column: usize, mine: &Side, there: &Side) ->
     };
     match (&mine.base, &there.base) {
         (None, None) => kept(both(), &None),
-        (_, Some(_)) if row.we_saw => kept(with(mine, &their_new), &mine.base),
+        // First, as of heads: what came of them counts there what is settled here.
         (Some(_), _) if row.they_saw => kept(with(there, &my_new), &there.base),
+        (_, Some(_)) if row.we_saw => kept(with(mine, &their_new), &mine.base),
         (None, Some(sum)) if absolute(&my_new) || (mine.entries.is_empty() && !row.they_saw) => {
             Merged { entries: both(), base: None, sums: vec![(1, sum.clone())] }
         }

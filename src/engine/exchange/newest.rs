@@ -75,8 +75,7 @@ pub(crate) fn write(
 
 /// Returns whether a device said last that it has less of its own stream than is here.
 fn said_less(replica: &Replica, dev: i64, stream: Stream) -> Result<bool> {
-    let here = positions::position(replica, dev, stream)?.seq;
-    Ok(membership::has(replica, dev, dev, stream)? < here)
+    Ok(membership::has(replica, dev, dev, stream)? < known(replica, dev, stream)?)
 }
 
 fn write_one(replica: &Replica, out: &mut RecordWriter<'_>, dev: i64, stream: Stream) -> Result<()> {
@@ -89,7 +88,7 @@ pub(crate) fn for_peer(replica: &Replica, peer: DeviceId, applied: &[Position]) 
     let mut all = Vec::new();
     let Some(dev) = devices::device_number(replica, peer)? else { return Ok(all) };
     for stream in Stream::ALL {
-        let here = positions::position(replica, dev, stream)?.seq;
+        let here = known(replica, dev, stream)?;
         let has = applied.iter().find(|e| (e.author, e.stream) == (peer, stream)).map_or(0, |e| e.seq);
         if has < here {
             all.extend(newest(replica, dev, stream)?);
@@ -98,11 +97,25 @@ pub(crate) fn for_peer(replica: &Replica, peer: DeviceId, applied: &[Position]) 
     Ok(all)
 }
 
-/// Encodes the newest checkpoint of a stream, with the chain after it; `None` where only an older program had it.
+/// Returns up to where anything of a stream is here, also what waits.
+fn known(replica: &Replica, dev: i64, stream: Stream) -> Result<u64> {
+    let applied = positions::position(replica, dev, stream)?.seq;
+    Ok(frames::last_waiting(&replica.db, dev, stream)?.map_or(applied, |(last, ..)| last.max(applied)))
+}
+
+/// Encodes the newest checkpoint of a stream, with the chain after it: of what waits, if anything does; `None` where only
+/// an older program had it.
 fn newest(replica: &Replica, dev: i64, stream: Stream) -> Result<Option<Vec<u8>>> {
-    let Some(bytes) = frames::newest(&replica.db, dev, stream)? else { return Ok(None) };
-    let checkpoint = Checkpoint::decode(&bytes).map_err(error::bad)?;
-    let newest = Newest { checkpoint, end: positions::position(replica, dev, stream)?.chain };
+    let applied = positions::position(replica, dev, stream)?;
+    let waiting = frames::last_waiting(&replica.db, dev, stream)?.filter(|(last, ..)| *last > applied.seq);
+    let (bytes, end) = match waiting {
+        Some((_, bytes, end)) => (bytes, end),
+        None => match frames::newest(&replica.db, dev, stream)? {
+            Some(bytes) => (bytes, applied.chain),
+            None => return Ok(None),
+        },
+    };
+    let newest = Newest { checkpoint: Checkpoint::decode(&bytes).map_err(error::bad)?, end };
     let mut buf = vec![0; NEWEST_LEN];
     newest.encode(&mut buf).map_err(|_| Error::damaged("a checkpoint without room"))?;
     Ok(Some(buf))

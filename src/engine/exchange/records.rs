@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{RecordKind, Section, put, write_record};
+use packmule_core::wire::{MAGIC, PACKED_MAGIC, RecordKind, Section, put, write_record};
 use sha2::{Digest, Sha256};
 
 use crate::engine::error::{Error, Result};
 use crate::engine::log::frames;
+use crate::engine::log::packed::Packer;
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
 use crate::engine::table::replica::Replica;
@@ -49,33 +50,64 @@ pub(crate) struct RecordWriter<'w> {
     buf: Vec<u8>,
     pub bytes: u64,
     pub frames: u64,
+    packer: Option<Packer>,
 }
 
 impl<'w> RecordWriter<'w> {
     pub(crate) fn new(to: &'w mut dyn Write) -> Self {
-        Self { to, hash: Sha256::new(), buf: Vec::new(), bytes: 0, frames: 0 }
+        Self { to, hash: Sha256::new(), buf: Vec::new(), bytes: 0, frames: 0, packer: None }
+    }
+
+    /// Makes one of a packed bundle.
+    pub(crate) fn packed(to: &'w mut dyn Write) -> Self {
+        Self { packer: Some(Packer::default()), ..Self::new(to) }
     }
 
     pub(crate) fn flush(&mut self) -> Result<()> {
         self.to.flush().map_err(Error::Stream)
     }
 
-    /// Writes bytes, and hashes and counts them.
-    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<()> {
-        self.hash.update(bytes);
+    /// Begins the file.
+    pub(crate) fn magic(&mut self) -> Result<()> {
+        self.hash.update(MAGIC);
+        let magic = if self.packer.is_some() { PACKED_MAGIC } else { MAGIC };
+        self.raw(&magic)
+    }
+
+    /// Writes and counts bytes.
+    fn raw(&mut self, bytes: &[u8]) -> Result<()> {
         self.bytes += bytes.len() as u64;
         self.to.write_all(bytes).map_err(Error::Stream)
     }
 
     /// Writes a record.
     pub(crate) fn record(&mut self, kind: RecordKind, body: &[u8]) -> Result<()> {
-        self.buf.resize(body.len() + 16, 0);
-        let len = write_record(&mut self.buf, kind, body)
-            .map_err(|_| Error::damaged("a record that is too long"))?;
-        let buf = std::mem::take(&mut self.buf);
-        let written = self.raw(&buf[..len]);
-        self.buf = buf;
+        let bytes = self.record_bytes(kind, body)?;
+        let written = self.raw(&bytes);
+        self.buf = bytes;
         written
+    }
+
+    /// Returns the bytes of the last record of the bundle, which count as written.
+    pub(crate) fn end_record(&mut self, body: &[u8]) -> Result<Vec<u8>> {
+        let bytes = self.record_bytes(RecordKind::Footer, body)?;
+        self.bytes += bytes.len() as u64;
+        Ok(bytes)
+    }
+
+    /// Returns the bytes of a record, which are hashed as if it were not packed.
+    fn record_bytes(&mut self, kind: RecordKind, body: &[u8]) -> Result<Vec<u8>> {
+        let packed = match &mut self.packer {
+            Some(packer) => Some(packer.pack(kind, body, &self.hash)?),
+            None => None,
+        };
+        let mut buf = std::mem::take(&mut self.buf);
+        buf.resize(body.len() + 16, 0);
+        let len =
+            write_record(&mut buf, kind, body).map_err(|_| Error::damaged("a record that is too long"))?;
+        buf.truncate(len);
+        self.hash.update(&buf);
+        Ok(packed.unwrap_or(buf))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::engine::exchange::peer::Peer;
 use crate::engine::exchange::{
     certificates, export, gathered_state, give_up, newest, reconcile, revoke, staged, transaction, twin,
 };
-use crate::engine::fleet::peers::{self, PeerEvidence, Said};
+use crate::engine::fleet::peers::{self, Fit, PeerEvidence, Said};
 use crate::engine::fleet::{devices, gaps, positions, revocation, routes, statements, trust};
 use crate::engine::log::frames;
 use crate::engine::store::{meta, value};
@@ -437,6 +437,11 @@ fn stage_group(replica: &Replica, peer: DeviceId, bytes: &[u8]) -> Result<()> {
             0,
             BundleProblem::Signature(devices::name_of(replica, checkpoint.author)?),
         ));
+    }
+    if twin::fit(replica, &checkpoint, Some(&end), &key)? != Fit::Fits
+        && twin::gives_way(replica, &checkpoint, &key)?
+    {
+        frames::forget_pending(&replica.db, dev, stream, i64::MAX as u64)?;
     }
     twin::refuse_twin(replica, &checkpoint, Some(&end), &key)?;
     refill::go_back_for(replica, dev, stream, checkpoint.first)?;

@@ -99,12 +99,39 @@ pub(crate) fn refuse_twin(
     }
 }
 
+/// Returns whether what waits here of a group's author gives way to the group. Of an author whose key has two histories, what
+/// does not follow on what is applied here can be of either, and comes again. Where this device was the author once, also what
+/// follows there gives way to what does: it wrote that itself before it left that identity, and has written it again.
+pub(crate) fn gives_way(replica: &Replica, checkpoint: &Checkpoint, key: &[u8; 32]) -> Result<bool> {
+    let Some(dev) = devices::device_number(replica, checkpoint.author)? else { return Ok(false) };
+    let position = positions::position(replica, dev, checkpoint.stream)?;
+    if devices::issuers(&replica.db, replica.me)?.contains(&checkpoint.author) {
+        let chain = if position.seq == 0 { Chain::start(key, checkpoint.stream) } else { position.chain };
+        return Ok(checkpoint.first == position.seq + 1 && checkpoint.prev == chain);
+    }
+    let sql = "SELECT 1 FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first = ?3 AND NOT applied";
+    let mut follows = replica.db.prepare_cached(sql)?;
+    Ok(!follows.exists((dev, checkpoint.stream.number(), position.seq + 1))?
+        && devices::has_successor(&replica.db, dev)?)
+}
+
 /// Compares a group with what is here of the same author.
 pub(crate) fn fit(
     replica: &Replica,
     checkpoint: &Checkpoint,
     end: Option<&Chain>,
     key: &[u8; 32],
+) -> Result<Fit> {
+    compare_group(replica, checkpoint, end, key, true)
+}
+
+/// Compares a group with what is applied here of the same author, and with what waits here if `waiting`.
+pub(crate) fn compare_group(
+    replica: &Replica,
+    checkpoint: &Checkpoint,
+    end: Option<&Chain>,
+    key: &[u8; 32],
+    waiting: bool,
 ) -> Result<Fit> {
     let Some(dev) = devices::device_number(replica, checkpoint.author)? else { return Ok(Fit::Fits) };
     let position = positions::position(replica, dev, checkpoint.stream)?;
@@ -124,9 +151,9 @@ pub(crate) fn fit(
     // The groups that are here in its place, before it and after it, also pending ones.
     let mut statement = replica.db.prepare_cached(
         "SELECT first, last, chain, checkpoint FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last >= ?3
-         ORDER BY last",
+           AND (applied OR ?4) ORDER BY last",
     )?;
-    let mut rows = statement.query((dev, checkpoint.stream.number(), first - 1))?;
+    let mut rows = statement.query((dev, checkpoint.stream.number(), first - 1, waiting))?;
     while let Some(row) = rows.next()? {
         let (its_first, its_last): (u64, u64) = (row.get(0)?, row.get(1)?);
         let chain = Chain(row.get(2)?);

@@ -1,15 +1,16 @@
 //! What the first reading of a bundle finds.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use packmule_core::model::DeviceId;
-use packmule_core::wire::{Chain, HeaderReader, Position, Probe};
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{Chain, Checkpoint, HeaderReader, Position, Probe};
 use sha2::{Digest, Sha256};
 
 use crate::engine::error::Result;
-use crate::engine::exchange::twin::Apart;
-use crate::engine::fleet::peers::{self, OtherHistory, PeerEvidence, Said};
+use crate::engine::exchange::twin::{self, Apart};
+use crate::engine::fleet::peers::{self, Fit, OtherHistory, PeerEvidence, Said};
 use crate::engine::fleet::{devices, statements};
+use crate::engine::log::frames;
 use crate::engine::table::replica::Replica;
 
 /// How far an import has come.
@@ -32,6 +33,9 @@ pub(crate) struct Known {
     /// Groups of streams that are not taken here.
     pub skipped: u64,
 }
+
+/// How many checkpoints are remembered as verified: 32 bytes each.
+const SIGNED_MAX: usize = 4_096;
 
 /// What the first reading of a bundle found.
 #[derive(Default)]
@@ -57,6 +61,15 @@ pub(crate) struct Verified {
     pub forked: HashSet<DeviceId>,
     /// Those of them that are not revoked, with the group that shows it.
     pub others: Vec<OtherHistory>,
+    /// Streams of which what waits here gives way to what it has.
+    pub gives_way: HashSet<(DeviceId, Stream)>,
+    /// Streams of authors that have left a history, of which what it has does not follow on what is here: nothing is taken, for
+    /// it can be of either history, and comes again.
+    pub loose: HashSet<(DeviceId, Stream)>,
+    /// Where what it has of a stream goes up to, so far, and the chain there.
+    ends: HashMap<(DeviceId, Stream), (u64, Chain)>,
+    /// Whether authors of which something does not follow have left a history.
+    split: HashMap<DeviceId, bool>,
     /// Nothing is taken of a state in it: that stands for frames of another history than is here.
     pub leaves_state: bool,
     /// The histories of third devices of which its sender only says that it has others.
@@ -72,6 +85,76 @@ impl Verified {
         self.statement = whole.as_ref().map(|_| header.header.statement);
         self.applied = whole.unwrap_or_else(|| header.applied().filter(|e| e.seq > 0).collect());
         self.probes = header.probes().collect();
+        Ok(())
+    }
+
+    /// Keeps that the signature of a checkpoint is good.
+    pub(crate) fn keep_signed(&mut self, bytes: &[u8], end: &Chain) {
+        if self.signed.len() < SIGNED_MAX {
+            self.signed.insert(signed(bytes, end));
+        }
+    }
+
+    /// Notes that a state stands for all that is before a group.
+    pub(crate) fn stands_before(&mut self, checkpoint: &Checkpoint) {
+        let before = (checkpoint.first - 1, checkpoint.prev);
+        self.ends.insert((checkpoint.author, checkpoint.stream), before);
+    }
+
+    /// Returns whether nothing is taken of the stream of a group, whose author is the device `dev` here.
+    pub(crate) fn is_loose(
+        &mut self,
+        replica: &Replica,
+        dev: Option<i64>,
+        checkpoint: &Checkpoint,
+        end: &Chain,
+    ) -> Result<bool> {
+        let of = (checkpoint.author, checkpoint.stream);
+        let before = self.ends.insert(of, (checkpoint.last, *end));
+        if self.loose.contains(&of) {
+            return Ok(true);
+        }
+        let Some(dev) = dev.filter(|dev| *dev != replica.me) else { return Ok(false) };
+        if before == Some((checkpoint.first - 1, checkpoint.prev))
+            || frames::reaches(&replica.db, dev, checkpoint.stream, checkpoint.first)?
+        {
+            return Ok(false);
+        }
+        let split = match self.split.get(&of.0) {
+            Some(split) => *split,
+            None => devices::has_successor(&replica.db, dev)?,
+        };
+        self.split.insert(of.0, split);
+        if split {
+            self.loose.insert(of);
+        }
+        Ok(split)
+    }
+
+    /// Compares a group with what is here of its author.
+    pub(crate) fn fit(
+        &mut self,
+        replica: &Replica,
+        checkpoint: &Checkpoint,
+        end: &Chain,
+        key: &[u8; 32],
+    ) -> Result<Fit> {
+        let fit = twin::fit(replica, checkpoint, Some(end), key)?;
+        let of = (checkpoint.author, checkpoint.stream);
+        if fit == Fit::Fits || !self.gives_way.contains(&of) && !twin::gives_way(replica, checkpoint, key)? {
+            return Ok(fit);
+        }
+        self.gives_way.insert(of);
+        twin::compare_group(replica, checkpoint, Some(end), key, false)
+    }
+
+    /// Drops what waits here and gives way to what is in it.
+    pub(crate) fn make_way(&self, replica: &Replica) -> Result<()> {
+        for (author, stream) in &self.gives_way {
+            if let Some(dev) = devices::device_number(replica, *author)? {
+                frames::forget_pending(&replica.db, dev, *stream, i64::MAX as u64)?;
+            }
+        }
         Ok(())
     }
 

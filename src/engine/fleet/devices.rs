@@ -39,6 +39,19 @@ pub(crate) fn issuers(db: &Connection, n: i64) -> Result<Vec<DeviceId>> {
     Ok(chain(db, n)?.into_iter().skip(1).map(|link| link.id).collect())
 }
 
+/// Returns whether a device vouches for another: somebody who had its key has left its identity, as a second history does.
+pub(crate) fn has_successor(db: &Connection, n: i64) -> Result<bool> {
+    let id = DeviceId(db.query_row("SELECT id FROM _pm_device WHERE n = ?1", [n], |row| row.get(0))?);
+    let mut others =
+        db.prepare_cached("SELECT n FROM _pm_device WHERE certificate IS NOT NULL AND n <> ?1")?;
+    for other in others.query_map([n], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()? {
+        if issuers(db, other)?.contains(&id) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// What a certificate says of its device, in a chain of those who vouch for each other.
 pub(crate) struct Link {
     pub id: DeviceId,

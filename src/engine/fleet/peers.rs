@@ -507,15 +507,7 @@ pub(crate) fn is_lost(replica: &Replica, dev: i64, last: u64, pair: u64) -> Resu
             return Ok(false);
         }
     }
-    let author = devices::device_id(replica, dev)?;
-    let sql = "SELECT n FROM _pm_device WHERE certificate IS NOT NULL AND n <> ?1";
-    let mut others = replica.db.prepare_cached(sql)?;
-    for other in others.query_map([dev], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()? {
-        if devices::issuers(&replica.db, other)?.contains(&author) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    devices::has_successor(&replica.db, dev)
 }
 
 /// Returns whether a base has acknowledged something of what is here of a stream after a frame: what others have beside that

@@ -4,14 +4,16 @@
 
 use std::io::Read;
 
-use packmule_core::model::DeviceId;
+use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{
-    Certificate, Chain, Checkpoint, DecodeError, Footer, Frame, GroupDigest, HeaderReader, MAGIC, Newest,
-    RECORD_HEAD_LEN, RecordHead, RecordKind, Revocation, Section, take,
+    CHECKPOINT_LEN, Certificate, Chain, Checkpoint, DecodeError, Footer, Frame, GroupDigest, HeaderReader,
+    MAGIC, Newest, NoRoom, PACKED_MAGIC, RECORD_HEAD_LEN, RecordHead, RecordKind, Revocation, Section, crc32,
+    put, take,
 };
 use sha2::{Digest, Sha256};
 
 use crate::engine::error::{BundleProblem, Error, Result};
+use crate::engine::log::packed::{self, Between};
 use crate::engine::store::cipher::ENCRYPTED_MAGIC;
 
 /// Reads a bundle, with one record in memory.
@@ -24,6 +26,8 @@ pub(crate) struct BundleReader<R> {
     groups: Groups,
     /// The first byte of the next record, if it was looked at.
     ahead: Option<u8>,
+    /// It is packed: between whom, once the header was read.
+    packed: Option<Option<Between>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -80,6 +84,7 @@ impl<R: Read> BundleReader<R> {
             state: Expect::Magic,
             groups: Groups::default(),
             ahead: None,
+            packed: None,
         }
     }
 
@@ -123,8 +128,10 @@ impl<R: Read> BundleReader<R> {
         if magic == ENCRYPTED_MAGIC {
             return Err(Error::bundle(0, BundleProblem::Encrypted));
         }
-        if magic != MAGIC {
-            let cut = MAGIC.starts_with(&magic);
+        if magic == PACKED_MAGIC {
+            self.packed = Some(None);
+        } else if magic != MAGIC {
+            let cut = MAGIC.starts_with(&magic) || PACKED_MAGIC.starts_with(&magic);
             return Err(Error::bundle(
                 0,
                 if cut { DecodeError::Short.into() } else { BundleProblem::NotABundle },
@@ -144,29 +151,38 @@ impl<R: Read> BundleReader<R> {
         Ok(n == 0)
     }
 
-    /// Reads so many bytes into `body`.
+    /// Reads so many bytes into `body`, after those that it has.
     fn fill(&mut self, len: usize) -> Result<()> {
-        self.body.resize(len, 0);
-        let ahead = self.ahead.take();
-        if let (Some(byte), Some(first)) = (ahead, self.body.first_mut()) {
-            *first = byte;
+        let begin = self.body.len();
+        self.body.resize(begin + len, 0);
+        let mut into = &mut self.body[begin..];
+        if let (Some(byte), false) = (self.ahead, into.is_empty()) {
+            self.ahead = None;
+            into[0] = byte;
+            into = &mut into[1..];
         }
-        let read = self.input.read_exact(&mut self.body[usize::from(ahead.is_some())..]);
-        read.map_err(|e| Error::reading(self.offset, e))
+        self.input.read_exact(into).map_err(|e| Error::reading(self.offset, e))
     }
 
     /// Reads a record into `body`, and refuses one whose kind cannot stand there.
     fn next_record(&mut self) -> Result<Record> {
         let at = self.offset;
-        let mut bytes = [0; RECORD_HEAD_LEN];
-        self.fill(RECORD_HEAD_LEN)?;
-        bytes.copy_from_slice(&self.body);
-        let head = RecordHead::parse(&bytes).map_err(|e| Error::bundle(at, e))?;
-        self.fill(head.len as usize)?;
+        self.body.clear();
+        let (head, read) = match self.packed {
+            None => {
+                self.fill(RECORD_HEAD_LEN)?;
+                let bytes = self.body.first_chunk().ok_or_else(|| Error::bundle(at, DecodeError::Short))?;
+                let head = RecordHead::parse(bytes).map_err(|e| Error::bundle(at, e))?;
+                self.body.clear();
+                self.fill(head.len as usize)?;
+                (head, RECORD_HEAD_LEN + self.body.len())
+            }
+            Some(between) => self.unpack(at, between)?,
+        };
         let before = self.hash.clone();
-        self.hash.update(bytes);
+        self.hash.update(head.to_bytes());
         self.hash.update(&self.body);
-        self.offset += (RECORD_HEAD_LEN + self.body.len()) as u64;
+        self.offset += read as u64;
         let expected = match self.state {
             Expect::Header => head.kind == RecordKind::Header,
             Expect::Records | Expect::Sealed => {
@@ -179,6 +195,83 @@ impl<R: Read> BundleReader<R> {
         }
         self.state = Expect::Records;
         Ok(Record { head, at, before })
+    }
+
+    /// Reads a packed record, and makes that of `body` which it was packed from. Returns its head, and how many bytes were
+    /// read.
+    fn unpack(&mut self, at: u64, between: Option<Between>) -> Result<(RecordHead, usize)> {
+        let refuse = |problem: BundleProblem| Error::bundle(at, problem);
+        self.fill(1)?;
+        let kind = self.body[0];
+        let len = match kind {
+            packed::FOOTER => packed::FOOTER_LEN,
+            packed::CHECKPOINT => packed::CHAIN_LEN + packed::SIGNATURE_LEN,
+            packed::NEXT_CHECKPOINT => packed::SIGNATURE_LEN,
+            kind if packed::OWN_SECTIONS.contains(&kind) => 0,
+            _ => self.packed_len(kind).map_err(refuse)?,
+        };
+        let begin = self.body.len();
+        self.fill(len)?;
+        let read = self.body.len();
+        let body = &self.body[begin..];
+        let (kind, whole) = match kind {
+            packed::HEADER => {
+                let (between, header) = packed::unpack_header(body).map_err(|e| refuse(e.into()))?;
+                self.packed = Some(Some(between));
+                (RecordKind::Header.number(), header)
+            }
+            packed::FOOTER => {
+                let sha256: [u8; 32] = self.hash.clone().finalize().into();
+                if sha256[..packed::FOOTER_LEN] != *body {
+                    return Err(refuse(OTHER_FOOTER));
+                }
+                let footer = Footer { frames: self.groups.frames, sha256 };
+                (RecordKind::Footer.number(), small(|buf| put(buf, &footer)))
+            }
+            packed::CHECKPOINT | packed::NEXT_CHECKPOINT => {
+                let checkpoint = self.groups.unpack_checkpoint(body).map_err(refuse)?;
+                let mut whole = vec![0; CHECKPOINT_LEN];
+                checkpoint.encode(&mut whole).map_err(|_| refuse(MISPLACED))?;
+                (RecordKind::Checkpoint.number(), whole)
+            }
+            kind if packed::OWN_SECTIONS.contains(&kind) => {
+                let stream = if kind == packed::OWN_SECTIONS[0] { Stream::Shared } else { Stream::PerDevice };
+                let author = between.ok_or_else(|| refuse(MISPLACED))?.sender;
+                (RecordKind::Section.number(), small(|buf| put(buf, &Section { author, stream })))
+            }
+            _ => {
+                self.body.copy_within(begin.., 0);
+                self.body.truncate(read - begin);
+                return Ok((self.finish_unpacked(kind).map_err(refuse)?, read));
+            }
+        };
+        self.body = whole;
+        Ok((self.finish_unpacked(kind).map_err(refuse)?, read))
+    }
+
+    /// Reads the length of a packed record of a kind: up to three bytes, since no record is longer.
+    fn packed_len(&mut self, kind: u8) -> Checked<usize> {
+        let mut len = 0;
+        for place in 0..3 {
+            self.fill(1).map_err(|_| DecodeError::Short)?;
+            let byte = self.body.last().copied().unwrap_or(0);
+            len |= usize::from(byte & 0x7f) << (7 * place);
+            if byte < 0x80 {
+                head_of(kind, len)?;
+                return Ok(len);
+            }
+        }
+        Err(DecodeError::Malformed("a record of impossible length").into())
+    }
+
+    /// Adds the check sum that a record has which is not packed. Returns its head.
+    fn finish_unpacked(&mut self, kind: u8) -> Checked<RecordHead> {
+        let head = head_of(kind, self.body.len())?;
+        if head.kind != RecordKind::Frame {
+            let crc = crc32(&self.body);
+            self.body.extend_from_slice(&crc.to_le_bytes());
+        }
+        Ok(head)
     }
 
     /// Checks a record's body, and makes an item of it.
@@ -229,6 +322,24 @@ impl<R: Read> BundleReader<R> {
     }
 }
 
+/// Returns the head that a record of `len` bytes, without a check sum, has where it is not packed.
+fn head_of(kind: u8, len: usize) -> Result<RecordHead, DecodeError> {
+    let crc = if kind == RecordKind::Frame.number() { 0 } else { 4 };
+    let [l0, l1, l2, _] = ((len + crc) as u32).to_le_bytes();
+    let mut bytes = [kind, l0, l1, l2, 0, 0, 0, 0];
+    let crc = crc32(&bytes[..4]).to_le_bytes();
+    bytes[4..].copy_from_slice(&crc);
+    RecordHead::parse(&bytes)
+}
+
+/// Returns what is put into 64 bytes, which are enough for it.
+fn small(put: impl FnOnce(&mut [u8]) -> Result<usize, NoRoom>) -> Vec<u8> {
+    let mut buf = [0; 64];
+    put(&mut buf).map_or_else(|_| Vec::new(), |len| buf[..len].to_vec())
+}
+
+const OTHER_FOOTER: BundleProblem = BundleProblem::Structure("a footer that does not fit");
+
 const MISPLACED: BundleProblem = BundleProblem::Structure("a record where none can be");
 
 const BYTES_AFTER: BundleProblem = BundleProblem::Structure("bytes after its end");
@@ -247,6 +358,8 @@ struct Groups {
     section: Option<Section>,
     open: Option<Open>,
     frames: u64,
+    /// The last frame of the group that closed last, and the chain there, if no section has begun since.
+    closed: Option<(u64, Chain)>,
 }
 
 /// A group whose checkpoint has not come yet.
@@ -262,7 +375,7 @@ impl Groups {
         if self.open.is_some() {
             return Err(BundleProblem::Structure("a group without its checkpoint"));
         }
-        self.section = Some(take(&mut body)?);
+        (self.section, self.closed) = (Some(take(&mut body)?), None);
         Ok(())
     }
 
@@ -293,14 +406,36 @@ impl Groups {
             return Err(BundleProblem::Structure("a checkpoint that does not fit its frames"));
         }
         let end = checkpoint.prev.after(&group.digest.finish());
+        self.closed = Some((checkpoint.last, end));
         Ok((checkpoint, end))
+    }
+
+    /// Makes the checkpoint of the open group of the chain before it, unless that is known, and the signature.
+    fn unpack_checkpoint(&self, packed: &[u8]) -> Checked<Checkpoint> {
+        let (Some(Section { author, stream }), Some(group)) = (self.section, &self.open) else {
+            return Err(BundleProblem::Structure("a checkpoint without frames"));
+        };
+        let (chain, signature) = packed.split_last_chunk().ok_or(DecodeError::Short)?;
+        let prev = match (<[u8; 32]>::try_from(chain), self.closed) {
+            (Ok(chain), _) => Chain(chain),
+            (Err(_), Some((last, chain))) if last + 1 == group.first => chain,
+            _ => return Err(BundleProblem::Structure("a checkpoint after none")),
+        };
+        Ok(Checkpoint {
+            author,
+            stream,
+            first: group.first,
+            last: group.next - 1,
+            prev,
+            signature: *signature,
+        })
     }
 
     /// Checks a footer. Everything before it has the hash `sha256`.
     fn check_footer(&self, mut body: &[u8], sha256: [u8; 32]) -> Checked<()> {
         let footer: Footer = take(&mut body)?;
         if self.open.is_some() || footer.frames != self.frames || footer.sha256 != sha256 {
-            return Err(BundleProblem::Structure("a footer that does not fit"));
+            return Err(OTHER_FOOTER);
         }
         Ok(())
     }

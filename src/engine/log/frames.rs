@@ -230,6 +230,27 @@ pub(crate) fn newest(db: &Connection, dev: i64, stream: Stream) -> Result<Option
     Ok(value::maybe(db, sql, (dev, stream.number()))?.flatten())
 }
 
+/// Returns whether a stream is here, applied or waiting, without a gap up to before a frame.
+pub(crate) fn reaches(db: &Connection, dev: i64, stream: Stream, first: u64) -> Result<bool> {
+    let sql = "SELECT coalesce(sum(g.last - g.first + 1), 0) + p.seq + 1 >= ?3 FROM
+           (SELECT coalesce(max(seq), 0) AS seq FROM _pm_stream WHERE dev = ?1 AND stream = ?2) p
+         LEFT JOIN _pm_group g ON g.dev = ?1 AND g.stream = ?2 AND g.first > p.seq AND g.last < ?3";
+    Ok(db.prepare_cached(sql)?.query_row((dev, stream.number(), first), |row| row.get(0))?)
+}
+
+/// Reads the checkpoint of the last group of a stream that is here and not applied, with its last frame and the chain after
+/// it.
+pub(crate) fn last_waiting(
+    db: &Connection,
+    dev: i64,
+    stream: Stream,
+) -> Result<Option<(u64, Vec<u8>, Chain)>> {
+    let sql = "SELECT last, checkpoint, chain FROM _pm_group
+         WHERE dev = ?1 AND stream = ?2 AND NOT applied ORDER BY last DESC LIMIT 1";
+    let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, Chain(row.get(2)?)));
+    Ok(db.prepare_cached(sql)?.query_row((dev, stream.number()), row).optional()?)
+}
+
 /// Returns whether a group is in the log, byte for byte: with this checkpoint, and with this chain after it. Its signature
 /// was verified when it came, and it was compared with what is around it.
 pub(crate) fn has_group(

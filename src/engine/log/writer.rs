@@ -5,15 +5,29 @@ use std::collections::hash_map::Entry;
 use ed25519_compact::SecretKey;
 use packmule_core::model::{DeviceId, Stream, Value, WallMs};
 use packmule_core::wire::{
-    Checkpoint, Decision, DefId, FrameFlags, FrameWriter, GroupDigest, GroupStart, KeptRun, Named, NoRoom,
-    OpHead, SchemaBits, Span, Was,
+    Checkpoint, Decision, DefId, FRAME_MAX, FrameFlags, FrameWriter, GroupDigest, GroupStart, KeptRun, Named,
+    NoRoom, OpHead, SchemaBits, Span, Was,
 };
 
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::log::{contexts, frames};
+use crate::engine::store::meta;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
+
+/// A frame that codes well has so many times the bytes that one which does not code has, at most, before it is coded.
+const GROWTH: usize = 4;
+
+/// Returns the memory for the frames of a group.
+pub(crate) fn frame_memory(replica: &Replica) -> Vec<u8> {
+    vec![0; most_of(replica.options.frame_bytes)]
+}
+
+/// Returns how many bytes a frame of `frame_bytes` has before it is coded, at most.
+fn most_of(frame_bytes: usize) -> usize {
+    (frame_bytes * GROWTH).min(FRAME_MAX)
+}
 
 /// Writes one group of our own: each frame when it is full, the checkpoint at the end.
 pub(crate) struct GroupWriter<'e> {
@@ -36,6 +50,10 @@ pub(crate) struct GroupWriter<'e> {
     bigs: u32,
     /// Whether this frame has pieces of large values.
     has_pieces: bool,
+    /// So many bytes the frames after this one have before they are coded.
+    most: usize,
+    /// The same when the group began.
+    most_before: usize,
     /// What stays of the rows that follow, in a verdict: every frame says it again.
     keep: Option<Vec<KeptRun>>,
 }
@@ -55,7 +73,8 @@ impl<'e> GroupWriter<'e> {
     /// Stores the frame, by column if that is shorter. The pieces of large values stay as they are.
     fn flush(&mut self) -> Result<()> {
         let Self { replica, writer, digest, .. } = self;
-        let stored = replica.codings.with(|coding| {
+        let plain = writer.plain_len();
+        let (coded, stored) = replica.codings.with(|coding| {
             let frame = if self.has_pieces {
                 writer.finish()
             } else {
@@ -66,14 +85,28 @@ impl<'e> GroupWriter<'e> {
                 })
             };
             digest.add(frame);
-            frames::put_frame(&replica.db, self.dev, self.stream, self.seq, frame)
-        })?;
-        if !stored {
+            (frame.len(), frames::put_frame(&replica.db, self.dev, self.stream, self.seq, frame))
+        });
+        if !stored? {
             return Err(Error::damaged("the log has a frame of this device that it did not write"));
         }
         self.frames += 1;
+        self.bound_next(plain, coded);
         self.has_pieces = false;
         Ok(())
+    }
+
+    /// Sets how many bytes the next frame has before it is coded: it is to have `frame_bytes` of them after, if it codes as
+    /// this one. A torn line loses no more by a long frame that codes well than by a short one that does not.
+    fn bound_next(&mut self, plain: usize, coded: usize) {
+        let usual = self.replica.options.frame_bytes;
+        // A short one tells little, and pieces are not coded.
+        if self.has_pieces {
+            self.most = usual;
+        } else if plain >= usual / 2 {
+            self.most = (usual * plain / coded.max(1)).clamp(usual, most_of(usual));
+        }
+        self.writer.bound(self.most);
     }
 
     /// Stores the frame and begins the next.
@@ -189,9 +222,12 @@ impl<'e> GroupWriter<'e> {
     pub(crate) fn piece(&mut self, number: u32, mut bytes: &[u8]) -> Result<u64> {
         let mut first = None;
         while !bytes.is_empty() {
-            let written = self
-                .fit(|w| w.piece(number, bytes))?
-                .ok_or_else(|| Error::damaged("a frame without room"))?;
+            let usual = self.replica.options.frame_bytes;
+            let piece = |w: &mut FrameWriter<'e>| {
+                w.bound(usual);
+                w.piece(number, bytes)
+            };
+            let written = self.fit(piece)?.ok_or_else(|| Error::damaged("a frame without room"))?;
             first.get_or_insert(self.seq);
             self.has_pieces = true;
             bytes = &bytes[written..];
@@ -202,6 +238,9 @@ impl<'e> GroupWriter<'e> {
     /// Signs and closes the group. Returns the position of the stream after it.
     pub(crate) fn finish(mut self) -> Result<StreamPosition> {
         self.flush()?;
+        if self.most != self.most_before {
+            meta::set(&self.replica.db, most_key(self.stream), self.most)?;
+        }
         let first = self.start.seq + 1;
         let chain = self.start.chain.after(&std::mem::take(&mut self.digest).finish());
         let checkpoint =
@@ -234,8 +273,11 @@ pub(crate) fn begin_group<'e>(
     let context = context_delta(replica, stream)?;
     let wall = replica.now();
     let group = GroupStart { lamport, wall, pair, context: &context };
-    let writer = FrameWriter::new(buf, flags, start.seq + 1, Some(group))
+    let usual = replica.options.frame_bytes;
+    let most = meta::get(&replica.db, most_key(stream))?.unwrap_or(usual).clamp(usual, most_of(usual));
+    let mut writer = FrameWriter::new(buf, flags, start.seq + 1, Some(group))
         .map_err(|_| Error::Usage("the frame size is too small for what changed in the context".into()))?;
+    writer.bound(most);
     Ok(GroupWriter {
         replica,
         key,
@@ -254,8 +296,18 @@ pub(crate) fn begin_group<'e>(
         ops: 0,
         bigs: 0,
         has_pieces: false,
+        most,
+        most_before: most,
         keep: None,
     })
+}
+
+/// Returns the key of `_pm_meta` under which stands how many bytes frames of a stream have before they are coded.
+fn most_key(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Shared => "frame bytes, shared",
+        Stream::PerDevice => "frame bytes, per-device",
+    }
 }
 
 /// Makes the error of a verdict on versions of too many devices for a frame.

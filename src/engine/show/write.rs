@@ -86,7 +86,8 @@ pub(crate) fn write_row(
 ) -> Result<bool> {
     let table = &writer.table;
     let label = writer.label.iter().map(|l| Value::Text(l.as_bytes()));
-    let values: Vec<(usize, Value<'_>)> = op.values(def.shape()).collect();
+    let mut values: Vec<(usize, Value<'_>)> = Vec::with_capacity(def.def.columns.len());
+    op.values(def.shape()).for_each(|value| values.push(value));
     let keys = def
         .keys
         .iter()
@@ -99,16 +100,16 @@ pub(crate) fn write_row(
         return Ok(true);
     }
     let partial = op.head.columns.is_some() || (op.head.kind == OpKind::Update && !table.counters.is_empty());
-    let written: Vec<(usize, Value<'_>)> = values
-        .iter()
-        .filter_map(|(at, value)| Some((writer.columns[*at].filter(|c| !table.leaves(*c))?, *at, *value)))
-        .filter(|(c, at, _)| {
-            let spelling = op.head.columns.is_none() || def.def.columns[*at].key == 0;
-            !partial || (spelling && !table.counters.contains(c))
-        })
-        .map(|(column, _, value)| (column, value))
-        .collect();
     let local = triggers::has_local_triggers(replica, table)?;
+    if !partial && !local && !values.iter().any(|(_, value)| matches!(value, Value::Big(_))) {
+        return write_whole(replica, writer, &values);
+    }
+    let written = values.iter().filter_map(|(at, value)| {
+        let column = writer.columns[*at].filter(|column| !table.leaves(*column))?;
+        let spelling = op.head.columns.is_none() || def.def.columns[*at].key == 0;
+        (!partial || (spelling && !table.counters.contains(&column))).then_some((column, *value))
+    });
+    let written: Vec<(usize, Value<'_>)> = written.collect();
     let large = read_large(replica, table, &written, origin)?;
     let mut texts = large.texts.iter();
     let columns = || written.iter().map(|(column, _)| *column).collect::<Vec<usize>>();
@@ -137,6 +138,15 @@ pub(crate) fn write_row(
         write_blobs(replica, table, &key().collect::<Vec<_>>(), &large.blobs, origin)?;
     }
     Ok(done)
+}
+
+/// Writes a whole row, none of whose values is large: so most rows are.
+fn write_whole(replica: &Replica, writer: &Writer, values: &[(usize, Value<'_>)]) -> Result<bool> {
+    let here = |at: usize| writer.columns[at].is_some_and(|column| !writer.table.leaves(column));
+    let label = writer.label.iter().map(|label| Value::Text(label.as_bytes()));
+    let values = values.iter().filter(|(at, _)| here(*at)).map(|(_, value)| *value);
+    replica.db.prepare_cached(&writer.upsert)?.execute(params_from_iter(label.chain(values).map(Bind)))?;
+    Ok(true)
 }
 
 /// The large values of an op, which stand in the log in pieces.

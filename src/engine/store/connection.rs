@@ -21,7 +21,8 @@ pub struct Options {
     pub busy_ms: u32,
     /// The page cache, in KiB: most of the memory that the engine uses.
     pub cache_kib: u32,
-    /// The size of a frame, in bytes: 1,024 to 65,536. A whole frame is kept in memory.
+    /// The size of a frame as it is stored and sent, in bytes: 1,024 to 65,536. A frame of rows that code well holds up to
+    /// four times as much before it is coded, and at most 65,536; the whole of it is kept in memory.
     pub frame_bytes: usize,
     /// How many bytes of frames are applied in one transaction; a group is never split.
     pub window_bytes: usize,

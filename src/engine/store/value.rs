@@ -36,6 +36,16 @@ pub(crate) fn from_sql(value: ValueRef<'_>) -> Value<'_> {
     }
 }
 
+/// Returns the first `n` values of a row of a query.
+pub(crate) fn first_of<'r>(row: &'r rusqlite::Row<'_>, n: usize) -> rusqlite::Result<Vec<Value<'r>>> {
+    // For every row of a seal: at once of the right length.
+    let mut values = Vec::with_capacity(n);
+    for at in 0..n {
+        values.push(from_sql(row.get_ref(at)?));
+    }
+    Ok(values)
+}
+
 /// An owned value, for people and for programs that use the library.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OwnedValue {

@@ -6,6 +6,7 @@
 //! | `growth` | one row written many times; more and more rows |
 //! | `stock` | a small import into a large database |
 //! | `fleet` | a base of many boards |
+//! | `weather` | what rows of real weather cost in bytes |
 //! | `instructions` | what each step costs in instructions, under valgrind |
 //! | `line` | a newcomer's first start over a serial line, in virtual time |
 //! | `returning` | who lacks what is folded: a board that was away, a newcomer |
@@ -21,6 +22,7 @@ mod report;
 mod returning;
 mod stock;
 mod time;
+mod weather;
 mod world;
 mod writes;
 
@@ -33,12 +35,14 @@ const HELP: &str = "\
 Measures what Packmule costs, beside plain SQLite in the same run.
 
   packmule-bench [--rows N] [--large N] [--repeats N] [--synchronous full|normal|off]
-                 [--only writes|growth|stock|fleet|line|returning|instructions]...
-                 [--boards N] [--dir DIRECTORY] [--json]
+                 [--only writes|growth|stock|fleet|line|returning|weather|
+                         instructions]...
+                 [--boards N] [--weather FILE] [--dir DIRECTORY] [--json]
 
   --rows N         rows inserted in the comparison of writes          (100000)
   --large N        rows of the largest database; two smaller ones too (1000000)
   --boards N       boards of the fleet                                (200)
+  --weather FILE   a file like tests/vectors/weather-january.csv      (that one)
   --repeats N      how often each is measured; medians are shown      (5)
   --synchronous S  of the application's connections; the engine's own
                    is always FULL                                     (full)
@@ -53,7 +57,8 @@ Example: packmule-bench > tools/bench/RESULTS.md
 ";
 
 /// What there is to measure.
-const PARTS: [&str; 7] = ["writes", "growth", "stock", "fleet", "line", "returning", "instructions"];
+const PARTS: [&str; 8] =
+    ["writes", "growth", "stock", "fleet", "line", "returning", "weather", "instructions"];
 
 /// What to measure.
 struct Plan {
@@ -64,6 +69,7 @@ struct Plan {
     synchronous: String,
     only: Vec<String>,
     dir: PathBuf,
+    weather: Option<PathBuf>,
     json: bool,
     /// The case and the step of `instructions` to run up to: what this program runs itself for.
     up_to: Option<(usize, usize)>,
@@ -79,6 +85,7 @@ fn parse() -> Outcome<Option<Plan>> {
         synchronous: "full".into(),
         only: Vec::new(),
         dir: std::env::temp_dir(),
+        weather: None,
         json: false,
         up_to: None,
     };
@@ -92,6 +99,7 @@ fn parse() -> Outcome<Option<Plan>> {
             Long("synchronous") => plan.synchronous = parser.value()?.string()?,
             Long("only") => plan.only.push(parser.value()?.string()?),
             Long("dir") => plan.dir = parser.value()?.into(),
+            Long("weather") => plan.weather = Some(parser.value()?.into()),
             Long("json") => plan.json = true,
             Long("up-to") => {
                 let given = parser.value()?.string()?;
@@ -143,6 +151,9 @@ fn run(plan: &Plan) -> Outcome {
     }
     if wants("returning") {
         sections.extend(returning::measure(&world, plan.large)?);
+    }
+    if wants("weather") {
+        sections.extend(weather::measure(&world, plan.weather.as_deref())?);
     }
     if plan.only.iter().any(|o| o == "instructions") {
         sections.extend(instructions::measure(dir.path(), plan.rows.min(20_000))?);

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use packmule::ENCRYPTED_MAGIC;
-use packmule::core::wire::MAGIC;
+use packmule::core::wire::{MAGIC, PACKED_MAGIC};
 
 /// What a file is, by its first bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,9 @@ pub fn kind(path: &Path) -> io::Result<Kind> {
     File::open(path)?.take(16).read_to_end(&mut first)?;
     Ok(match first {
         _ if first.is_empty() => Kind::Empty,
-        _ if first.starts_with(&MAGIC) || first.starts_with(&ENCRYPTED_MAGIC) => Kind::Bundle,
+        _ if [MAGIC, PACKED_MAGIC, ENCRYPTED_MAGIC].iter().any(|magic| first.starts_with(magic)) => {
+            Kind::Bundle
+        }
         _ if first == SQLITE => Kind::Database,
         _ => Kind::Other,
     })

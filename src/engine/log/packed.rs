@@ -1,0 +1,155 @@
+//! A packed bundle: the records of a bundle for one device without what its reader knows from those before them. See
+//! `FORMAT.md`, "Packed bundle".
+
+use packmule_core::model::{DeviceId, Stream};
+use packmule_core::wire::{
+    Checkpoint, DecodeError, FORMAT_VERSION, Header, HeaderReader, Position, RecordKind, Section, put, take,
+    take_bytes,
+};
+use sha2::{Digest, Sha256};
+
+use crate::engine::error::{self, Error, Result};
+
+/// The kinds of records that stand in another form than in a bundle that is not packed.
+pub(crate) const HEADER: u8 = 1;
+pub(crate) const CHECKPOINT: u8 = 5;
+pub(crate) const FOOTER: u8 = 6;
+/// Sections of the sender's own streams.
+pub(crate) const OWN_SECTIONS: [u8; 2] = [0x83, 0xc3];
+/// A checkpoint right after another one of its section: the chain before it is the one after that.
+pub(crate) const NEXT_CHECKPOINT: u8 = 0x85;
+
+/// The bytes of a footer: of the hash over all before it, as if it were not packed.
+pub(crate) const FOOTER_LEN: usize = 8;
+/// The bytes of a checkpoint: the chain before it, unless it is known, and the signature.
+pub(crate) const CHAIN_LEN: usize = 32;
+pub(crate) const SIGNATURE_LEN: usize = 64;
+
+/// Between whom a bundle is.
+#[derive(Clone, Copy)]
+pub(crate) struct Between {
+    pub sender: DeviceId,
+    receiver: Option<DeviceId>,
+}
+
+impl Between {
+    /// Returns the short names of devices.
+    fn names(self) -> [(u8, Option<DeviceId>); 2] {
+        [(2, Some(self.sender)), (4, self.receiver)]
+    }
+}
+
+/// Packs records, one after the other.
+#[derive(Default)]
+pub(crate) struct Packer {
+    between: Option<Between>,
+    section: Option<Section>,
+    /// The last frame of the group that closed last, if no section has begun since.
+    closed: Option<u64>,
+}
+
+impl Packer {
+    /// Packs a record. `before` is the hash over all before it, as if that were not packed.
+    pub(crate) fn pack(&mut self, kind: RecordKind, body: &[u8], before: &Sha256) -> Result<Vec<u8>> {
+        match kind {
+            RecordKind::Header => {
+                let header = HeaderReader::parse(body).map_err(error::bad)?;
+                self.between = Some(between(&header.header));
+                let packed = pack_header(&header)?;
+                with_length(HEADER, &packed)
+            }
+            RecordKind::Section => {
+                let section: Section = take(&mut &*body).map_err(error::bad)?;
+                (self.section, self.closed) = (Some(section), None);
+                if self.between.is_some_and(|between| between.sender == section.author) {
+                    return Ok(vec![OWN_SECTIONS[usize::from(section.stream.number())]]);
+                }
+                with_length(3, body)
+            }
+            RecordKind::Checkpoint => {
+                let Checkpoint { first, last, prev, signature, .. } =
+                    Checkpoint::decode(body).map_err(error::bad)?;
+                let next = self.closed == Some(first - 1);
+                self.closed = Some(last);
+                Ok(if next {
+                    [&[NEXT_CHECKPOINT][..], &signature].concat()
+                } else {
+                    [&[CHECKPOINT][..], &prev.0, &signature].concat()
+                })
+            }
+            RecordKind::Footer => Ok([&[FOOTER][..], &before.clone().finalize()[..FOOTER_LEN]].concat()),
+            kind => with_length(kind.number(), body),
+        }
+    }
+}
+
+/// Returns a kind, the length of a body, and the body.
+fn with_length(kind: u8, body: &[u8]) -> Result<Vec<u8>> {
+    let mut record = vec![0; body.len() + 6];
+    record[0] = kind;
+    let too_long = |_| Error::damaged("a record that is too long");
+    let at = 1 + put(&mut record[1..], &(body.len() as u32)).map_err(too_long)?;
+    record.truncate(at + body.len());
+    record[at..].copy_from_slice(body);
+    Ok(record)
+}
+
+/// Returns between whom the bundle of a header is.
+pub(crate) fn between(header: &Header) -> Between {
+    Between { sender: header.sender, receiver: header.receiver }
+}
+
+/// Packs a header: the sender's streams and the receiver's are named by a bit.
+fn pack_header(header: &HeaderReader<'_>) -> Result<Vec<u8>> {
+    let no_room = |_| Error::damaged("a header without room");
+    let names = between(&header.header).names();
+    let mut buf = vec![0; header.bytes().len() + 8];
+    let mut len = put(&mut buf, &header.header).map_err(no_room)?;
+    let probes =
+        header.probes().map(|p| Position { author: p.author, stream: p.stream, seq: p.seq, tag: p.tag });
+    for Position { author, stream, seq, tag } in header.applied().chain(probes) {
+        let name = names.iter().find_map(|(name, of)| (*of == Some(author)).then_some(*name));
+        let first = name.unwrap_or(0) | stream.number();
+        buf.resize(buf.len() + 1, 0);
+        len += match name {
+            Some(_) => put(&mut buf[len..], &(first, seq, tag)),
+            None => put(&mut buf[len..], &(first, author, seq, tag)),
+        }
+        .map_err(no_room)?;
+    }
+    buf.truncate(len);
+    buf.extend_from_slice(&header.bytes()[header.bytes().len() - SIGNATURE_LEN..]);
+    Ok(buf)
+}
+
+/// Makes a header of what [`pack_header`] made. Whether it is one is for its reader to find out.
+pub(crate) fn unpack_header(packed: &[u8]) -> Result<(Between, Vec<u8>), DecodeError> {
+    let mut rest = packed;
+    let version: u16 = take(&mut rest)?;
+    if version != FORMAT_VERSION.into() {
+        return Err(DecodeError::Version(version));
+    }
+    rest = packed;
+    let header: Header = take(&mut rest)?;
+    let between = between(&header);
+    let mut whole = packed[..packed.len() - rest.len()].to_vec();
+    for _ in 0..u64::from(header.applied) + u64::from(header.probes) {
+        let first: u8 = take(&mut rest)?;
+        let author = match (first & !1, between.receiver) {
+            (0, _) => take(&mut rest)?,
+            (2, _) => between.sender,
+            (4, Some(receiver)) => receiver,
+            _ => return Err(DecodeError::Malformed("a position of nobody")),
+        };
+        let stream = if first & 1 == 0 { Stream::Shared } else { Stream::PerDevice };
+        let (seq, tag) = take(&mut rest)?;
+        let mut buf = [0; 40];
+        let len = put(&mut buf, &Position { author, stream, seq, tag }).map_err(|_| DecodeError::Short)?;
+        whole.extend_from_slice(&buf[..len]);
+    }
+    whole.extend_from_slice(take_bytes(&mut rest, SIGNATURE_LEN)?);
+    if !rest.is_empty() {
+        return Err(DecodeError::Malformed("bytes after the end of its header"));
+    }
+    Ok((between, whole))
+}

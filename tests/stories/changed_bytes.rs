@@ -31,7 +31,8 @@ fn is_named((becomes, said): Line) {
     let begun = [0, 1].map(|at| {
         let end = cable.ends[at].to_str().unwrap();
         let db = ["north.db", "base.db"][at];
-        let mut command = desk.command(&["sync", db, "--baud", "115200", "--patience", "4", "--serial", end]);
+        let mut command =
+            desk.command(&["sync", db, "--baud", "115200", "--patience", "12", "--serial", end]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     });
     let ran = begun.map(ended);

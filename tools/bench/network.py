@@ -22,18 +22,20 @@ WIRE = os.path.join(HERE, "../../tests/net/wire.py")
 # Loss of frames, and the longest delay of one in ms.
 WIRES = [(0, 0), (0, 5), (0.01, 5), (0.05, 20)]
 TURNS = 3
+# Who is no root gets no groups in a namespace of his own, which rsync's and SSH's servers want to set.
+ROOT = os.geteuid() == 0
 
 
 class Hosts:
     def __init__(self, folder, loss, delay):
         self.folder = folder
-        command = ["unshare", "-rnm", sys.executable, WIRE, "1", str(loss), str(delay)]
+        command = ["unshare", "-nm" if ROOT else "-rnm", sys.executable, WIRE, "1", str(loss), str(delay)]
         self.wire = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if self.wire.stdout.readline() != "ready\n":
             raise SystemExit("this machine makes no network namespaces, or has no /dev/net/tun")
 
     def on(self, host, *words):
-        enter = ["nsenter", "-t", str(self.wire.pid), "-U", "-n", "-m", "--preserve-credentials", f"--wd={self.folder}"]
+        enter = ["nsenter", "-t", str(self.wire.pid), *([] if ROOT else ["-U", "--preserve-credentials"]), "-n", "-m", f"--wd={self.folder}"]
         return [*enter, *(["nsenter", "--net=/run/netns/b"] if host == "b" else []), *words]
 
     def start(self, host, *words):

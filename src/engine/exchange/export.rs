@@ -67,7 +67,6 @@ pub(crate) fn export(
     recipient: Recipient,
 ) -> Result<ExportReport> {
     replica.signing_key()?;
-    chains::note_own(replica)?;
     transaction::seal(replica)?;
     transaction::remember(replica)?;
     catalog::reading(replica, |e| write_bundle(e, to, recipient, e.signing_key()?, e.identity.id, true))
@@ -198,8 +197,8 @@ fn write_part(
     let header = (base, told, &probes[..]);
     write_header(replica, &mut out, (key, sender), receiver, header)?;
     write_revocations(replica, &mut out)?;
-    let knows_us = in_brief.map_or(Ok(false), |id| chains::peer_has_own(replica, id))?;
-    let goes = |n| if n == replica.me { !knows_us } else { needs_state || wanted.iter().any(|w| w.dev == n) };
+    // The sender's own always goes: a receiver that once said it has it may be a copy, or restored from a backup.
+    let goes = |n| n == replica.me || needs_state || wanted.iter().any(|w| w.dev == n);
     write_certificates(replica, &mut out, &goes)?;
     if with_vector {
         for bytes in admission::carried(replica)? {

@@ -3,6 +3,7 @@
 //!
 //! | file | what lives there |
 //! |---|---|
+//! | `between` | devices for tests of somebody who stands between two ends |
 //! | `card` | both ways with a directory that somebody carries |
 //! | `volume` | a card as `card` sees it, and a mounted directory as such |
 //! | `session` | the session of the core over a database: two ends that talk until each has what the other has |
@@ -15,6 +16,9 @@
 //!
 //! Imports the engine and [`packmule_core`].
 
+#[cfg(all(test, unix, any(feature = "net", feature = "serial")))]
+#[allow(clippy::unwrap_used)] // As in the tests that it is for.
+mod between;
 #[cfg(unix)]
 pub mod card;
 #[cfg(all(unix, any(feature = "net", feature = "serial")))]

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
@@ -12,12 +11,11 @@ use packmule_core::wire::{Message, RECORD_HEAD_LEN, RecordHead, RecordKind, writ
 use super::records::Records;
 use super::stream::{Files, ready};
 use super::{Address, Error, Host, Listening, Options, Serving, Status, serve, sync};
+use crate::carry::between::{SQL, device};
 use crate::carry::session;
 use crate::carry::stop::Stop;
-use crate::engine::{Engine, FleetKey, InitOptions, TrackOptions};
+use crate::engine::{Engine, FleetKey};
 
-/// A table; rows.
-const SQL: &str = include_str!("../../../tests/net/between.sql");
 /// What a row's record is: neither a message nor what says who has what.
 const ROWS: [RecordKind; 4] =
     [RecordKind::Section, RecordKind::Frame, RecordKind::Checkpoint, RecordKind::Certificate];
@@ -94,14 +92,6 @@ fn lie(record: &[u8]) -> (bool, Option<Vec<u8>>) {
         return (false, Some(answer));
     }
     (true, None)
-}
-
-fn device(folder: &Path, name: &str, fleet: &FleetKey) -> Engine {
-    let init = InitOptions { name, base: false, fleet: Some(fleet) };
-    let mut engine = Engine::init(&folder.join(name), &init).unwrap();
-    engine.connection().unwrap().execute_batch(SQL.lines().next().unwrap()).unwrap();
-    engine.track("t", &TrackOptions::default()).unwrap();
-    engine
 }
 
 /// How many frames are in its log.

@@ -2,7 +2,6 @@
 //! likes. The clock is a number; nothing sleeps.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::Arc;
 
 use packmule_core::link::{BoardLink, Config, Event, WIRE_MAX};
@@ -10,26 +9,17 @@ use packmule_core::link::{BoardLink, Config, Event, WIRE_MAX};
 use super::pump::{Line, LineEvent};
 use super::talk::{Talk, difference, note};
 use super::{Error, Flow, Options};
+use crate::carry::between::{SQL, device};
 use crate::carry::channel::{VALUES, Wire};
 use crate::carry::session;
-use crate::engine::{Engine, FleetKey, InitOptions, TrackOptions};
+use crate::engine::{Engine, FleetKey};
 
 /// Names that the hellos say.
 const NAMES: [&str; 2] = ["a in the hut", "b in the hut"];
 /// The opening of the channel has so many bytes.
 const OPENING: usize = VALUES + 54;
-/// A table; rows; many more.
-const SQL: &str = include_str!("../../../tests/net/between.sql");
 /// What the hello of each end says, among other things: its name.
 const SECRET: &[u8] = b"in the hut";
-
-fn device(folder: &Path, name: &str, fleet: &FleetKey) -> Engine {
-    let init = InitOptions { name, base: false, fleet: Some(fleet) };
-    let mut engine = Engine::init(&folder.join(name), &init).unwrap();
-    engine.connection().unwrap().execute_batch(SQL.lines().next().unwrap()).unwrap();
-    engine.track("t", &TrackOptions::default()).unwrap();
-    engine
-}
 
 /// One end: its program, and the end of the line at it.
 struct End {

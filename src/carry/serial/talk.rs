@@ -21,6 +21,7 @@ pub(super) fn note(plain: bool) -> u8 {
 
 /// Who has nothing to say says so, this often: what somebody on the line has taken out is noticed by it.
 const STILL_HERE_MS: u64 = 20_000;
+
 /// Says what is wrong where one end encrypts and the other does not. `theirs`: what the hello of the other end says.
 pub(super) fn difference(plain: bool, theirs: u8) -> Option<Error> {
     match (plain, theirs) {

@@ -1,4 +1,4 @@
-//! Certificates stored; what a base has gathered of a device goes along with its name.
+//! Certificates read with those by which they are trusted, and stored; what a base has gathered of a device goes along with its name.
 
 use packmule_core::model::DeviceId;
 use packmule_core::wire::{CERT_MAX, Certificate};
@@ -13,6 +13,21 @@ use crate::engine::table::catalog;
 use crate::engine::table::def::DEVICE_COLUMN;
 use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
+
+/// Reads the certificate chain of a device, issuers first.
+pub(crate) fn certificates_for(replica: &Replica, n: i64) -> Result<Vec<(i64, Vec<u8>)>> {
+    let mut chain: Vec<(i64, Vec<u8>)> = Vec::new();
+    let mut next = Some(n);
+    while let Some(n) = next.take().filter(|n| chain.iter().all(|(known, _)| known != n)) {
+        let Some(bytes) = devices::certificate(&replica.db, n)? else { break };
+        if let Some(issuer) = Certificate::read(&bytes).ok().and_then(|c| c.fleet) {
+            next = devices::number_of_key(&replica.db, &issuer.fleet)?;
+        }
+        chain.push((n, bytes));
+    }
+    chain.reverse();
+    Ok(chain)
+}
 
 /// Stores a verified certificate. The rows that are gathered here of its device stand under its new name then.
 pub(crate) fn store(

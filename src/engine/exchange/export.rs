@@ -12,7 +12,7 @@ use crate::engine::capture::groups;
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::records::{self, PartReport, Positions, RecordWriter, Wanted};
 use crate::engine::exchange::state::Parts;
-use crate::engine::exchange::{chains, gathered_state, newest, state, transaction, twin};
+use crate::engine::exchange::{certificates, gathered_state, newest, state, transaction, twin};
 use crate::engine::fleet::copies::{self, Incarnation};
 use crate::engine::fleet::{admission, devices, gaps, membership, positions, revocation, statements};
 use crate::engine::store::value;
@@ -197,9 +197,7 @@ fn write_part(
     let header = (base, told, &probes[..]);
     write_header(replica, &mut out, (key, sender), receiver, header)?;
     write_revocations(replica, &mut out)?;
-    // The sender's own always goes: a receiver that once said it has it may be a copy, or restored from a backup.
-    let goes = |n| n == replica.me || needs_state || wanted.iter().any(|w| w.dev == n);
-    write_certificates(replica, &mut out, &goes)?;
+    write_certificates(replica, &mut out, &|n| needs_state || wanted.iter().any(|w| w.dev == n))?;
     if with_vector {
         for bytes in admission::carried(replica)? {
             out.record(RecordKind::Certificate, &bytes)?;
@@ -354,7 +352,8 @@ pub(crate) fn write_revocations(replica: &Replica, out: &mut RecordWriter<'_>) -
     Ok(())
 }
 
-/// Writes the certificate chains of the devices that `of` selects.
+/// Writes our certificate chain, and those of the devices that `of` selects. Ours always: a receiver that once said it has it
+/// may be a copy, or restored from a backup.
 pub(crate) fn write_certificates(
     replica: &Replica,
     out: &mut RecordWriter<'_>,
@@ -366,8 +365,8 @@ pub(crate) fn write_certificates(
         .prepare_cached("SELECT n FROM _pm_device WHERE certificate IS NOT NULL ORDER BY id")?
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    for n in devices.into_iter().filter(|n| of(*n)) {
-        for (n, certificate) in chains::certificates_for(replica, n)? {
+    for n in devices.into_iter().filter(|n| *n == replica.me || of(*n)) {
+        for (n, certificate) in certificates::certificates_for(replica, n)? {
             if written.insert(n) {
                 out.record(RecordKind::Certificate, &certificate)?;
             }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::error::Result;
 use crate::engine::exchange::records::{PartReport, RecordWriter};
-use crate::engine::exchange::{chains, export};
+use crate::engine::exchange::{certificates, export};
 use crate::engine::fleet::{admission, copies, succession};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -20,7 +20,7 @@ use crate::engine::table::replica::Replica;
 /// statements that fleet keys follow each other.
 fn own_certificates(replica: &Replica) -> Result<Vec<Vec<u8>>> {
     let mut all = succession::statements(&replica.db)?;
-    all.extend(chains::certificates_for(replica, replica.me)?.into_iter().map(|(_, bytes)| bytes));
+    all.extend(certificates::certificates_for(replica, replica.me)?.into_iter().map(|(_, bytes)| bytes));
     all.extend(admission::own_request(replica)?);
     Ok(all)
 }

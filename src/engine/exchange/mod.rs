@@ -6,7 +6,6 @@
 //! |---|---|
 //! | `admit` | requests for admission found and signed; a place in a fleet taken |
 //! | `certificates` | certificates stored; another name |
-//! | `chains` | certificates with those by which they are trusted; which peers have our own |
 //! | `cut` | what is here of a device's streams, cut off after a frame |
 //! | `export` | bundles written |
 //! | `import` | bundles verified and taken in |
@@ -49,7 +48,6 @@
 
 pub(crate) mod admit;
 pub(crate) mod certificates;
-pub(crate) mod chains;
 pub(crate) mod cut;
 pub(crate) mod export;
 pub(crate) mod gathered_state;

@@ -5,7 +5,7 @@ use packmule_core::wire::{Certificate, Message};
 
 use crate::engine::error::{Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
-use crate::engine::exchange::{certificates, chains, transaction};
+use crate::engine::exchange::{certificates, transaction};
 use crate::engine::fleet::{admission, devices, membership, succession, trust};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -37,7 +37,7 @@ pub(crate) fn own_certificate(replica: &Replica) -> Result<Vec<u8>> {
 /// Reads the certificate chain of an author, issuers first.
 pub(crate) fn author_certificates(replica: &Replica, dev: i64) -> Result<Vec<(DeviceId, Vec<u8>)>> {
     catalog::reading(replica, |e| {
-        let chain = chains::certificates_for(e, dev)?;
+        let chain = certificates::certificates_for(e, dev)?;
         chain.into_iter().map(|(n, bytes)| Ok((devices::device_id(e, n)?, bytes))).collect()
     })
 }

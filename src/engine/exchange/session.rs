@@ -438,12 +438,12 @@ fn stage_group(replica: &Replica, peer: DeviceId, bytes: &[u8]) -> Result<()> {
             BundleProblem::Signature(devices::name_of(replica, checkpoint.author)?),
         ));
     }
-    if twin::fit(replica, &checkpoint, Some(&end), &key)? != Fit::Fits
-        && twin::gives_way(replica, &checkpoint, &key)?
-    {
-        frames::forget_pending(&replica.db, dev, stream, i64::MAX as u64)?;
+    if twin::fit(replica, &checkpoint, Some(&end), &key)? != Fit::Fits {
+        if twin::gives_way(replica, &checkpoint, &key)? {
+            frames::forget_pending(&replica.db, dev, stream, i64::MAX as u64)?;
+        }
+        twin::refuse_twin(replica, &checkpoint, Some(&end), &key)?;
     }
-    twin::refuse_twin(replica, &checkpoint, Some(&end), &key)?;
     refill::go_back_for(replica, dev, stream, checkpoint.first)?;
     if checkpoint.last <= positions::position(replica, dev, stream)?.seq {
         return Ok(()); // It is in a gap, and not what follows next there.

@@ -12,7 +12,6 @@ use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::seal;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
-use crate::engine::exchange::chains;
 use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::session::{self, StreamOut};
 use crate::engine::exchange::state_rows::StateRow;
@@ -455,7 +454,7 @@ pub(crate) fn needs_state(replica: &Replica, peer: &Trusted) -> Result<bool> {
 pub(crate) fn stated_certificates(replica: &Replica) -> Result<BTreeSet<[u8; 32]>> {
     catalog::reading(replica, |e| {
         let mut all = admission::carried(e)?;
-        all.extend(chains::certificates_for(e, e.me)?.pop().map(|(_, own)| own));
+        all.extend(certificates::certificates_for(e, e.me)?.pop().map(|(_, own)| own));
         Ok(all.iter().map(|bytes| Sha256::digest(bytes).into()).collect())
     })
 }

@@ -23,7 +23,7 @@
 use std::collections::HashMap;
 
 use packmule_core::model::{DeviceId, Stream, Value};
-use packmule_core::wire::{DefId, Frame, FrameFlags, Keep, KeptRun, Op, OpKind};
+use packmule_core::wire::{DefId, Frame, FrameFlags, Op, OpKind};
 
 use crate::engine::apply::admissible::Rules;
 use crate::engine::apply::aside::Pieces;
@@ -36,7 +36,7 @@ use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::log::visit::{self, Part};
 use crate::engine::log::{contexts, frames};
 use crate::engine::merge::folds::{self, Fold};
-use crate::engine::merge::heads::{self, Cause, Head, Kept, Seen, Stamp};
+use crate::engine::merge::heads::{self, Cause, Head, Kept, Seen, Stamp, Vector};
 use crate::engine::merge::{compose, context_free, counters, deferred, given_up, late, late_held, register};
 use crate::engine::show::write::{self, Counts, Origin, Writer};
 use crate::engine::show::{constraints, count, references, unsaid};
@@ -78,8 +78,14 @@ pub(crate) fn apply_group(
                     evolve::hear_def(replica, stream, body, &stamp)?;
                     writers = Writers::default();
                 }
+                Part::Keep(runs) if own.is_some() => {
+                    let unseen = heads::kept_here(replica, runs)?;
+                    let (seen, fold) = context_free::seen_by(replica, dev, Some((&context, &unseen)))?;
+                    see_settled(&mut context, fold);
+                    (own, late, unplaced) = (Some(seen), fold, fold);
+                }
                 Part::Keep(runs) => {
-                    keep = kept_here(replica, runs)?;
+                    keep = heads::kept_here(replica, runs)?;
                     unplaced = see_kept(replica, &keep, late, &mut context)?;
                 }
                 Part::Schema(schema) => {
@@ -118,9 +124,6 @@ pub(crate) fn apply_group(
     Ok(counts)
 }
 
-/// Up to which frame of each device an author had seen, by device number.
-type Vector = HashMap<i64, u64>;
-
 /// Takes in what changed in a group's context. Returns the first fold here that its author had not seen, if there is one, and
 /// of a context-free group what counts as seen by its author.
 fn hear_context(
@@ -145,7 +148,7 @@ fn hear_context(
         vouched::count_pending(replica, dev, stream)?; // They may name devices by these numbers.
     }
     let (late, own) = if frame.head.flags.has(FrameFlags::CONTEXT_FREE) && stream == Stream::Shared {
-        let (seen, late) = context_free::seen_by(replica, dev)?;
+        let (seen, late) = context_free::seen_by(replica, dev, None)?;
         (late, Some(seen))
     } else if stream == Stream::Shared {
         (late::first_unseen(replica, dev, context)?, None)
@@ -222,17 +225,6 @@ fn seen_of<'c>(
     } else {
         Seen::Context(context)
     }
-}
-
-/// Returns runs of frames with the devices' numbers here. Devices that nobody here has heard of have no versions here.
-fn kept_here(replica: &Replica, runs: Keep<'_>) -> Result<Vec<Kept>> {
-    let mut keep = Vec::new();
-    for KeptRun { device, first, last } in runs {
-        if let Some(dev) = devices::device_number(replica, device)? {
-            keep.push(Kept { dev, first, last });
-        }
-    }
-    Ok(keep)
 }
 
 /// What the author of an op had seen.

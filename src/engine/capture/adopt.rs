@@ -34,15 +34,16 @@ pub(crate) fn adopt_def(replica: &Replica, tid: i64, def: &TableDef) -> Result<(
     // The others count on what this device has announced.
     let owes = grows || !before.announced;
     let (id, body) = def.encode()?;
-    let announced: Option<i64> = value::maybe(&replica.db, "SELECT 1 FROM _pm_def WHERE id = ?1", [id.0])?;
+    let told: Option<bool> = value::maybe(&replica.db, "SELECT told FROM _pm_def WHERE id = ?1", [id.0])?;
+    let told = told == Some(true);
     replica
         .db
-        .prepare_cached("INSERT OR IGNORE INTO _pm_def (id, tid, body) VALUES (?1, ?2, ?3)")?
+        .prepare_cached("INSERT OR IGNORE INTO _pm_def (id, tid, body, told) VALUES (?1, ?2, ?3, 0)")?
         .execute((id.0, tid, body))?;
     replica
         .db
         .prepare_cached("UPDATE _pm_table SET def = ?2, announced = ?3, note = NULL WHERE tid = ?1")?
-        .execute((tid, id.0, announced.is_some() && !(owes && shapes::own_shape(replica, tid)?.is_some())))?;
+        .execute((tid, id.0, told && !(owes && shapes::own_shape(replica, tid)?.is_some())))?;
     Ok(())
 }
 

@@ -25,7 +25,7 @@
 
 use packmule_core::wire::{ColumnMerge, DefId, Merge, OpKind, Policy};
 
-use crate::engine::capture::{adopt, watch};
+use crate::engine::capture::{adopt, suspended, watch};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices;
 use crate::engine::merge::heads::{self, Stamp};
@@ -36,7 +36,7 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::declared::{self, Declared, Subject};
 use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::dropped;
-use crate::engine::table::known::{State, Table};
+use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
 /// Records what a definition declares, of the subjects that count. Returns whether that adds anything.
@@ -154,10 +154,7 @@ pub(crate) fn apply_declarations(replica: &Replica, tid: i64, disputed: &Columns
         && let Err(why) = retype(replica, &table, &def, &retyped, disputed)?
     {
         let (reason, name) = (why, &table.def.name);
-        replica.db.execute(
-            "UPDATE _pm_table SET state = ?3, note = ?2 WHERE tid = ?1",
-            (tid, &reason, State::Suspended),
-        )?;
+        suspended::suspend(replica, &table, &reason)?;
         meta::notice(&replica.db, &format!("table `{name}` is suspended: {reason}"), replica.now())?;
         return catalog::reload_catalog(replica);
     }

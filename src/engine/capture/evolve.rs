@@ -8,7 +8,7 @@ use crate::engine::capture::follow::Added;
 use crate::engine::capture::reshape::{self, Standing};
 use crate::engine::capture::respeak::Unread;
 use crate::engine::capture::{
-    adopt, append, declare, follow, gathering, held, merge_definitions, other_key, watch,
+    adopt, append, declare, follow, gathering, held, merge_definitions, other_key, suspended, watch,
 };
 use crate::engine::error::{self, Error, Result};
 use crate::engine::merge::heads::{self, Stamp};
@@ -71,10 +71,7 @@ pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
         match notice_changes_of(replica, &table, &mut noticed)? {
             Some(reason) => {
                 watch_held(replica, table.tid)?;
-                replica.db.execute(
-                    "UPDATE _pm_table SET state = ?3, note = ?2 WHERE tid = ?1",
-                    (table.tid, reason, State::Suspended),
-                )?;
+                suspended::suspend(replica, &table, &reason)?;
             }
             None if table.state == State::Suspended => noticed.released.push(table.tid),
             None => {}

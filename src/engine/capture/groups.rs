@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use packmule_core::model::{DeviceId, Stream, Value};
-use packmule_core::wire::{Decision, FrameFlags, Merge, Mode, OpKind, SchemaBits, Was};
+use packmule_core::wire::{Decision, FrameFlags, KeptRun, Merge, Mode, OpKind, SchemaBits, Was};
 use rusqlite::{Row, params_from_iter};
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
@@ -47,6 +47,8 @@ impl SealReport {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct SealOptions<'a> {
     pub flags: FrameFlags,
+    /// Of a context-free group: it had seen all that is here, but for these frames.
+    pub unseen: Option<&'a [KeptRun]>,
     /// Take in all rows of these tables, by number, each without the columns that Packmule made and that are not filled yet.
     pub take_in: &'a [(i64, Vec<String>)],
     /// Make an acknowledgement-only group if nothing was written: it says what this device has seen.
@@ -134,8 +136,9 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
         return Ok(report);
     }
     if peers::is_rolled_back(replica)? {
-        let only_acknowledges = options.acknowledge && !says;
-        return if only_acknowledges { Ok(report) } else { Err(Error::RolledBack) };
+        // What was written waits for the log that is missing; what somebody asks for now cannot.
+        let asked = says || options.reissue || !options.take_in.is_empty() || !options.decided.is_empty();
+        return if asked { Err(Error::RolledBack) } else { Ok(report) };
     }
     let lamport = positions::next_lamport(replica)?;
     let firsts: Vec<u64> = Stream::ALL
@@ -151,6 +154,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
         let mut buf = writer::frame_memory(replica);
         let mut group = writer::begin_group(replica, stream, options.flags, lamport, pair, &mut buf)?;
         if stream == Stream::Shared {
+            options.unseen.map_or(Ok(()), |runs| group.keep(runs.to_vec()))?;
             seal_membership(replica, &mut group, options, returns)?;
             seal_said(replica, &mut group, options)?;
             meta::set(&replica.db, "unanswered", false)?;
@@ -249,12 +253,32 @@ pub(crate) fn seal_table(
     options: SealOptions<'_>,
 ) -> Result<()> {
     if !table.announced || options.reissue {
-        seal_def(replica, &table.def, group, options)?;
-        replica.db.execute("UPDATE _pm_table SET announced = 1 WHERE tid = ?1", [table.tid])?;
+        announce(replica, table, group, options)?;
     }
     let reader = RowReader::new(replica, table);
     stretches::gathering(replica, || seal_rows(replica, &reader, group, options))?;
     if table.def.append { append::note_sealed(replica, table, group.wall) } else { Ok(()) }
+}
+
+/// Writes a table's definition into the group: from then on it is announced.
+fn announce(
+    replica: &Replica,
+    table: &Table,
+    group: &mut GroupWriter<'_>,
+    options: SealOptions<'_>,
+) -> Result<()> {
+    seal_def(replica, &table.def, group, options)?;
+    replica.db.execute("UPDATE _pm_table SET announced = 1 WHERE tid = ?1", [table.tid])?;
+    Ok(())
+}
+
+/// Writes a table's definition into a group that is to have rows of it, if no log has it.
+pub(crate) fn tell_definition(replica: &Replica, table: &Table, group: &mut GroupWriter<'_>) -> Result<()> {
+    let sql = "SELECT told FROM _pm_def WHERE id = ?1";
+    if value::maybe::<bool>(&replica.db, sql, [table.def_id.0])? == Some(false) {
+        announce(replica, table, group, SealOptions::default())?;
+    }
+    Ok(())
 }
 
 /// Seals the rows of a table.
@@ -292,6 +316,7 @@ pub(crate) fn seal_def(
 ) -> Result<()> {
     let (id, body) = def.encode()?;
     let seq = group.def(&def.name, &body)?;
+    replica.db.execute("UPDATE _pm_def SET told = 1 WHERE id = ?1", [id.0])?;
     if let Some(table) = catalog::table_named(replica, &def.name).filter(|_| def.declares()) {
         let decides = options.declare.is_some();
         if !decides {
@@ -336,7 +361,7 @@ pub(crate) fn seal_all(
         format!("SELECT {} FROM {} ORDER BY {}", reader.columns, table.sql_name, table.def.key_list(""));
     let mut statement = replica.db.prepare(&sql)?;
     let mut rows = statement.query([])?;
-    let (own, _) = context_free::seen_by(replica, replica.me)?;
+    let (own, _) = context_free::seen_by_us(replica, None)?;
     let mut last = 0;
     while let Some(row) = rows.next()? {
         ops::seal_row(replica, reader, group, row, &change, &Seen::Context(&own))?;
@@ -381,8 +406,9 @@ pub(crate) fn seal_dirty(
     let mut dirty = statement.query([])?;
     let mut select = replica.db.prepare_cached(&table.select_sql(&reader.columns))?;
     let (mut deleted, mut freed) = (0, false);
-    let own = options.flags.has(FrameFlags::CONTEXT_FREE).then(|| context_free::seen_by(replica, replica.me));
-    let own = own.transpose()?.map(|(own, _)| own);
+    let context_free = options.flags.has(FrameFlags::CONTEXT_FREE);
+    let own = context_free.then(|| context_free::seen_by_us(replica, options.unseen)).transpose()?;
+    let own = own.map(|(own, _)| own);
     let seen = || own.as_ref().map_or(Seen::All, Seen::Context);
     while let Some(row) = dirty.next()? {
         let flags: ChangeFlags = row.get(n)?;

@@ -4,6 +4,7 @@
 use crate::engine::capture::{column_numbers, dirty, renaming, reshape, watch};
 use crate::engine::error::Result;
 use crate::engine::store::meta;
+use crate::engine::table::catalog;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
@@ -16,6 +17,12 @@ fn flag(tid: i64) -> String {
 /// Returns whether a table was made anew while it was held, and has not gone on since.
 pub(crate) fn is_made_anew(replica: &Replica, tid: i64) -> Result<bool> {
     Ok(meta::get::<bool>(&replica.db, &flag(tid))? == Some(true))
+}
+
+/// Has the next run that can seal restate a table that was made anew.
+pub(crate) fn restate_later(replica: &Replica, tid: i64) -> Result<()> {
+    meta::set(&replica.db, &flag(tid), true)?;
+    catalog::doubt_schema(replica)
 }
 
 /// Forgets that a table was made anew: it goes on.

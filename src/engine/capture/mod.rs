@@ -21,6 +21,7 @@
 //! | `reshape` | columns that an application renames, drops or retypes |
 //! | `column_numbers` | what is recorded of rows, when columns get other numbers |
 //! | `held` | tables that are held and were made anew |
+//! | `suspended` | what the application of a suspended table had seen |
 //! | `renumbered` | tables without a key whose rows have got other rowids |
 //! | `runs` | sums of runs of settled rows |
 //! | `differences` | how a table that was made anew differs from what it was |
@@ -56,6 +57,7 @@ pub(crate) mod respeak;
 pub(crate) mod restate;
 pub(crate) mod runs;
 pub(crate) mod seal;
+pub(crate) mod suspended;
 pub(crate) mod verdict;
 pub(crate) mod waited;
 pub(crate) mod watch;

@@ -13,7 +13,7 @@ use rusqlite::{Row, params_from_iter};
 use crate::engine::capture::differences::{self, What};
 use crate::engine::capture::groups::{self, SealReport};
 use crate::engine::capture::ops::{self, Change, CounterChange, RowReader};
-use crate::engine::capture::runs;
+use crate::engine::capture::{held, runs};
 use crate::engine::error::Result;
 use crate::engine::fleet::{peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
@@ -31,7 +31,11 @@ use crate::engine::table::replica::Replica;
 pub(crate) fn restate(replica: &Replica, tid: i64, added: &[String]) -> Result<SealReport> {
     let table = catalog::table(replica, tid)?;
     // What becomes of an append table that is made anew is told by its mark (`append.rs`).
-    if table.state != State::Tracked || table.def.append || peers::is_rolled_back(replica)? {
+    if table.state != State::Tracked || table.def.append {
+        return Ok(SealReport::default());
+    }
+    if peers::is_rolled_back(replica)? {
+        held::restate_later(replica, tid)?;
         return Ok(SealReport::default());
     }
     differences::list(replica, &table, added)?;
@@ -45,6 +49,7 @@ pub(crate) fn restate(replica: &Replica, tid: i64, added: &[String]) -> Result<S
     let first = positions::position(replica, replica.me, stream)?.seq + 1;
     let mut buf = writer::frame_memory(replica);
     let mut group = writer::begin_group(replica, stream, FrameFlags::RESTATED, lamport, 0, &mut buf)?;
+    groups::tell_definition(replica, &table, &mut group)?;
     let spans = write_spans(replica, &table, &mut group)?;
     write_group(replica, &table, &mut group)?;
     notice_of_restating(replica, &table)?;

@@ -8,7 +8,9 @@ use packmule_core::wire::FrameFlags;
 use rusqlite::params_from_iter;
 
 use crate::engine::capture::groups::{self, SealOptions, SealReport};
-use crate::engine::capture::{evolve, follow, merge_definitions, redeclare, renumbered, restate, waited};
+use crate::engine::capture::{
+    evolve, follow, merge_definitions, redeclare, renumbered, restate, suspended, waited,
+};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions;
 use crate::engine::merge::counters::{self, Entry};
@@ -117,12 +119,14 @@ fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
     context_free::unplace_waiting(replica, &*catalog::table(replica, tid)?, &is_own)?;
     if !both.is_empty() {
         // Whoever wrote to these rows here did not see what others wrote to them meanwhile.
-        let options = SealOptions { flags: FrameFlags::CONTEXT_FREE, ..options };
+        let unseen = suspended::come_since(replica, tid)?;
+        let options = SealOptions { flags: FrameFlags::CONTEXT_FREE, unseen: unseen.as_deref(), ..options };
         report.also_made(&groups::seal_groups(replica, options)?);
-        context_free::unplace_under(replica, &*catalog::table(replica, tid)?, &both)?;
+        context_free::unplace_under(replica, &*catalog::table(replica, tid)?, &both, unseen.as_deref())?;
     }
     deferred::defer_all(replica, tid)?;
     constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
     replica.db.execute("DELETE FROM _pm_held WHERE tid = ?1", [tid])?;
+    suspended::forget(replica, tid)?;
     Ok(report)
 }

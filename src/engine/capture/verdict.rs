@@ -18,7 +18,7 @@
 use packmule_core::model::{DeviceId, Stream, Value, WallMs};
 use packmule_core::wire::{FrameFlags, KeptRun, OpHead, OpKind};
 
-use crate::engine::capture::ops;
+use crate::engine::capture::{groups, ops};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::{peers, positions};
@@ -51,6 +51,9 @@ pub(crate) fn seal_verdict(replica: &Replica) -> Result<()> {
     let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
     let mut buf = writer::frame_memory(replica);
     let mut group = writer::begin_group(replica, Stream::Shared, FrameFlags::VERDICT, lamport, 0, &mut buf)?;
+    for tid in unplaced_tables(replica)? {
+        groups::tell_definition(replica, &*catalog::table(replica, tid)?, &mut group)?;
+    }
     let common = common_runs(replica, first)?;
     // What is said of a row a second time goes into a frame of its own: a frame has a row once.
     for before in 0.. {
@@ -99,6 +102,12 @@ fn next_unplaced(replica: &Replica, after: &(i64, Vec<u8>, u64), before: u32) ->
         })
         .optional()?;
     Ok(found)
+}
+
+/// Returns the tables that have rows of which a verdict is to be written.
+fn unplaced_tables(replica: &Replica) -> Result<Vec<i64>> {
+    let mut statement = replica.db.prepare_cached("SELECT DISTINCT tid FROM _pm_unplaced ORDER BY tid")?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Returns whether something is said of a row twice.

@@ -29,7 +29,8 @@ use packmule_core::wire::{
     Chain, Checkpoint, FRAME_MAX, FrameFlags, FrameWriter, GroupDigest, GroupStart, Named,
 };
 
-use crate::engine::capture::{adopt, groups, runs};
+use crate::engine::capture::groups::{self, SealOptions};
+use crate::engine::capture::{adopt, runs, seal};
 use crate::engine::error::{Error, Hint, Result};
 use crate::engine::exchange::cut::{self, Old};
 use crate::engine::exchange::twin;
@@ -184,6 +185,8 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
             let of = Move { old, new: (replica.me, replica.identity.id), key: &key, common, shift };
             let moved = move_streams(replica, &of, &contexts)?;
             replica.key = Some(key);
+            // Its application may have changed tables since the last seal: no row is read before that is noticed.
+            seal::seal_here(replica, SealOptions::default())?;
             format!("frames re-authored: {moved}")
         }
     };

@@ -8,11 +8,12 @@
 use std::collections::HashMap;
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Frame, FrameFlags, Named};
+use packmule_core::wire::{Frame, FrameFlags, KeptRun, Named};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::{devices, positions};
 use crate::engine::log::frames;
+use crate::engine::log::visit::{self, Part};
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
@@ -88,6 +89,19 @@ pub(crate) fn numbers(replica: &Replica, dev: i64, stream: Stream) -> Result<Has
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Returns the runs of frames that the author of a context-free frame had not seen, in its context. `None` if it has seen
+/// nothing.
+fn runs_in(replica: &Replica, frame: &Frame<'_>) -> Result<Option<Vec<KeptRun>>> {
+    let mut named = None;
+    visit::visit(replica, frame, |part| {
+        if let Part::Keep(runs) = part {
+            named.get_or_insert_with(|| runs.collect());
+        }
+        Ok(())
+    })?;
+    Ok(named)
+}
+
 /// Returns whether a write in a frame of a shared stream comes after one in another frame, by device numbers and numbers of
 /// frames: whether its author took that into account. Of what is folded of its stream nobody remembers what each group had
 /// seen: that counts as unseen; so does what a verdict may leave.
@@ -96,11 +110,19 @@ pub(crate) fn comes_after(
     (dev, seq): (i64, u64),
     (other, up_to): (i64, u64),
 ) -> Result<bool> {
-    let flags = frames::parse(&frames::frame_here(replica, dev, Stream::Shared, seq)?)?.head.flags;
-    if dev == other || flags.has(FrameFlags::CONTEXT_FREE) || flags.has(FrameFlags::VERDICT) {
+    let body = frames::frame_here(replica, dev, Stream::Shared, seq)?;
+    let frame = frames::parse(&body)?;
+    let flags = frame.head.flags;
+    if dev == other || flags.has(FrameFlags::VERDICT) {
         return Ok(dev == other && up_to < seq && !flags.has(FrameFlags::VERDICT));
     }
     let id = devices::device_id(replica, other)?;
+    if flags.has(FrameFlags::CONTEXT_FREE) {
+        let Some(mut runs) = runs_in(replica, &frame)?.map(Vec::into_iter) else { return Ok(false) };
+        if let Some(run) = runs.find(|run| run.device == id) {
+            return Ok(up_to < run.first);
+        }
+    }
     let mut statement = replica.db.prepare_cached(
         "SELECT first FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND applied ORDER BY last DESC",
     )?;

@@ -1,9 +1,11 @@
 //! Context-free writes: rows of a table from before it was tracked, or that were written while it was suspended. Their
-//! author did not take into account what others wrote.
+//! author did not take into account what others wrote, or what they wrote since its table was suspended.
 //!
 //! **Rule.** Such a write is one by an author that had seen nothing but its own versions: it dominates these alone. All
 //! that others wrote stays beside it, whether the author had heard of it or not; values of a counter too: it is an
-//! absolute value, and additions of others count on top. Equal contents are one version, as everywhere.
+//! absolute value, and additions of others count on top. Equal contents are one version, as everywhere. If the frame names
+//! runs of frames, the author had seen all of its context but for these, and what came after them
+//! (`capture/suspended.rs`).
 //!
 //! **Invariant.** So the heads of a row are a function of the set of frames, as with every write. Nothing of it hangs on
 //! what the row shows, nor on what its definition is when the write comes.
@@ -13,15 +15,14 @@
 //! seem that a write whose content equals what is settled needs no verdict, since nothing is lost. But who has not
 //! folded has the settled version, with its time, and the winner among three can be another one then.
 
-use std::collections::HashMap;
-
-use packmule_core::wire::OpKind;
+use packmule_core::model::Stream;
+use packmule_core::wire::{KeptRun, OpKind};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
-use crate::engine::fleet::membership;
+use crate::engine::fleet::{membership, positions};
 use crate::engine::merge::folds::Fold;
-use crate::engine::merge::heads::{self, Head};
+use crate::engine::merge::heads::{self, Head, Kept, Vector};
 use crate::engine::merge::{compose, counters, late, stretches, versions, written};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
@@ -29,14 +30,32 @@ use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
 /// Returns what counts as seen by the author of a context-free group, and the first fold here that has more than that.
-/// Versions of its own count in any case.
-pub(crate) fn seen_by(replica: &Replica, dev: i64) -> Result<(HashMap<i64, u64>, Option<Fold>)> {
-    let mut seen = HashMap::new();
+/// Versions of its own count in any case. `but` is the group's context, and the frames in it that do not count.
+pub(crate) fn seen_by(
+    replica: &Replica,
+    dev: i64,
+    but: Option<(&Vector, &[Kept])>,
+) -> Result<(Vector, Option<Fold>)> {
+    let mut seen = Vector::new();
+    if let Some((context, unseen)) = but {
+        seen.clone_from(context);
+        seen.remove(&BASELINE);
+        for run in unseen {
+            seen.entry(run.dev).and_modify(|seen| *seen = run.first.saturating_sub(1).min(*seen));
+        }
+    }
     let late = late::first_unseen(replica, dev, &seen)?;
     if late.is_none() && !membership::floors(replica)?.is_empty() {
         seen.insert(BASELINE, u64::MAX);
     }
     Ok((seen, late))
+}
+
+/// As [`seen_by`], of a group of this device: it has all that is here as its context.
+pub(crate) fn seen_by_us(replica: &Replica, unseen: Option<&[KeptRun]>) -> Result<(Vector, Option<Fold>)> {
+    let Some(runs) = unseen else { return seen_by(replica, replica.me, None) };
+    let context = positions::context_of(replica, replica.me, Stream::Shared)?.into_iter().collect();
+    seen_by(replica, replica.me, Some((&context, &heads::kept_here(replica, runs.iter().copied())?)))
 }
 
 /// Makes what waited for a table of rows that others have settled (`exchange/merge_waiting.rs`) settled values, of which a
@@ -63,9 +82,14 @@ pub(crate) fn unplace_waiting(
 
 /// Has a verdict say of rows that this device wrote context-free what is settled here under these writes: their author had
 /// seen that, and nobody here knows any more who wrote it. What no version speaks for is said by its value; all else that
-/// is folded here is gone.
-pub(crate) fn unplace_under(replica: &Replica, table: &Table, keys: &[Vec<u8>]) -> Result<()> {
-    let (_, late) = seen_by(replica, replica.me)?;
+/// is folded here is gone. `unseen` are the frames that do not count as seen.
+pub(crate) fn unplace_under(
+    replica: &Replica,
+    table: &Table,
+    keys: &[Vec<u8>],
+    unseen: Option<&[KeptRun]>,
+) -> Result<()> {
+    let (_, late) = seen_by_us(replica, unseen)?;
     if late.is_none() {
         return Ok(());
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use packmule_core::merge::Version;
 use packmule_core::model::{DeviceId, WallMs};
-use packmule_core::wire::OpKind;
+use packmule_core::wire::{KeptRun, OpKind};
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::{self, BASELINE};
@@ -126,6 +126,20 @@ pub(crate) struct Kept {
     pub first: u64,
     pub last: u64,
 }
+
+/// Returns runs of frames with the devices' numbers here. Devices that nobody here has heard of have no versions here.
+pub(crate) fn kept_here(replica: &Replica, runs: impl Iterator<Item = KeptRun>) -> Result<Vec<Kept>> {
+    let mut keep = Vec::new();
+    for KeptRun { device, first, last } in runs {
+        if let Some(dev) = devices::device_number(replica, device)? {
+            keep.push(Kept { dev, first, last });
+        }
+    }
+    Ok(keep)
+}
+
+/// Up to which frame of each device an author had seen, by device number.
+pub(crate) type Vector = HashMap<i64, u64>;
 
 impl Seen<'_> {
     /// Returns up to which of a device's frames the author had seen.

@@ -13,6 +13,7 @@
 //! any other. Where lists of folds tell more closely up to where a row was written, it is enough to have seen that.
 //! A row that has heads has all of them.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use packmule_core::wire::OpKind;
@@ -21,7 +22,7 @@ use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::merge::counters::{self, Counted, Entry};
 use crate::engine::merge::folds::{self, Absence, Fold};
-use crate::engine::merge::heads::{Head, Kept};
+use crate::engine::merge::heads::{self, Head, Kept};
 use crate::engine::merge::{compose, versions, written};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
@@ -50,7 +51,8 @@ pub(crate) fn keep_settled(
     unseen: Fold,
 ) -> Result<()> {
     let n = table.def.columns.len();
-    let (waited, beside): (Vec<Head>, Vec<Head>) = old.iter().cloned().partition(is_settled);
+    let under = if new.weak { old.into() } else { under_restated(replica, table, key, old)? };
+    let (waited, beside): (Vec<Head>, Vec<Head>) = under.iter().cloned().partition(is_settled);
     let columns = settled_columns(table, new, &beside);
     if columns.is_empty() && said.is_empty() {
         return Ok(());
@@ -64,9 +66,10 @@ pub(crate) fn keep_settled(
         let gone = if new.kind == OpKind::Delete { Columns::all(n) } else { new.live(n) };
         return leave_waited(replica, table, key, &waited, &gone);
     }
-    let row = match old.is_empty() {
-        true => compose::shown_row(replica, table, key)?,
-        false => compose::row_of(replica, table, key)?,
+    let row = match (old.is_empty(), old.iter().find(|head| head.weak && head.kind == OpKind::Delete)) {
+        (true, _) => compose::shown_row(replica, table, key)?,
+        (false, None) => compose::row_of(replica, table, key)?,
+        (false, Some(gone)) => row_before(replica, table, key, gone)?,
     };
     let Some(row) = row else {
         if !columns.is_empty() {
@@ -90,6 +93,39 @@ pub(crate) fn keep_settled(
         add_settled(replica, table, key, row, columns, &beside)?;
     }
     Ok(())
+}
+
+/// Returns the heads of a row without restated ones, which lose to a late write: what was settled under them counts again. Of
+/// that nobody knows more than what the restated ones say.
+fn under_restated<'h>(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    heads: &'h [Head],
+) -> Result<Cow<'h, [Head]>> {
+    if heads.iter().all(|head| !head.weak) {
+        return Ok(heads.into());
+    }
+    let mut all = heads::all_heads(replica, table.tid, key)?;
+    all.retain(|head| !head.weak);
+    Ok(all.into())
+}
+
+/// Returns what a row was before a restated delete; `None` if it was not there.
+fn row_before(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    delete: &Head,
+) -> Result<Option<Vec<OwnedValue>>> {
+    let last = versions::values(replica, table, delete)?;
+    if last.iter().all(|(column, _)| table.def.columns[*column].key > 0) {
+        return Ok(None);
+    }
+    let mut row = vec![OwnedValue::Null; table.def.columns.len()];
+    let keys = table.def.keys().zip(value::read_key(key)?);
+    keys.chain(last).for_each(|(column, value)| row[column] = value);
+    Ok(Some(row))
 }
 
 /// Takes columns from the settled value of a row that waited for its table.

@@ -100,8 +100,10 @@ pub(crate) fn register_restated(
     }
     let columns = if mine == new.live(n) { new.columns.clone() } else { Some(mine.clone()) };
     written::insert_head(replica, tid, key, &Head { columns, ..new.clone() })?;
-    // A version of other columns than these can stand beside it.
-    if beside || mine != whole || old.len() > 1 || deferred::is_quarantined(replica, tid, key)? {
+    // A version of other columns than these can stand beside it. It has a claim of its own, too: whom the row keeps out may be
+    // the earlier one now.
+    let contested = table.unique && replica.quarantined.get();
+    if beside || mine != whole || old.len() > 1 || contested || deferred::is_quarantined(replica, tid, key)? {
         deferred::defer(replica, tid, key)?;
         return Ok(false);
     }

@@ -96,7 +96,9 @@ const TABLES: &str = "
     -- Keys of rows that a device deleted from its per-device tables in frames that are folded here: in which frame. The oldest
     -- by rowid are forgotten.
     CREATE TABLE _pm_gone (dev INTEGER, tid INTEGER, key BLOB, seq INTEGER NOT NULL, PRIMARY KEY (dev, tid, key));
-    CREATE TABLE _pm_def (id BLOB PRIMARY KEY, tid INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
+    -- told: a log has it.
+    CREATE TABLE _pm_def (id BLOB PRIMARY KEY, tid INTEGER NOT NULL, body BLOB NOT NULL, told INTEGER NOT NULL DEFAULT 1)
+        WITHOUT ROWID;
     -- state: 0 known from other devices only, 1 tracked here, 2 gathered here from other devices, 3 no longer tracked here,
     -- 4 suspended: it was changed here in a way that does not travel. note: the reason of the state.
     -- appended: the high-water mark of an append table, by rowid. announced: its definition is in this device's log.
@@ -135,6 +137,8 @@ const TABLES: &str = "
     CREATE TABLE _pm_dangling (tid INTEGER, key BLOB, told INTEGER NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- Rows of suspended tables of which versions of other devices have come since.
     CREATE TABLE _pm_held (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    -- Up to where the stream of each device was applied when a table was suspended.
+    CREATE TABLE _pm_suspended (tid INTEGER, dev INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (tid, dev)) WITHOUT ROWID;
     -- What devices declared of shared tables; past: the declaration is superseded.
     -- what: 0 how the table merges, 1 what a column is, 2 what is done about concurrent writes to it, 3 a UNIQUE,
     -- 4 what the table is on the device, as it announced it last.
@@ -269,6 +273,8 @@ const MIGRATIONS: [[&str; 2]; 4] = [
          CREATE TABLE _pm_stretch (tid INTEGER, last INTEGER, first INTEGER NOT NULL, dev INTEGER NOT NULL, seq INTEGER NOT NULL,
             claim INTEGER NOT NULL, wall INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (tid, last)) WITHOUT ROWID;
          ALTER TABLE _pm_table ADD COLUMN root INTEGER;
+         ALTER TABLE _pm_def ADD COLUMN told INTEGER NOT NULL DEFAULT 1;
+         CREATE TABLE _pm_suspended (tid INTEGER, dev INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (tid, dev)) WITHOUT ROWID;
          CREATE TABLE _pm_link (peer INTEGER, link TEXT, in_step INTEGER, sessions INTEGER NOT NULL, sent INTEGER NOT NULL,
             received INTEGER NOT NULL, goodput INTEGER NOT NULL, corrected INTEGER NOT NULL, lost INTEGER NOT NULL,
             PRIMARY KEY (peer, link)) WITHOUT ROWID;
@@ -282,6 +288,8 @@ const MIGRATIONS: [[&str; 2]; 4] = [
             last INTEGER NOT NULL, route INTEGER NOT NULL, heard INTEGER NOT NULL, UNIQUE (dev, stream, last));
          CREATE INDEX _pm_declared_standing ON _pm_declared (tid, what, past, name, value);",
         "CREATE TEMP VIEW IF NOT EXISTS _pm_table AS SELECT *, NULL AS root FROM main._pm_table;
+         CREATE TEMP VIEW _pm_def AS SELECT *, 1 AS told FROM main._pm_def;
+         CREATE TEMP VIEW _pm_suspended AS SELECT 0 AS tid, 0 AS dev, 0 AS seq WHERE 0;
          CREATE TEMP VIEW _pm_link AS SELECT 0 AS peer, '' AS link, NULL AS in_step, 0 AS sessions, 0 AS sent, 0 AS received,
             0 AS goodput, 0 AS corrected, 0 AS lost WHERE 0;
          CREATE TEMP VIEW _pm_route AS SELECT 0 AS n, 0 AS dev, 0 AS stream, 0 AS first, 0 AS last, 0 AS route, 0 AS heard WHERE 0;

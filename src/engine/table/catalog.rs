@@ -293,7 +293,9 @@ pub(crate) fn keep_said_def(
     };
     replica
         .db
-        .prepare_cached("INSERT OR IGNORE INTO _pm_def (id, tid, body) VALUES (?1, ?2, ?3)")?
+        .prepare_cached(
+            "INSERT INTO _pm_def (id, tid, body) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET told = 1",
+        )?
         .execute((id.0, tid, body))?;
     replica.catalog.borrow_mut().lags.remove(&tid);
     if known.is_none() {

@@ -8,8 +8,8 @@ use crate::engine::capture::follow::Added;
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::respeak::Unread;
 use crate::engine::capture::{
-    adopt, follow, groups, held, merge_definitions, not_sent, other_key, redeclare, restate, seal, verdict,
-    waited, watch,
+    adopt, follow, groups, held, merge_definitions, not_sent, other_key, redeclare, restate, seal, suspended,
+    verdict, waited, watch,
 };
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::peers;
@@ -334,6 +334,7 @@ fn untrack_here(replica: &Replica, table: &Table) -> Result<()> {
     replica.db.execute("DELETE FROM _pm_dangling WHERE tid = ?1", [table.tid])?;
     replica.db.execute("DELETE FROM _pm_conflict WHERE tid = ?1", [table.tid])?;
     replica.db.execute("DELETE FROM _pm_held WHERE tid = ?1", [table.tid])?;
+    suspended::forget(replica, table.tid)?;
     adopt::remember_schema(replica)?;
     // The name may be free for a table of others.
     catalog::doubt_schema(replica)?;

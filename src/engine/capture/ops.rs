@@ -383,7 +383,7 @@ fn write_large(
     let number = group.next_big();
     let mut hash = Sha256::new();
     let binds = || params_from_iter(keys.iter().map(|v| Bind(*v)));
-    let c = value::quote(&table.def.columns[at].name);
+    let c = value::column(&table.def.columns[at].name);
     let (text, len): (bool, u64) = replica
         .db
         .prepare_cached(&table.select_sql(&format!("typeof({c}) = 'text', octet_length({c})")))?
@@ -438,7 +438,7 @@ impl<'e> RowReader<'e> {
         let mut columns = Vec::new();
         let mut any = Vec::new();
         for column in &table.def.columns {
-            let c = value::quote(&column.name);
+            let c = value::column(&column.name);
             if !large::can_be_large(column) {
                 columns.push(c);
             } else {
@@ -462,7 +462,7 @@ impl<'e> RowReader<'e> {
         }
         let sql = self.table.select_sql(&format!(
             "coalesce(octet_length({}) > {}, 0)",
-            value::quote(&column.name),
+            value::column(&column.name),
             self.large
         ));
         let params = params_from_iter(keys.iter().map(|v| Bind(*v)));

@@ -45,7 +45,7 @@ pub(crate) fn keys_of(
     column: usize,
     parent: &[u8],
 ) -> Result<Vec<Vec<u8>>> {
-    let c = value::quote(&child.def.columns[column].name);
+    let c = value::column(&child.def.columns[column].name);
     let sql = format!("SELECT {} FROM {} WHERE {c} = ?1", child.def.key_list(""), child.sql_name);
     let mut statement = replica.db.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(value::read_key(parent)?.iter()))?;
@@ -73,7 +73,7 @@ fn visit(
     mut each: impl FnMut(&Table, &[u8], Vec<u8>) -> Result<()>,
 ) -> Result<()> {
     for Reference { child, column } in references {
-        let c = value::quote(&child.def.columns[*column].name);
+        let c = value::column(&child.def.columns[*column].name);
         let n = child.def.keys().count();
         let sql =
             format!("SELECT {}, {c} FROM {} WHERE {c} IS NOT NULL", child.def.key_list(""), child.sql_name);

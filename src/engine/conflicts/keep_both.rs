@@ -234,7 +234,7 @@ fn change_reference(
 fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, OwnedValue)> {
     let last = table.def.keys().last().ok_or_else(|| Error::damaged("a table without a key"))?;
     let column = &table.def.columns[last];
-    let c = value::quote(&column.name);
+    let c = value::column(&column.name);
     if matches!(Affinity::of(&column.decl_type), Affinity::Integer | Affinity::Numeric | Affinity::Real) {
         let next: Option<i64> = replica.db.query_row(
             &format!(

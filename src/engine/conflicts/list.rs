@@ -354,7 +354,7 @@ pub(crate) fn blocking_row(
             continue; // The values of a disputed column are each device's own.
         }
         let same: Vec<String> =
-            names.iter().map(|name| format!("t.{0} = q.{0}", value::quote(name))).collect();
+            names.iter().map(|name| format!("t.{0} = q.{0}", value::column(name))).collect();
         let sql = format!(
             "SELECT {} FROM (SELECT * FROM {} WHERE {}) AS q CROSS JOIN {} AS t WHERE {}",
             table.def.key_list("t."),

@@ -61,6 +61,7 @@ codes! {
     ROW_REFUSED = "row-refused";
     SQLITE = "sqlite";
     STATE_REFUSED = "state-refused";
+    TABLES_CHANGED = "tables-changed";
     TWIN = "twin";
     UNKNOWN_CONFLICT = "unknown-conflict";
     UNKNOWN_DEVICE = "unknown-device";
@@ -93,6 +94,7 @@ impl Error {
             Self::Bundle { cause, .. } => of_bundle(cause),
             Self::Twin { .. } => TWIN,
             Self::RolledBack => ROLLED_BACK,
+            Self::TablesChanged => TABLES_CHANGED,
             Self::Row { .. } => ROW_REFUSED,
             Self::Device { candidates, .. } if candidates.is_empty() => UNKNOWN_DEVICE,
             Self::Device { .. } => AMBIGUOUS_DEVICE,

@@ -73,6 +73,8 @@ pub enum Hint {
     TryAgain,
     /// Take in what others have of this device first: by a bundle, a card or a session.
     TakeBack,
+    /// Seal: that takes in what the application changed.
+    Seal,
     /// Bring a bundle to the device that is the second history, or sync with it.
     BringToSecondHistory,
     /// The file is a snapshot: a device starts from it.
@@ -162,6 +164,7 @@ impl Error {
             Self::KeyPassphrase { wrong: false, .. } => Hint::GivePassphrase,
             Self::Twin { .. } => Hint::BringToSecondHistory,
             Self::RolledBack => Hint::TakeBack,
+            Self::TablesChanged => Hint::Seal,
             Self::Device { candidates, .. } if candidates.is_empty() => Hint::ListDevices,
             Self::Device { .. } => Hint::GiveMoreOfTheId,
             Self::NoSuchConflict { .. } => Hint::ListConflicts,

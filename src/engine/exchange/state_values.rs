@@ -270,7 +270,7 @@ fn write_whole(
     whole: &[Option<OwnedValue>],
 ) -> Result<()> {
     let names: Vec<String> =
-        columns.iter().flatten().map(|at| value::quote(&table.def.columns[*at].name)).collect();
+        columns.iter().flatten().map(|at| value::column(&table.def.columns[*at].name)).collect();
     let marks: Vec<String> = (1..=names.len()).map(|n| format!("?{n}")).collect();
     let name = if quarantine { table.quarantine_table() } else { table.sql_name.clone() };
     let sql = format!("INSERT INTO {name} ({}) VALUES ({})", names.join(", "), marks.join(", "));

@@ -76,7 +76,7 @@ pub(crate) fn is_same_row(replica: &Replica, table: &Table, key: &[u8]) -> Resul
     }
     let small = table.def.columns.iter().enumerate().filter(|(at, _)| !large.contains(at));
     let same = small.map(|(_, column)| {
-        let c = value::quote(&column.name);
+        let c = value::column(&column.name);
         format!("a.{c} IS b.{c} COLLATE BINARY AND typeof(a.{c}) = typeof(b.{c})")
     });
     let same: Vec<String> = same.collect();
@@ -250,7 +250,7 @@ pub(crate) fn make_quarantined_row(
         &format!("SELECT 1 FROM {quarantine_table} WHERE {}", table.key_match_from(0)),
         params_from_iter(keys.iter().map(|v| Bind(v.borrow()))),
     )?;
-    let names = || changes.iter().map(|(at, _)| value::quote(&table.def.columns[*at].name));
+    let names = || changes.iter().map(|(at, _)| value::column(&table.def.columns[*at].name));
     let values = changes.iter().map(|(_, v)| Bind(v.borrow()));
     if there.is_some() {
         let sets: Vec<String> = names().enumerate().map(|(n, name)| format!("{name} = ?{}", n + 1)).collect();
@@ -266,7 +266,7 @@ pub(crate) fn make_quarantined_row(
     // A column of which no version says anything has its default.
     let rest: Vec<usize> =
         (0..table.def.columns.len()).filter(|c| changes.iter().all(|(at, _)| at != c)).collect();
-    let rest_names = rest.iter().map(|at| value::quote(&table.def.columns[*at].name));
+    let rest_names = rest.iter().map(|at| value::column(&table.def.columns[*at].name));
     let marks = (1..=changes.len()).map(|n| format!("?{n}"));
     let defaults = rest.iter().map(|at| match &table.def.columns[*at].default {
         ColumnDefault::Literal(value) => value::literal(value),

@@ -55,10 +55,10 @@ fn row_there(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<(Vec
         called.push(found.cloned());
     }
     let keys: Option<Vec<String>> =
-        table.def.keys().map(|at| called[at].as_ref().map(|name| value::quote(name))).collect();
+        table.def.keys().map(|at| called[at].as_ref().map(|name| value::column(name))).collect();
     let Some(keys) = keys else { return Ok(None) };
     let columns: Vec<String> =
-        called.iter().map(|name| name.as_ref().map_or("NULL".into(), |name| value::quote(name))).collect();
+        called.iter().map(|name| name.as_ref().map_or("NULL".into(), |name| value::column(name))).collect();
     let marks: Vec<String> =
         keys.iter().enumerate().map(|(at, key)| format!("{key} = ?{}", at + 1)).collect();
     let sql = format!("SELECT {} FROM {} WHERE {}", columns.join(", "), table.sql_name, marks.join(" AND "));

@@ -150,7 +150,7 @@ fn set_in(
     column: usize,
     value: &OwnedValue,
 ) -> Result<bool> {
-    let c = value::quote(&table.def.columns[column].name);
+    let c = value::column(&table.def.columns[column].name);
     let keys = value::read_key(key)?;
     let sql = format!("UPDATE {name} SET {c} = ?1 WHERE {}", table.key_match_from(1));
     let params = std::iter::once(value).chain(&keys).map(|v| Bind(v.borrow()));

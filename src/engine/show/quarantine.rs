@@ -64,7 +64,7 @@ fn copy(
     let values = value::read_key(key)?;
     let columns = table.column_list();
     let read: Vec<String> = (0..table.def.columns.len())
-        .map(|at| (large.contains(&at), value::quote(&table.def.columns[at].name)))
+        .map(|at| (large.contains(&at), value::column(&table.def.columns[at].name)))
         .map(|(large, c)| if large { format!("zeroblob(octet_length({c}))") } else { c })
         .collect();
     let sql = format!(

@@ -228,6 +228,12 @@ pub(crate) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// Quotes the name of a column where its value is meant. Where no column has that name, SQLite reads a name in double quotes as
+/// a string (<https://sqlite.org/quirks.html#dblquote>); this form it refuses.
+pub(crate) fn column(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
 /// The affinity that SQLite gives to a declared type (<https://sqlite.org/datatype3.html#determination_of_column_affinity>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Affinity {

@@ -304,10 +304,21 @@ pub(crate) fn keep_said_def(
     Ok(tid)
 }
 
+/// Returns whether a statement names a column that is not there.
+fn lacks_column(error: &rusqlite::Error) -> bool {
+    matches!(error, rusqlite::Error::SqlInputError { msg, .. } if msg.starts_with("no such column"))
+}
+
+/// Returns whether tables were made, changed or dropped since the last seal.
+fn is_schema_changed(replica: &Replica) -> Result<bool> {
+    let now: i64 = replica.db.query_row("PRAGMA main.schema_version", [], |row| row.get(0))?;
+    Ok(meta::get::<i64>(&replica.db, "schema")? != Some(now))
+}
+
 /// Runs `work` on one state of the database, which it cannot change.
 ///
 /// # Errors
-/// Those of `work`; [`Error::Poisoned`].
+/// Those of `work`; [`Error::Poisoned`]; [`Error::TablesChanged`] where it looks for a column that is gone.
 pub(crate) fn reading<R>(replica: &Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
     if replica.poisoned {
         return Err(Error::Poisoned);
@@ -318,6 +329,10 @@ pub(crate) fn reading<R>(replica: &Replica, work: impl FnOnce(&Replica) -> Resul
         replica.db.execute_batch("BEGIN")?;
     }
     let result = load_catalog(replica).and_then(|()| work(replica));
+    let result = match result {
+        Err(Error::Sqlite(e)) if lacks_column(&e) && is_schema_changed(replica)? => Err(Error::TablesChanged),
+        result => result,
+    };
     if !nested {
         connection::roll_back(&replica.db);
     }

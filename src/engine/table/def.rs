@@ -162,7 +162,7 @@ impl TableDef {
     /// Returns the columns of the key, quoted, each after a prefix.
     pub(crate) fn key_list(&self, prefix: &str) -> String {
         self.keys()
-            .map(|at| format!("{prefix}{}", value::quote(&self.columns[at].name)))
+            .map(|at| format!("{prefix}{}", value::column(&self.columns[at].name)))
             .collect::<Vec<_>>()
             .join(", ")
     }

@@ -134,13 +134,13 @@ impl Table {
 
     /// Returns the names of all columns, quoted.
     pub(crate) fn column_list(&self) -> String {
-        self.def.columns.iter().map(|c| value::quote(&c.name)).collect::<Vec<_>>().join(", ")
+        self.def.columns.iter().map(|c| value::column(&c.name)).collect::<Vec<_>>().join(", ")
     }
 
     /// Returns the names of columns, quoted; before them that of the device, if the table is gathered.
     fn with_device(&self, columns: impl Iterator<Item = usize>) -> String {
-        let device = (self.state == State::Gathered).then(|| value::quote(DEVICE_COLUMN));
-        let names = columns.map(|at| value::quote(&self.def.columns[at].name));
+        let device = (self.state == State::Gathered).then(|| value::column(DEVICE_COLUMN));
+        let names = columns.map(|at| value::column(&self.def.columns[at].name));
         device.into_iter().chain(names).collect::<Vec<_>>().join(", ")
     }
 
@@ -158,7 +158,7 @@ impl Table {
 
     /// Returns the `INSERT` of these columns that overwrites the row with the same key.
     pub(crate) fn upsert_sql(&self, columns: &[usize]) -> String {
-        let names = columns.iter().map(|at| value::quote(&self.def.columns[*at].name));
+        let names = columns.iter().map(|at| value::column(&self.def.columns[*at].name));
         let sets: Vec<String> = names.map(|name| format!("{name} = excluded.{name}")).collect();
         format!(
             "{} ON CONFLICT ({}) DO UPDATE SET {}",
@@ -174,11 +174,15 @@ impl Table {
         let mut sets: Vec<String> = columns
             .iter()
             .enumerate()
-            .map(|(n, at)| format!("{} = ?{}", value::quote(&self.def.columns[*at].name), n + 1))
+            .map(|(n, at)| format!("{} = ?{}", value::column(&self.def.columns[*at].name), n + 1))
             .collect();
         if sets.is_empty() {
-            let key =
-                self.def.keys().next().map(|at| value::quote(&self.def.columns[at].name)).unwrap_or_default();
+            let key = self
+                .def
+                .keys()
+                .next()
+                .map(|at| value::column(&self.def.columns[at].name))
+                .unwrap_or_default();
             sets.push(format!("{key} = {key}"));
         }
         format!(
@@ -191,8 +195,8 @@ impl Table {
 
     /// Returns the condition on the key, whose values come after `n` others.
     pub(crate) fn key_match_from(&self, n: usize) -> String {
-        let gathered = (self.state == State::Gathered).then(|| value::quote(DEVICE_COLUMN));
-        let keys = self.def.keys().map(|at| value::quote(&self.def.columns[at].name));
+        let gathered = (self.state == State::Gathered).then(|| value::column(DEVICE_COLUMN));
+        let keys = self.def.keys().map(|at| value::column(&self.def.columns[at].name));
         let parts =
             gathered.into_iter().chain(keys).enumerate().map(|(at, c)| format!("{c} = ?{}", at + 1 + n));
         parts.collect::<Vec<_>>().join(" AND ")

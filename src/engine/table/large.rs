@@ -53,7 +53,7 @@ pub(crate) fn blobs(replica: &Replica, table: &Table, place: &str, key: &[u8]) -
         return Ok(columns);
     }
     let large = columns.iter().map(|at| {
-        let c = value::quote(&table.def.columns[*at].name);
+        let c = value::column(&table.def.columns[*at].name);
         format!("typeof({c}) = 'blob' AND octet_length({c}) > {LARGE}")
     });
     let sql = format!(
@@ -149,7 +149,7 @@ impl Guarded {
     pub(crate) fn new(table: &Table, columns: &[(String, Option<usize>)]) -> Self {
         let (mut read, mut any) = (Vec::new(), Vec::new());
         for (name, at) in columns {
-            let c = value::quote(name);
+            let c = value::column(name);
             match at {
                 Some(at) if !table.is_whole() && can_be_large(&table.def.columns[*at]) => {
                     any.push(format!("octet_length({c}) > {LARGE}"));
@@ -179,7 +179,7 @@ pub(crate) fn look(
     if !can_be_large(&table.def.columns[column]) {
         return Ok(None);
     }
-    let c = value::quote(&table.def.columns[column].name);
+    let c = value::column(&table.def.columns[column].name);
     let sql = format!(
         "SELECT typeof({c}) = 'text', octet_length({c}) FROM {} WHERE {} = ?1 AND octet_length({c}) > {LARGE}",
         value::quote(place),

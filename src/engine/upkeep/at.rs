@@ -106,7 +106,7 @@ fn write(
     db.prepare_cached(&sql)?.execute(params_from_iter(keys.iter().map(|v| Bind(v.borrow()))))?;
     let Some(values) = values else { return Ok(()) };
     let names: Vec<String> =
-        values.iter().map(|(at, _)| value::quote(&table.def.columns[*at].name)).collect();
+        values.iter().map(|(at, _)| value::column(&table.def.columns[*at].name)).collect();
     let marks = vec!["?"; names.len()].join(", ");
     // A UNIQUE value that another row has now is that row's only as long as it is not its turn.
     let sql = format!("INSERT OR REPLACE INTO {place} ({}) VALUES ({marks})", names.join(", "));

@@ -46,6 +46,7 @@ pub fn hint(hint: Option<Hint>, db: &Path) -> String {
             "; it takes them back with the next `sync`, `exchange` or `import` from a device that has them: do that first"
                 .into()
         }
+        Some(Hint::Seal) => format!(": `packmule seal {db}` takes that in; then do this again"),
         Some(Hint::BringToSecondHistory) => {
             ". Bring a bundle from here to the second one, or sync with it".into()
         }

@@ -61,6 +61,7 @@ mod rotate;
 mod run;
 mod same_tables;
 mod schema_advice;
+mod screens;
 mod second_history;
 mod small_memory;
 mod station;

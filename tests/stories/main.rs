@@ -52,6 +52,7 @@ mod network;
 mod new_board;
 mod other_keys;
 mod over_lines;
+mod prose;
 mod pruned;
 mod random_fleets;
 mod report;

@@ -331,8 +331,7 @@ impl Called {
 fn print_ways((path, engine): (&Path, &Engine), (conflict, called): (&Conflict, &Called), out: &mut Out<'_>) {
     say!(out, "  to close it:");
     let removes = |row, out: &mut Out<'_>| {
-        let said = paragraph(&removes(engine, conflict, row), 6, 8);
-        out.styled(Style::Warn, &said);
+        out.styled(Style::Warn, &format!("      {}", removes(engine, conflict, row)));
     };
     let resolve = format!("packmule resolve {} {}", quoted(path), conflict.id);
     let has = |way| conflict.ways.contains(&way);

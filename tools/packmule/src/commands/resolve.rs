@@ -159,11 +159,15 @@ fn print(path: &Path, decided: &Decided, (whole, dry_run): (bool, bool), out: &m
     if !whole {
         let line = match &decided.rows[..] {
             [] => format!("{head}: stays as it is shown"),
-            // What is said of the row itself begins with its key.
-            [row] if row.key == conflict.key => {
-                format!("{}  {}: {}", conflict.id, conflict.table, change(row))
+            rows => {
+                // What cannot be overlooked comes first.
+                let (removed, others): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.removes());
+                let changes: Vec<String> = removed.into_iter().chain(others).map(change).collect();
+                // What is said of the row itself begins with its key.
+                let of_row = rows.iter().any(|row| row.key == conflict.key);
+                let head = if of_row { format!("{}  {}", conflict.id, conflict.table) } else { head };
+                format!("{head}: {}", changes.join("; "))
             }
-            rows => format!("{head}: {}", rows.iter().map(change).collect::<Vec<_>>().join("; ")),
         };
         // Nothing hides that a row is removed.
         match decided.rows.iter().any(RowChange::removes) {

@@ -1,6 +1,8 @@
 //! The file of `packmule run`: TOML, read as a whole; each thing that is wrong is named with its line, and with what is
 //! allowed there.
 
+#[cfg(all(test, feature = "net"))]
+mod fuzz;
 mod read;
 mod table;
 

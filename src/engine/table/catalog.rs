@@ -304,15 +304,11 @@ pub(crate) fn keep_said_def(
     Ok(tid)
 }
 
-/// Returns whether a statement names a column that is not there.
-fn lacks_column(error: &rusqlite::Error) -> bool {
-    matches!(error, rusqlite::Error::SqlInputError { msg, .. } if msg.starts_with("no such column"))
-}
-
-/// Returns whether tables were made, changed or dropped since the last seal.
-fn is_schema_changed(replica: &Replica) -> Result<bool> {
+/// Returns whether an error comes of a column that was there at the last seal: tables were changed since.
+pub(crate) fn is_for_columns_gone(replica: &Replica, error: &Error) -> Result<bool> {
+    let Error::Sqlite(rusqlite::Error::SqlInputError { msg, .. }) = error else { return Ok(false) };
     let now: i64 = replica.db.query_row("PRAGMA main.schema_version", [], |row| row.get(0))?;
-    Ok(meta::get::<i64>(&replica.db, "schema")? != Some(now))
+    Ok(msg.starts_with("no such column") && meta::get::<i64>(&replica.db, "schema")? != Some(now))
 }
 
 /// Runs `work` on one state of the database, which it cannot change.
@@ -330,7 +326,7 @@ pub(crate) fn reading<R>(replica: &Replica, work: impl FnOnce(&Replica) -> Resul
     }
     let result = load_catalog(replica).and_then(|()| work(replica));
     let result = match result {
-        Err(Error::Sqlite(e)) if lacks_column(&e) && is_schema_changed(replica)? => Err(Error::TablesChanged),
+        Err(e) if is_for_columns_gone(replica, &e)? => Err(Error::TablesChanged),
         result => result,
     };
     if !nested {

@@ -89,7 +89,12 @@ pub struct Upkeep {
 #[derive(Debug)]
 pub enum Chore {
     /// The log is compacted.
-    Compact,
+    Compact {
+        /// What was sealed within it stays.
+        kept: Option<Duration>,
+        /// The same, as the file says it.
+        said: Option<String>,
+    },
     /// Rows of a table are pruned.
     Prune {
         /// The table.

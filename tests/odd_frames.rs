@@ -11,7 +11,9 @@ mod odd;
 use std::path::Path;
 
 use common::{Random, World, app, bundle, key_file, sql, try_import, whole_bundle};
-use odd::{Insider, Scene};
+use odd::{Def, Insider, Scene};
+use packmule::core::model::Value;
+use packmule::core::wire::{FrameFlags, FrameWriter, GroupStart, KeptRun, Named, OpHead, OpKind};
 use packmule::{ColumnMerge, Engine, Merge, Options, TrackOptions};
 
 const TABLES: &str = "CREATE TABLE settings (id INTEGER PRIMARY KEY, value);
@@ -92,8 +94,38 @@ fn honest(random: &mut Random, engine: &Engine) {
     app(engine).execute(text, (id, n)).unwrap();
 }
 
-/// Plays one pair. Returns how many groups were set aside.
-fn play(world: &World, seed: u64, broken: bool) -> usize {
+/// Folds all that is here, also what nobody else has: all others are given up for that moment.
+fn fold(random: &mut Random, engine: &mut Engine) {
+    let known = engine.devices().unwrap();
+    let others: Vec<_> =
+        known.iter().filter(|other| !other.this && !other.retired && !other.revoked).map(|o| o.id).collect();
+    for id in &others {
+        engine.retire(*id, None).unwrap();
+    }
+    let before = engine.digest(false).unwrap();
+    engine.compact().unwrap();
+    assert_eq!(engine.digest(false).unwrap(), before, "folding changes it");
+    if random.chance(80) {
+        for id in &others {
+            engine.take_back_retirement(*id, None).unwrap();
+        }
+    }
+}
+
+/// The honest ones carry bundles to each other.
+fn meet(devices: &mut [Engine], rounds: usize, seed: u64) {
+    for _ in 0..rounds {
+        for (from, to) in [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)] {
+            let [from, to] = devices.get_disjoint_mut([from, to]).unwrap();
+            let bytes = bundle(from, to);
+            let taken = try_import(to, &bytes);
+            assert!(taken.is_ok(), "seed {seed}: {taken:?}");
+        }
+    }
+}
+
+/// Plays one pair. `folds`: devices fold between. Returns how many groups were set aside.
+fn play(world: &World, seed: u64, broken: bool, folds: bool) -> usize {
     let mut random = Random(seed);
     let dir = tempfile::tempdir_in(world.dir.path()).unwrap();
     let mut devices = copy(world, dir.path(), broken);
@@ -110,7 +142,8 @@ fn play(world: &World, seed: u64, broken: bool) -> usize {
             .collect();
         let at = random.below(2) as usize;
         let (seq, own) = (insiders[at].seq + 1, insiders[at].id);
-        let mut scene = Scene { defs: &mut defs, devices: &seen, lamport, wall: 1_700_000_000_000 };
+        let mut scene =
+            Scene { defs: &mut defs, devices: &seen, lamport, wall: 1_700_000_000_000, verdicts: folds };
         let body = odd::odd_frame(&mut random, seq, own, &mut scene);
         lamport = scene.lamport;
         if common::number("PACKMULE_SEED").is_some() {
@@ -128,6 +161,9 @@ fn play(world: &World, seed: u64, broken: bool) -> usize {
             if random.chance(25) {
                 honest(&mut random, device);
             }
+            if folds && random.chance(30) {
+                fold(&mut random, device);
+            }
             let taken = try_import(device, &groups[group]);
             assert!(taken.is_ok(), "seed {seed}: {taken:?}");
             if common::number("PACKMULE_SEED").is_some() {
@@ -136,14 +172,7 @@ fn play(world: &World, seed: u64, broken: bool) -> usize {
         }
         aside += device.status().unwrap().waits.len();
     }
-    for _ in 0..2 {
-        for (from, to) in [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)] {
-            let [from, to] = devices.get_disjoint_mut([from, to]).unwrap();
-            let bytes = bundle(from, to);
-            let taken = try_import(to, &bytes);
-            assert!(taken.is_ok(), "seed {seed}: {taken:?}");
-        }
-    }
+    meet(&mut devices, if folds { 5 } else { 2 }, seed);
     if common::number("PACKMULE_SEED").is_some() {
         for (device, table) in
             (0..3).flat_map(|device| ["settings", "stock", "cells", "tags"].map(|t| (device, t)))
@@ -172,7 +201,7 @@ fn odd_frames_leave_devices_equal_in_whatever_order_they_come() {
     let (mut pairs, mut aside) = (0, 0);
     let mut failed = Vec::new();
     for seed in common::seeds(40) {
-        let played = std::panic::catch_unwind(|| play(&world, seed, false));
+        let played = std::panic::catch_unwind(|| play(&world, seed, false, false));
         match played {
             Ok(n) => (pairs, aside) = (pairs + 1, aside + n),
             Err(_) => failed.push(seed),
@@ -182,12 +211,67 @@ fn odd_frames_leave_devices_equal_in_whatever_order_they_come() {
     assert!(failed.is_empty(), "seeds {failed:?}");
 }
 
+/// Verdicts among them that leave no version, and folds: whoever has forgotten a version takes such a verdict as who has it.
+#[test]
+fn odd_frames_leave_devices_equal_whoever_folds_meanwhile() {
+    let world = start();
+    let mut failed = Vec::new();
+    for seed in common::seeds(40) {
+        if std::panic::catch_unwind(|| play(&world, seed, false, true)).is_err() {
+            failed.push(seed);
+        }
+    }
+    assert!(failed.is_empty(), "seeds {failed:?}");
+}
+
+/// A verdict of an insider that leaves nothing of rows that its author had seen. Who has their versions loses them by it, who
+/// has folded them does not know any more which versions they had: and says the rows again, so that they are there for all.
+#[test]
+fn a_verdict_that_leaves_nothing_of_a_row_takes_nothing_that_somebody_has_folded() {
+    let world = start();
+    let bogus = |id| vec![KeptRun { device: id, first: 3, last: 3 }];
+    for (n, kept) in [|_| Vec::new(), bogus].into_iter().enumerate() {
+        let dir = tempfile::tempdir_in(world.dir.path()).unwrap();
+        let mut devices = copy(&world, dir.path(), false);
+        let (mut insider, defs) = Insider::of(&mut devices[3]);
+        let seen: Vec<(Named, u64)> =
+            devices[0].devices().unwrap().iter().map(|d| (Named::Id(d.id), d.shared)).collect();
+        let seen: Vec<_> = seen.into_iter().filter(|(id, _)| *id != Named::Id(insider.id)).collect();
+        let group = GroupStart { lamport: 40, wall: 0, pair: 0, context: &seen };
+        let mut buf = vec![0; 60_000];
+        let mut writer =
+            FrameWriter::new(&mut buf, FrameFlags::VERDICT, insider.seq + 1, Some(group)).unwrap();
+        writer.keep(&kept(insider.id)).unwrap();
+        let head = OpHead { kind: OpKind::Keep, claim: None, columns: None, wall: None, image: false };
+        let is_first = |(at, def): &(usize, &Def)| defs[..*at].iter().all(|before| before.id != def.id);
+        for (_, def) in defs.iter().enumerate().filter(is_first) {
+            let key = if def.keys.len() == 3 { Value::Text(b"a") } else { Value::Int(1) };
+            writer.op(def.id, &head, std::iter::once(key)).unwrap();
+        }
+        let verdict = insider.sign(writer.finish().to_vec());
+        fold(&mut Random(n as u64), &mut devices[0]);
+        for device in &mut devices[..3] {
+            let taken = try_import(device, &verdict).unwrap();
+            assert!(taken.waits.is_empty(), "{taken:?}");
+        }
+        let there = "SELECT (SELECT count(*) FROM settings) || (SELECT count(*) FROM stock) || (SELECT count(*) FROM cells)
+                     || (SELECT count(*) FROM tags)";
+        assert_eq!(common::rows(&devices[0], there), ["\"2111\""], "whoever has folded them");
+        assert_eq!(common::rows(&devices[1], there), ["\"1000\""], "whoever has not");
+        meet(&mut devices, 2, 0);
+        for device in &devices[..3] {
+            assert_eq!(common::rows(device, there), ["\"2111\""]);
+            assert_eq!(content(device), content(&devices[0]));
+        }
+    }
+}
+
 /// The control.
 #[test]
 fn where_the_winner_is_by_arrival_odd_frames_leave_devices_different() {
     let world = start();
     let differs = |seed| {
-        let played = std::panic::catch_unwind(|| play(&world, seed, true));
+        let played = std::panic::catch_unwind(|| play(&world, seed, true, false));
         played.is_err_and(|why| why.downcast_ref::<String>().is_some_and(|why| why.contains("left == right")))
     };
     assert!((0..60).any(differs));

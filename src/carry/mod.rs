@@ -8,6 +8,7 @@
 //! | `volume` | a card as `card` sees it, and a mounted directory as such |
 //! | `session` | the session of the core over a database: two ends that talk until each has what the other has |
 //! | `figures` | what a session has carried, recorded for people |
+//! | `stillness` | for how long a session has not got on |
 //! | `stop` | [`Stop`]: ends sessions from another thread |
 //! | `keep/` | links that are kept up in the background: intervals, back-off, what wakes them |
 //! | `channel/` | what goes over a stream, byte by byte; the encrypted channel |
@@ -32,6 +33,8 @@ pub mod net;
 #[cfg(all(unix, feature = "serial"))]
 pub mod serial;
 pub mod session;
+#[cfg(all(unix, any(feature = "net", feature = "serial")))]
+mod stillness;
 #[cfg(unix)]
 mod stop;
 #[cfg(unix)]

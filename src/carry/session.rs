@@ -8,6 +8,7 @@
 //! | `log` | the calls that the machine makes, answered by the engine |
 //! | `outgoing` | what the peer has, and which group goes to it next |
 //! | `state` | the state for who lacks what is folded, in files beside the database |
+//! | `unfinished` | how much of groups without an end is kept |
 //! | `growing` | the buffers: as long as what is on its way |
 //! | `error` | why a session ends, in words that say what to do next |
 //!
@@ -21,6 +22,7 @@ mod growing;
 mod log;
 mod outgoing;
 mod state;
+mod unfinished;
 
 pub use error::Error;
 
@@ -193,6 +195,8 @@ impl Session {
     /// # Errors
     /// What the database refuses. After an error of the session, that one is the reason to report.
     pub fn abandon(&mut self, engine: &mut Engine, now_ms: u64, rest: &[u8]) -> Result<(), Error> {
-        self.run(engine, |machine, log| machine.abandon(log, now_ms, rest))
+        self.run(engine, |machine, log| {
+            machine.abandon(log, now_ms, rest).and(log.leave().map_err(machine::Error::Log))
+        })
     }
 }

@@ -17,6 +17,7 @@ use crate::engine::exchange::peer::{self, Peer};
 use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::revoke;
 use crate::engine::exchange::session::{self, GroupOut, Staged, StreamOut};
+use crate::engine::exchange::staged;
 use crate::engine::exchange::survey::{self, Span, Trusted};
 use crate::engine::exchange::transaction;
 use crate::engine::exchange::verified::Progress;
@@ -201,6 +202,21 @@ impl Engine {
         vector: &[Position],
     ) -> Result<bool> {
         offer::is_behind_with(&self.replica, peer, frontier, vector)
+    }
+
+    /// Returns how many bytes of groups that have not ended may be kept of a peer, if there is a bound.
+    pub(crate) fn unfinished_max(&self) -> Option<u64> {
+        staged::most(&self.replica)
+    }
+
+    /// Forgets what a peer has sent of groups that have not ended.
+    pub(crate) fn drop_unfinished(&mut self, peer: DeviceId) -> Result<()> {
+        staged::drop_all(&mut self.replica, peer)
+    }
+
+    /// Forgets what of it does not stay over sessions.
+    pub(crate) fn tidy_unfinished(&mut self, peer: DeviceId) -> Result<()> {
+        staged::tidy(&mut self.replica, peer)
     }
 
     /// Takes in what came from a peer, in one transaction. Groups whose checkpoint is among it are verified, and

@@ -152,6 +152,8 @@ pub struct Scene<'a> {
     pub devices: &'a [(DeviceId, u64)],
     pub lamport: u64,
     pub wall: i64,
+    /// Sound frames are ordinary ones and verdicts alone.
+    pub verdicts: bool,
 }
 
 /// Makes the next frame of a stream.
@@ -174,7 +176,12 @@ pub fn odd_frame(random: &mut Random, seq: u64, own: DeviceId, scene: &mut Scene
     // Most frames are such as a seal might make, but for what they say: one op that nobody takes hides all others.
     let sound = random.chance(85);
     let all = [0, 0, 0, 4, 8, 2, 32, 16, 6, 10, 12, 34, 36, 40, 14, 62];
-    let flags = *random.pick(if sound { &all[..7] } else { &all });
+    let kinds: &[u8] = match (sound, scene.verdicts) {
+        (true, true) => &[0, 8, 8],
+        (true, false) => &all[..7],
+        (false, _) => &all,
+    };
+    let flags = *random.pick(kinds);
     let mut buf = vec![0; 60_000];
     let mut writer = FrameWriter::new(&mut buf, FrameFlags(flags), seq, Some(group)).unwrap();
     if random.chance(7) {

@@ -1,9 +1,11 @@
 //! A peer that is trusted, and lies: frames without a checkpoint, groups without an end, checkpoints that refuse their
 //! frames. It harms its own session; what honest peers bring goes in, and nothing of the lie stays.
 
+use packmule::Options;
 use packmule::core::wire::{RECORD_HEAD_LEN, RecordHead, RecordKind, Section, take, write_record};
 
 use super::state::bundles;
+
 use super::*;
 
 /// What a liar says in place of a record.
@@ -36,7 +38,7 @@ fn fleet() -> Fleet {
 fn lie_to(liar: &mut Engine, other: &mut Engine, lie: Lie<'_>) -> Option<Error> {
     let (mut one, mut two) = (End::new(liar, 1), End::new(other, 2));
     let mut said = Vec::new();
-    for now in 0..400 {
+    for now in 0..2_000 {
         said.extend(one.turn(liar, now, 4_096));
         while let Some(head) = said.get(..RECORD_HEAD_LEN) {
             let head = RecordHead::parse(head.try_into().unwrap()).unwrap();
@@ -124,6 +126,37 @@ fn unfinished_groups_of_many_are_refused_and_dropped() {
     assert!(error.is_some_and(|e| e.to_string().contains("one more group")));
     assert_eq!(staged(&fleet.base), "0");
     goes_on(&mut fleet);
+}
+
+/// Nor does one group without an end: what came of it goes, and the session ends with the reason. What another peer has
+/// begun stays, also where it is larger than what stays over sessions of who comes again.
+#[test]
+fn a_group_without_an_end_is_refused_and_dropped() {
+    let mut fleet = fleet();
+    let (one, two) = exchange(&mut fleet.liar, &mut fleet.base, 4_096);
+    assert!(one.error.is_none() && two.error.is_none(), "{:?} {:?}", one.error, two.error);
+    let options = Options { unfinished_bytes: Some(3 << 20), ..fleet.world.options() };
+    fleet.base = Engine::open_with(&fleet.world.path("base"), options).unwrap();
+    // As random as what no coding makes shorter.
+    sql(
+        &fleet.liar,
+        "UPDATE t SET v = randomblob(6000000) WHERE id = (SELECT min(id) FROM t WHERE id GLOB 'liar*')",
+    );
+    let begun = "INSERT INTO _pm_staged SELECT d.n, d.n, 0, max(s.seq) + 1, randomblob(100) FROM _pm_device d
+                 JOIN _pm_stream s WHERE d.name = 'north' GROUP BY d.n";
+    fleet.base.connection().unwrap().execute_batch(begun).unwrap();
+    let lie: Lie<'_> = &mut |kind, body| (kind != RecordKind::Checkpoint).then(|| body.to_vec());
+    let error = lie_to(&mut fleet.liar, &mut fleet.base, lie);
+    let said = error.map(|e| e.to_string()).unwrap_or_default();
+    assert!(said.contains("4 MiB of one transaction came over the line, and not its end"), "{said}");
+    let whose = "SELECT d.name FROM _pm_staged s JOIN _pm_device d ON d.n = s.peer";
+    assert_eq!(rows(&fleet.base, whose), ["\"north\""]);
+    sql(&fleet.base, "DELETE FROM _pm_staged");
+    // The control: with room for it the whole group goes in.
+    fleet.base = Engine::open_with(&fleet.world.path("base"), fleet.world.options()).unwrap();
+    let (one, two) = exchange(&mut fleet.liar, &mut fleet.base, 65_536);
+    assert!(one.error.is_none() && two.error.is_none(), "{:?} {:?}", one.error, two.error);
+    assert_eq!(rows(&fleet.base, "SELECT max(length(v)) FROM t"), ["6000000"]);
 }
 
 #[test]

@@ -92,7 +92,7 @@ impl FromStr for Host {
             None if rest.is_empty() => PORT,
             None => return Err(wrong()),
         };
-        if name.is_empty() || name.contains(['/', '@', ' ']) {
+        if name.is_empty() || name.contains(['/', '@', ' ', '[', ']']) {
             return Err(wrong());
         }
         Ok(Self { name: name.into(), port })

@@ -8,6 +8,7 @@ use super::stream::Bell;
 use super::{Error, Status, random};
 use crate::carry::figures::Figures;
 use crate::carry::session::{self, Progress, Session};
+use crate::carry::stillness::{self, Stillness};
 use crate::carry::stop::Stop;
 use crate::engine::{Engine, Route};
 
@@ -47,6 +48,7 @@ pub(super) struct End<'a> {
     reported: Instant,
     /// Something came since what came was last made durable.
     fresh: bool,
+    stillness: Stillness,
     figures: Figures,
 }
 
@@ -77,6 +79,7 @@ impl<'a> End<'a> {
             leaving: None,
             reported: now,
             fresh: false,
+            stillness: Stillness::default(),
             figures,
         }
     }
@@ -241,8 +244,8 @@ impl<'a> End<'a> {
         Ok(false)
     }
 
-    /// Gives up an end that says nothing, or takes nothing, for too long.
-    fn look_at_time(&self) -> Result<(), Error> {
+    /// Gives up an end that says nothing, or takes nothing, or does not get on, for too long.
+    fn look_at_time(&mut self) -> Result<(), Error> {
         let passed = |limit: Option<Duration>, time: Duration| limit.filter(|limit| time >= *limit);
         let Patience { proof, silence } = self.patience;
         if let (false, Some(limit)) = (self.met, passed(proof, self.begun.elapsed())) {
@@ -250,6 +253,12 @@ impl<'a> End<'a> {
         }
         if let Some(limit) = passed(silence, self.records.stuck()) {
             return Err(Error::Stuck(limit));
+        }
+        if let (Some(session), true) = (&self.session, self.met)
+            && let Some(limit) =
+                passed(silence.map(|time| time * stillness::TIMES), self.stillness.look(session))
+        {
+            return Err(Error::Unanswered(limit));
         }
         match passed(silence, self.records.silent()) {
             Some(limit) if self.met => Err(Error::Silent(limit)),

@@ -33,6 +33,8 @@ pub enum Error {
     Silent(Duration),
     /// The other end has taken nothing for so long.
     Stuck(Duration),
+    /// The other end is heard, and the session has not got on for so long.
+    Unanswered(Duration),
     /// What answers is no Packmule.
     Foreign,
     /// One end encrypts and the other does not.
@@ -122,6 +124,12 @@ impl fmt::Display for Error {
             Self::Stuck(time) => {
                 write!(f, "the other end has taken nothing for {} s; {RUN_AGAIN}", time.as_secs())
             }
+            Self::Unanswered(time) => write!(
+                f,
+                "the other end is there, and has not answered for {} s: a proxy or firewall between swallows what one end \
+                 sends, or the program there hangs; {RUN_AGAIN}",
+                time.as_secs()
+            ),
             Self::Foreign => f.write_str("what answers there does not speak Packmule's protocol"),
             Self::Clear { theirs: true } => f.write_str(
                 "the other end runs with --plain, and this one does not: nothing was sent; leave it away there",

@@ -24,6 +24,8 @@ pub enum Error {
     Silent(Duration),
     /// Both ends hear each other, and for so long not one byte got through whole.
     Stalled(Duration, Cause),
+    /// All gets through, and the session has not got on for so long.
+    Unanswered(Duration),
     /// The other end speaks no version of the link that this one speaks.
     Incompatible,
     /// One end encrypts and the other does not.
@@ -96,6 +98,12 @@ impl fmt::Display for Error {
             Self::Nobody(time, cause) => {
                 write!(f, "nobody answered within {} s{}", time.as_secs(), in_place_of_an_answer(*cause))
             }
+            Self::Unanswered(time) => write!(
+                f,
+                "the other end's line is there, and its program has not answered for {} s: it hangs, or another program holds \
+                 its database; what came is kept, and what is missing comes when it is run again",
+                time.as_secs()
+            ),
             Self::Stalled(time, cause) => write!(
                 f,
                 "the other end is there, and nothing got through for {} s: {}; what came before is kept",

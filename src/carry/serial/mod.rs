@@ -30,6 +30,7 @@ use packmule_core::model::DeviceId;
 use super::channel::random;
 use super::figures::Figures;
 use super::session::Progress;
+use super::stillness::{self, Stillness};
 use super::stop::{Stop, Wake};
 use crate::engine::{Engine, Route};
 use closing::Closing;
@@ -174,6 +175,7 @@ struct End<'a> {
     met: bool,
     /// What had been sent and received when it was last reported that both are in step.
     in_step_at: Option<(u64, u64)>,
+    stillness: Stillness,
     leaving: Option<Instant>,
     /// When the progress was last reported.
     reported: Instant,
@@ -206,6 +208,7 @@ impl<'a> End<'a> {
             opened: false,
             met: false,
             in_step_at: None,
+            stillness: Stillness::default(),
             leaving: None,
             reported: now,
             figures: Figures::new("serial", (0, 0)),
@@ -288,7 +291,7 @@ impl<'a> End<'a> {
 
     /// Gives up a connection on which nothing gets through for as long as patience lasts. Who serves has some patience
     /// in any case, so that it is told, and begins again.
-    fn look_at_stall(&self) -> Result<(), Error> {
+    fn look_at_stall(&mut self) -> Result<(), Error> {
         let patience = match self.options.patience {
             Some(patience) => patience.max(LEAST_STALL),
             None if self.goes_on => SERVES_STALLED,
@@ -297,6 +300,14 @@ impl<'a> End<'a> {
         let inner = self.line.lock();
         if inner.stalled() >= patience {
             return Err(Error::Stalled(patience, inner.cause()));
+        }
+        drop(inner);
+        let limit = patience * stillness::TIMES;
+        if let (Some(session), true, None) =
+            (self.talk.as_mut().and_then(Talk::session), self.met, self.silent)
+            && self.stillness.look(session) >= limit
+        {
+            return Err(Error::Unanswered(limit));
         }
         // All gets through but the opening: what is there is no end of a session.
         match self.opening.is_some_and(|since| since.elapsed() >= 2 * patience) {

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use packmule_core::model::DeviceId;
 use packmule_core::session::{Body, Frontier, Heard, Incoming, Intake, Log, NextGroup, Trust};
-use packmule_core::wire::{Certificate, HeaderReader, Offer, Position, Probe, Refusal, Section};
+use packmule_core::wire::{Certificate, Checkpoint, HeaderReader, Offer, Position, Probe, Refusal, Section};
 
 use super::outgoing::Outgoing;
 use super::state::{Coming, Ready};
+use super::unfinished::Unfinished;
 use crate::engine::{
     BundleProblem, Engine, Error, ImportReport, Peer, PeerEvidence, Result, Staged, UntrustedDevice,
 };
@@ -50,6 +51,8 @@ pub(super) struct Kept {
     revocations: Option<Vec<Vec<u8>>>,
     /// What came and is not committed.
     staged: Vec<Staged>,
+    /// How much of it, committed or not, is of groups that have not ended.
+    unfinished: Unfinished,
     /// The same of the state that comes.
     chunks: Vec<u8>,
     /// What its last vector says of our own log; and the newest checkpoints of its own log that it is to hear.
@@ -140,6 +143,35 @@ impl<'a> EngineLog<'a> {
     fn look_up(&mut self, section: Section) -> Result<()> {
         let peer = self.kept.peer.as_ref();
         peer.map_or(Ok(()), |peer| self.kept.outgoing.look_up(self.engine, peer, section))
+    }
+
+    /// Counts what comes of groups that have not ended. Of a peer that never ends one nothing stays.
+    fn count(&mut self, item: &Incoming<'_>) -> Result<()> {
+        let Kept { unfinished, peer, .. } = &mut *self.kept;
+        let counted = match item {
+            Incoming::Frame(section, _, bytes) => {
+                unfinished.frame(*section, bytes.len(), || self.engine.unfinished_max())
+            }
+            Incoming::Checkpoint(bytes) => {
+                if let Ok(checkpoint) = Checkpoint::decode(bytes) {
+                    unfinished.checkpoint(Section { author: checkpoint.author, stream: checkpoint.stream });
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        if counted.is_err() {
+            self.engine.drop_unfinished(known(peer)?.id)?;
+        }
+        counted
+    }
+
+    /// The session is over: of what has no end yet no more stays than is worth the while.
+    pub(super) fn leave(&mut self) -> Result<()> {
+        match &self.kept.peer {
+            Some(peer) if !self.kept.unfinished.is_empty() => self.engine.tidy_unfinished(peer.id),
+            _ => Ok(()),
+        }
     }
 
     /// Collects what the peer acknowledges: what it has applied.
@@ -385,6 +417,7 @@ impl Log for EngineLog<'_> {
             }
             return Ok(());
         }
+        self.count(&item)?;
         self.kept.staged.push(match item {
             Incoming::Certificate(bytes) => Staged::Certificate(bytes.into()),
             Incoming::Revocation(bytes) => Staged::Revocation(bytes.into()),

@@ -418,8 +418,8 @@ fn is_idle(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], writable: boo
 }
 
 /// Applies what a verdict without a version of its own says of a row: what it does not leave is gone. A settled row is
-/// as it was. With a delete goes what only the delete says: of the row's last values, columns that no version is left for
-/// have their defaults, as where the delete was folded.
+/// as it was, and a verdict of ours says so. With a delete goes what only the delete says: of the row's last values, columns
+/// that no version is left for have their defaults, as where the delete was folded.
 fn apply_keep(replica: &Replica, table: &Table, key: &[u8], author: DeviceId, seen: &Seen<'_>) -> Result<()> {
     let heads = heads::all_heads(replica, table.tid, key)?;
     let (removed, left) = register::remove_gone(replica, table, key, author, &heads, seen)?;
@@ -427,6 +427,13 @@ fn apply_keep(replica: &Replica, table: &Table, key: &[u8], author: DeviceId, se
     let gone = count::forget_gone(replica, table, key, &by, seen)?;
     if !table.shows_shared() {
         return Ok(());
+    }
+    if heads.is_empty()
+        && let Some(row) = compose::shown_row(replica, table, key)?
+    {
+        // Who has not folded the row compares its version with what the verdict names; here nobody can any more. An honest
+        // verdict names it. Whatever this one does: the value is said again, and is there for all.
+        return late::keep_row(replica, table, key, &row);
     }
     if removed.is_empty() {
         if gone.any {

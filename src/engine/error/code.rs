@@ -40,6 +40,7 @@ codes! {
     DISK_FULL = "disk-full";
     FILE_EXISTS = "file-exists";
     FILE_NOT_FOUND = "file-not-found";
+    GROUP_TOO_LARGE = "group-too-large";
     IS_A_BUNDLE = "is-a-bundle";
     IS_A_SNAPSHOT = "is-a-snapshot";
     IO = "io";
@@ -92,6 +93,7 @@ impl Error {
             Self::AsksForAdmission { .. } => ASKS_FOR_ADMISSION,
             Self::Bundle { cause, .. } => of_bundle(cause),
             Self::Twin { .. } => TWIN,
+            Self::Endless { .. } => GROUP_TOO_LARGE,
             Self::RolledBack => ROLLED_BACK,
             Self::Row { .. } => ROW_REFUSED,
             Self::Device { candidates, .. } if candidates.is_empty() => UNKNOWN_DEVICE,

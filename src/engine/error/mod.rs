@@ -116,6 +116,11 @@ pub enum Error {
         /// What is wrong there.
         cause: BundleProblem,
     },
+    /// More came of a group of frames by a session, without its end, than is kept.
+    Endless {
+        /// How many bytes came.
+        bytes: u64,
+    },
     /// One device identity has two histories.
     Twin {
         /// The device.

@@ -27,6 +27,12 @@ impl fmt::Display for Error {
             },
             Self::Usage(reason) => f.write_str(reason),
             Self::Damaged(what) => write!(f, "Packmule's own tables in the database are damaged ({what})"),
+            Self::Endless { bytes } => write!(
+                f,
+                "{} MiB of one transaction came over the line, and not its end: more is not kept, so that the disk stays usable; \
+                 if so much was written there at once, make room here or carry it as a bundle",
+                bytes >> 20
+            ),
             Self::Source { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Poisoned => {
                 f.write_str("an earlier failure could not be undone in this handle: open the database again")

@@ -87,7 +87,7 @@ pub(crate) fn session_header(
 
 /// Lists what is here beyond the vector: pending groups, and the frames of a group that this peer has not sent whole.
 pub(crate) fn beyond_vector(replica: &mut Replica, peer: DeviceId) -> Result<Vec<Frontier>> {
-    staged::tidy(replica)?;
+    staged::tidy(replica, peer)?;
     catalog::reading(replica, |e| {
         let peer = devices::device_number(e, peer)?;
         let mut streams = e.db.prepare_cached(

@@ -4,7 +4,7 @@
 //! stand where an honest peer's belong, and its checkpoint would be refused. So each peer's are kept for that peer alone:
 //! it need not send them again after a cable was pulled, nobody else hears of them, and no wrong checkpoint of one peer
 //! touches what another has sent. One unfinished group a peer stays over sessions, up to [`STAYS_MAX`] bytes; within a
-//! session there is the one that comes besides.
+//! session there is the one that comes besides, up to what [`most`] says.
 
 use packmule_core::model::{DeviceId, Stream};
 use rusqlite::{OptionalExtension, Row};
@@ -14,7 +14,7 @@ use crate::engine::error::{BundleProblem, Error, Result};
 use crate::engine::exchange::transaction;
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
-use crate::engine::store::value;
+use crate::engine::store::{connection, value};
 use crate::engine::table::replica::Replica;
 
 /// So many bytes of an unfinished group stay over sessions.
@@ -127,22 +127,41 @@ pub(super) fn forget(replica: &Replica, peer: DeviceId, author: DeviceId, stream
     Ok(())
 }
 
-/// Forgets what does not stay when a session begins: of each peer all groups but one, and that one where it is done with
-/// or too large.
-pub(super) fn tidy(replica: &mut Replica) -> Result<()> {
+/// Forgets all that a peer has sent.
+pub(crate) fn drop_all(replica: &mut Replica, peer: DeviceId) -> Result<()> {
+    transaction::transaction(replica, |e| {
+        e.db.prepare_cached("DELETE FROM _pm_staged WHERE peer = (SELECT n FROM _pm_device WHERE id = ?1)")?
+            .execute([peer.0])?;
+        Ok(())
+    })
+}
+
+/// Forgets what is in the log already, and what of a peer's does not stay over sessions: all groups but one, and that one
+/// where it is too large. Another peer's may be on its way at this moment.
+pub(crate) fn tidy(replica: &mut Replica, peer: DeviceId) -> Result<()> {
     if value::maybe::<i64>(&replica.db, "SELECT 1 FROM _pm_staged LIMIT 1", [])?.is_none() {
         return Ok(());
     }
     transaction::transaction(replica, |e| {
-        e.db.execute_batch(&format!(
+        e.db.execute_batch(
             "DELETE FROM _pm_staged WHERE seq <= coalesce((SELECT s.seq FROM _pm_stream s
-               WHERE s.dev = _pm_staged.dev AND s.stream = _pm_staged.stream), 0);
-             DELETE FROM _pm_staged WHERE (peer, dev, stream) IN (
-               SELECT peer, dev, stream FROM (
-                 SELECT peer, dev, stream, bytes, row_number() OVER (PARTITION BY peer ORDER BY bytes DESC, dev, stream) AS n
-                 FROM (SELECT peer, dev, stream, sum(length(body)) AS bytes FROM _pm_staged GROUP BY peer, dev, stream))
-               WHERE n > 1 OR bytes > {STAYS_MAX})"
-        ))?;
+               WHERE s.dev = _pm_staged.dev AND s.stream = _pm_staged.stream), 0)",
+        )?;
+        let stays = "DELETE FROM _pm_staged WHERE peer = ?1 AND (dev, stream) IN (
+               SELECT dev, stream FROM (
+                 SELECT dev, stream, bytes, row_number() OVER (ORDER BY bytes DESC, dev, stream) AS n
+                 FROM (SELECT dev, stream, sum(length(body)) AS bytes FROM _pm_staged
+                   WHERE peer = ?1 GROUP BY dev, stream))
+               WHERE n > 1 OR bytes > ?2)";
+        if let Some(peer) = devices::device_number(e, peer)? {
+            e.db.prepare_cached(stays)?.execute((peer, STAYS_MAX))?;
+        }
         Ok(())
     })
+}
+
+/// Returns how many bytes of a peer's groups that have not ended may be kept, if there is a bound: no more than is free
+/// beside them, which they need once more when they go into the log.
+pub(crate) fn most(replica: &Replica) -> Option<u64> {
+    replica.options.unfinished_bytes.or_else(|| connection::free_bytes(&replica.path))
 }

@@ -35,14 +35,21 @@ pub(super) fn begin(replica: &Replica) -> Result<()> {
 }
 
 /// Applies what the restating groups of one device leave out, of a state whose rows have come: those after what this device
-/// `had` of the stream, and after what the maker has `folded`. Before its positions and contexts are taken over. Rows go
+/// `had` of the stream and what the maker has `folded`, up to what the maker had: what waits here beyond that nobody has
+/// applied. Before its positions and contexts are taken over. Rows go
 /// only where this device `saw` all that is settled there. Returns how many.
-pub(super) fn apply(replica: &Replica, dev: i64, (had, folded): (u64, u64), saw: bool) -> Result<u64> {
+pub(super) fn apply(
+    replica: &Replica,
+    dev: i64,
+    (had, folded, up_to): (u64, u64, u64),
+    saw: bool,
+) -> Result<u64> {
     let stream = Stream::Shared;
     let mut context: HashMap<i64, u64> = positions::context_of(replica, dev, stream)?.into_iter().collect();
-    let sql = "SELECT first, last FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last > ?3 ORDER BY last";
+    let sql = "SELECT first, last FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last > ?3 AND last <= ?4
+               ORDER BY last";
     let mut statement = replica.db.prepare(sql)?;
-    let mut groups = statement.query((dev, stream.number(), had))?;
+    let mut groups = statement.query((dev, stream.number(), had, up_to))?;
     let mut removed = 0;
     while let Some(group) = groups.next()? {
         let (first, last): (u64, u64) = (group.get(0)?, group.get(1)?);

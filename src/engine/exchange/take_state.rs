@@ -359,11 +359,11 @@ impl<'e> StateMerge<'e> {
     fn conclude(mut self, report: &mut ImportReport) -> Result<()> {
         self.define()?;
         let replica = self.replica;
-        for (dev, _) in &self.vector {
+        for (dev, proof) in &self.vector {
             let folded = self.floors.iter().filter(|(of, _)| of == dev).map(|(_, seq)| *seq).max();
             let had = self.rows.had.get(dev).copied().unwrap_or(0);
-            let after = (had, folded.unwrap_or(0));
-            self.rows.changed += state_restated::apply(replica, *dev, after, self.rows.we_saw)?;
+            let span = (had, folded.unwrap_or(0), proof.checkpoint.last);
+            self.rows.changed += state_restated::apply(replica, *dev, span, self.rows.we_saw)?;
         }
         self.rows.finish()?;
         state_columns::correct(replica)?;

@@ -29,6 +29,9 @@ pub struct Options {
     /// How many bytes the lists of what was folded may take, about; the oldest go first. They make states smaller, and
     /// fewer conflicts of who comes back late. Without any, all is as right.
     pub fold_list_bytes: u64,
+    /// How many bytes of groups whose end has not come are kept of a peer of a session; `None`: as many as leave as much
+    /// room on the disk.
+    pub unfinished_bytes: Option<u64>,
     /// How many rows a run has of which a sum is kept, at least: by these sums a table that its application made anew is
     /// compared with what it was. A run that differs is sent whole.
     pub run_rows: u32,
@@ -83,6 +86,7 @@ impl Default for Options {
             frame_bytes: 16_384,
             window_bytes: 1 << 20,
             fold_list_bytes: 4 << 20,
+            unfinished_bytes: None,
             run_rows: 64,
             page_bytes: 4_096,
             random: keys::system_random,
@@ -121,6 +125,14 @@ fn beside(path: &Path, end: &str) -> PathBuf {
 /// Returns how many bytes a file has; none if it is not there.
 fn bytes_of(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |file| file.len())
+}
+
+/// Returns how many bytes are free where a file is, if the system tells.
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    return rustix::fs::statvfs(path).ok().map(|found| found.f_bavail.saturating_mul(found.f_frsize));
+    #[cfg(not(unix))]
+    None
 }
 
 /// Returns whether a database is in WAL mode and no connection has it open: all that was written is in it.

@@ -133,6 +133,8 @@ fn a_resolution_says_what_it_removes_and_what_it_opens() {
             "removes the row id = u1 on all devices",
             "--take ward",
             "removes the row id = x1",
+            "--set number=VALUE",
+            "the row id = x1 comes in with it",
         ],
     );
     let done = desk.run(&format!("resolve base.db {id} --take base")).ok();

@@ -113,7 +113,7 @@ fn every_screen_fits_into_eighty_columns() {
         .any(|line| line.starts_with("north-station-on-the-hill-") && line.trim_end().chars().count() < 40);
     assert!(long, "{}", of("devices base.db"));
     has(of("conflicts base.db --brief"), &["unique", "update/update"]);
-    has(of("status base.db"), &["held", "retired", "revoked", "to do"]);
+    has(of("status base.db"), &["to do", "held", "revoked", "retired"]);
 }
 
 /// Colour is for terminals that have it, and tells nothing that the words do not.
@@ -137,13 +137,13 @@ fn colour_is_for_terminals_that_have_it() {
     }
 }
 
-/// The first screen of a terminal, 24 lines, says what matters: the counts stand at its top, what to do at the end.
+/// The first screen of a terminal, 24 lines, says what matters: the counts stand at its top, then what to do.
 #[test]
 fn the_first_screen_of_status_has_what_matters() {
     let desk = fleet();
     let status = desk.run("status north-station-on-the-hill.db").screen;
     assert!(status.lines().count() <= 24, "{status}");
-    has(&status, &["device", "fingerprint", "log", "conflicts", "tables", "to do"]);
+    has(&status, &["device", "fingerprint", "log", "conflicts", "to do", "tables"]);
     let brief = desk.run("conflicts base.db --brief").screen;
     assert!(brief.lines().count() <= 24, "{brief}");
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `writes` | writing, sealing, exporting and importing, by how a table is tracked |
 //! | `growth` | one row written many times; more and more rows |
+//! | `medium` | the file, the bytes written to it, and memory |
 //! | `stock` | a small import into a large database |
 //! | `fleet` | a base of many boards |
 //! | `weather` | what rows of real weather cost in bytes |
@@ -18,6 +19,7 @@ mod growth;
 mod instructions;
 mod line;
 mod machine;
+mod medium;
 mod report;
 mod returning;
 mod stock;
@@ -35,8 +37,8 @@ const HELP: &str = "\
 Measures what Packmule costs, beside plain SQLite in the same run.
 
   packmule-bench [--rows N] [--large N] [--repeats N] [--synchronous full|normal|off]
-                 [--only writes|growth|stock|fleet|line|returning|weather|
-                         instructions]...
+                 [--only writes|growth|medium|stock|fleet|line|returning|
+                         weather|instructions]...
                  [--boards N] [--weather FILE] [--dir DIRECTORY] [--json]
 
   --rows N         rows inserted in the comparison of writes          (100000)
@@ -57,8 +59,8 @@ Example: packmule-bench > tools/bench/RESULTS.md
 ";
 
 /// What there is to measure.
-const PARTS: [&str; 8] =
-    ["writes", "growth", "stock", "fleet", "line", "returning", "weather", "instructions"];
+const PARTS: [&str; 9] =
+    ["writes", "growth", "medium", "stock", "fleet", "line", "returning", "weather", "instructions"];
 
 /// What to measure.
 struct Plan {
@@ -129,7 +131,9 @@ fn run(plan: &Plan) -> Outcome {
     }
     let world = World::new(dir.path(), &plan.synchronous)?;
     if let Some((case, step)) = plan.up_to {
-        return instructions::run_up_to(&world, case, step, plan.rows);
+        instructions::run_up_to(&world, case, step, plan.rows)?;
+        medium::tell_peak();
+        return Ok(());
     }
     let machine = machine::describe(dir.path());
     let wants = |part: &str| plan.only.is_empty() || plan.only.iter().any(|o| o == part);
@@ -139,6 +143,9 @@ fn run(plan: &Plan) -> Outcome {
     }
     if wants("growth") {
         sections.extend(growth::measure(&world, plan.large, plan.repeats)?);
+    }
+    if wants("medium") {
+        sections.extend(medium::measure(&world, dir.path(), plan.rows)?);
     }
     if wants("stock") {
         sections.extend(stock::measure(&world, plan.large, plan.repeats)?);

@@ -5,6 +5,7 @@ use std::path::Path;
 use packmule::Engine;
 use rusqlite::{Connection, params_from_iter};
 
+use crate::line;
 use crate::report::{Cell, Section};
 use crate::world::{Outcome, World, append};
 
@@ -110,5 +111,35 @@ pub fn measure(world: &World, file: Option<&Path>) -> Outcome<Vec<Section>> {
             ],
         );
     }
-    Ok(vec![section])
+    Ok(vec![section, over_a_line(world, &text)?])
+}
+
+/// Measures a session of each board with its base, over the line of `line`.
+fn over_a_line(world: &World, text: &str) -> Outcome<Section> {
+    let mut section = Section {
+        title: "The weather over a serial line",
+        about: format!(
+            "The same rows, each board's in one seal, by a session over {} baud (8N1, clean, 1 ms), from the first hello to the \
+             last acknowledgement, by virtual clock: computing takes no time in it.",
+            line::BAUD
+        ),
+        heads: vec!["", "rows", "line KB", "seconds"],
+        lines: Vec::new(),
+    };
+    let mut all = [0.0; 3];
+    for origin in ["EWR", "JFK", "LGA"] {
+        let mut station = Station::new(world, text, origin)?;
+        let rows = std::mem::take(&mut station.rows);
+        station.write(&rows)?;
+        station.board.seal()?;
+        let (seconds, bytes) = line::in_step([&mut station.board, &mut station.base])?;
+        let figures = [rows.len() as f64, bytes as f64 / 1e3, seconds];
+        all.iter_mut().zip(figures).for_each(|(all, figure)| *all += figure);
+    }
+    let digits = [0, 1, 1];
+    section.line(
+        "all three, one after the other",
+        all.into_iter().zip(digits).map(|(n, d)| Cell::Number(n, d)).collect(),
+    );
+    Ok(section)
 }

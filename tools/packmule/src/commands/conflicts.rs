@@ -350,6 +350,9 @@ fn print_ways((path, engine): (&Path, &Engine), (conflict, called): (&Conflict, 
     }
     if has(Way::Set) {
         say!(out, "    {resolve} --set {}", example_set(conflict));
+        if is_of_two_rows(conflict) {
+            say!(out, "      the row {} comes in with it", pairs(&conflict.key));
+        }
     }
     if has(Way::Delete) {
         say!(out, "    {resolve} --delete");

@@ -453,7 +453,8 @@ each board gets its own `init`. A board that is made without \
                 --by and --older-than mean all that are open and fit; those that cannot be closed in this way stay open, and are \
                 named. VALUE is a number, NULL, x'00ff', 'quoted text', or text as it is. All is done in one transaction. Nothing \
                 is lost by it: the other versions stay in the log, and --undo takes it back, on any device to which it has \
-                travelled, until its frames are compacted away.",
+                travelled, until its frames are compacted away; of a row of more than 16 KiB that is not kept, and `conflicts` \
+                says so.",
         examples: &[
             "packmule resolve base.db 5f3a9c01d2 --take north",
             "packmule resolve base.db 5f3a9c01d2 --set value=45 note='agreed on the phone'",

@@ -183,7 +183,7 @@ pub static TAKE: Flag = value(
 pub static SET: Flag = values(
     "set",
     "COL=VALUE",
-    "the shown row, with these values; with --keep-both: the row under the new key has them",
+    "the shown row, with these values; of `unique` the quarantined one; with --keep-both: the row under the new key",
 );
 pub static DELETE: Flag = switch("delete", "the row is deleted");
 pub static KEEP_BOTH: Flag =

@@ -34,7 +34,7 @@ enum Migration {
 type Columns = Vec<(String, &'static str)>;
 
 /// Schedules that failed once, each for a reason of its own: `tests/schema_life.rs` has what most of them came to.
-const PINNED: [u64; 15] = [56, 107, 168, 193, 286, 334, 351, 357, 415, 427, 448, 551, 583, 609, 612];
+const PINNED: [u64; 16] = [56, 107, 168, 193, 286, 334, 351, 357, 415, 427, 448, 465, 551, 583, 609, 612];
 
 const TYPES: [&str; 4] = ["", "TEXT", "INTEGER", "REAL"];
 

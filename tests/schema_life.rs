@@ -318,3 +318,28 @@ fn a_unique_over_a_column_that_a_device_lacks() {
     in_step(&mut devices, "SELECT * FROM t ORDER BY k");
     assert_eq!(devices[2].conflicts().unwrap().len(), 1);
 }
+
+/// The table on a device without an application: a settled row keeps its value when all others change a column's type.
+#[test]
+fn a_settled_row_keeps_its_value_where_the_type_of_a_column_follows() {
+    let world = World::new();
+    let mut devices = ["a", "b", "c"].map(|name| world.board(name));
+    for device in &mut devices[..2] {
+        sql(device, &format!("CREATE TABLE t ({COLUMNS})"));
+        device.track("t", &TrackOptions::default()).unwrap();
+    }
+    meet(&mut devices);
+    sql(&devices[0], "INSERT INTO t VALUES ('settled', 'x', 1, 47.5)");
+    meet(&mut devices);
+    sql(&devices[0], "INSERT INTO t VALUES ('new', 'y', 2, 3.5)");
+    let retype = rebuild("k TEXT PRIMARY KEY, c0 TEXT, c1 INTEGER, c2 INTEGER", "*");
+    sql(&devices[0], &retype);
+    for device in &mut devices {
+        device.compact().unwrap();
+    }
+    sql(&devices[1], &retype);
+    assert_eq!(
+        in_step(&mut devices, "SELECT k, c2 FROM t ORDER BY k"),
+        ["\"new\"|3.5r", "\"settled\"|47.5r"]
+    );
+}

@@ -13,6 +13,7 @@
 //! | [`new_board`] | what to type when a board is added, and where |
 //! | [`dead_base`] | what to type when a base is gone for good |
 //! | [`upgrade`] | what happens when the application gets a new version |
+//! | [`migrations`] | what becomes of each form of migration, on one board and on all |
 //! | [`late_application`] | an application that starts where Packmule has made its tables |
 //! | [`mod@format`] | the format, byte by byte |
 //! | [`network`] | sessions over a network, byte by byte, and their limits |
@@ -57,6 +58,9 @@ pub mod weekly {}
 #[doc = include_str!("links.md")]
 #[doc = include_str!("upgrade.md")]
 pub mod upgrade {}
+
+#[doc = include_str!("migrations.md")]
+pub mod migrations {}
 
 #[doc = include_str!("late-application.md")]
 pub mod late_application {}

@@ -48,6 +48,7 @@ mod keys;
 mod late_application;
 mod leaving;
 mod line;
+mod migration_forms;
 mod migrations;
 mod network;
 mod new_board;

@@ -54,6 +54,16 @@ const HOW: &[(&str, How)] = &[
     ("packmule log DB TABLE KEY", Types("packmule log base.db settings interval")),
     ("packmule log --by", Types("packmule log base.db --by north")),
     ("packmule merge second.db base.db", In("tests/stories/dead_base.rs", "mentioned(PAGE)")),
+    (
+        "packmule schema base.db drop-column settings value",
+        Types("packmule schema base.db drop-column settings value"),
+    ),
+    (
+        "packmule schema north.db add-column settings size INTEGER",
+        In("tests/stories/migration_forms.rs", "shell(&desk, &way)"),
+    ),
+    ("packmule track --columns follow", Types("packmule track base.db settings --columns follow")),
+    ("packmule untrack north.db settings", In("tests/stories/migration_forms.rs", "shell(&desk, &way)")),
     ("packmule devices DB", Types("packmule devices base.db")),
     ("packmule status DB", Types("packmule status base.db")),
     ("packmule conflicts DB", Types("packmule conflicts base.db")),

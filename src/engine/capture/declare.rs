@@ -215,8 +215,9 @@ fn notice_of_merges(replica: &Replica, table: &Table, column: &str, declared: &[
     meta::notice(&replica.db, &what, replica.now())
 }
 
-/// Replaces columns of a table by ones of another kind. Their values are converted as SQLite stores them there; where a
-/// column was disputed, its values are in the log, and it is empty. Returns the reason if that is not possible.
+/// Replaces columns of a table by ones of another kind. Their values are converted as SQLite stores them there: those of rows
+/// that are settled are nowhere else. Where a column was disputed, what it gave to rows itself becomes what the other gives
+/// them. Returns the reason if that is not possible.
 fn retype(
     replica: &Replica,
     table: &Table,
@@ -228,10 +229,10 @@ fn retype(
     replica.db.execute_batch("SAVEPOINT _pm_retype")?;
     for at in columns {
         let column = &def.columns[*at];
-        let empty = disputed.contains(*at);
+        let given = disputed.contains(*at).then(|| value::literal(&table.def.columns[*at].constant()));
         let (quarantine, c) = (table.quarantine_table(), value::quote(&column.name));
-        let quarantine_table = replace_sql(&quarantine, &c, &def.quarantine_sql(column), empty);
-        let replaced = replace_column(replica, &def.name, def, column, empty);
+        let quarantine_table = replace_sql(&quarantine, &c, &def.quarantine_sql(column), given.as_deref());
+        let replaced = replace_column(replica, &def.name, def, column, given.as_deref());
         if let Err(e) = replaced.and_then(|()| Ok(replica.db.execute_batch(&quarantine_table)?)) {
             let Error::Sqlite(e) = e else { return Err(e) };
             if !matches!(
@@ -270,13 +271,14 @@ fn owed_key(tid: i64) -> String {
     format!("column owed {tid}")
 }
 
-/// Drops a column of a table, and adds one of this name as a definition has it: with its values, or empty.
-pub(crate) fn replace_column(
+/// Drops a column of a table, and adds one of this name as a definition has it, with its values but those that
+/// are `given`.
+fn replace_column(
     replica: &Replica,
     name: &str,
     def: &TableDef,
     column: &ColumnDef,
-    empty: bool,
+    given: Option<&str>,
 ) -> Result<()> {
     // An index over the column prevents the drop: it is dropped before and made again after.
     let indexes = replica
@@ -292,23 +294,22 @@ pub(crate) fn replace_column(
         replica.db.execute_batch(&format!("DROP INDEX main.{}", value::quote(index)))?;
     }
     let (table, c) = (format!("main.{}", value::quote(name)), value::quote(&column.name));
-    replica.db.execute_batch(&replace_sql(&table, &c, &def.addable_sql(column), empty))?;
+    replica.db.execute_batch(&replace_sql(&table, &c, &def.addable_sql(column), given))?;
     for (_, sql) in &indexes {
         replica.db.execute_batch(sql)?;
     }
     Ok(())
 }
 
-/// Returns what drops the column `c` of a table, and adds one of this name: with its values, or empty.
-fn replace_sql(table: &str, c: &str, column: &str, empty: bool) -> String {
-    let replace = format!("ALTER TABLE {table} DROP COLUMN {c}; ALTER TABLE {table} ADD COLUMN {column};");
-    if empty {
-        return replace;
-    }
-    // Its values are kept in a column without a type, which converts nothing.
+/// Returns what drops the column `c` of a table, and adds one of this name with its values but those that are
+/// `given`, which it gives itself.
+fn replace_sql(table: &str, c: &str, column: &str, given: Option<&str>) -> String {
+    let kept = given.map_or(String::new(), |given| format!(" WHERE _pm_kept IS NOT {given}"));
+    // They are kept in a column without a type, which converts nothing.
     format!(
-        "ALTER TABLE {table} ADD COLUMN _pm_kept; UPDATE {table} SET _pm_kept = {c}; {replace}
-         UPDATE {table} SET {c} = _pm_kept; ALTER TABLE {table} DROP COLUMN _pm_kept;"
+        "ALTER TABLE {table} ADD COLUMN _pm_kept; UPDATE {table} SET _pm_kept = {c};
+         ALTER TABLE {table} DROP COLUMN {c}; ALTER TABLE {table} ADD COLUMN {column};
+         UPDATE {table} SET {c} = _pm_kept{kept}; ALTER TABLE {table} DROP COLUMN _pm_kept;"
     )
 }
 

@@ -32,10 +32,6 @@ pub(crate) const DROPPED: &str = "it was dropped here: it goes on when a table o
 /// What becomes of the rows of a table that cannot be what it is here: tracking it anew would be refused.
 const WAITS: &str = "until then its rows wait, here and from other devices, and nothing is lost";
 
-/// Another way, of a table that could be tracked as it is here.
-pub(crate) const BEGIN_AGAIN: &str =
-    "or let it go and track it again, to begin again with what the table here has";
-
 /// What becomes of a table that was renamed.
 pub(crate) const RENAMED: &str = "until then its rows wait, here and from other devices, and nothing is lost; or track it \
      under its new name, and let the old one go";
@@ -98,7 +94,7 @@ fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Opt
             && !table.disputed.contains(at)
         {
             return Ok(Some(format!(
-                "its column `{}` is {} here, and {} on other devices; make it so here too: {WAITS}; {BEGIN_AGAIN}",
+                "its column `{}` is {} here, and {} on other devices; make it so here too: {WAITS}",
                 column.name,
                 now.show(),
                 column.show()

@@ -51,11 +51,6 @@ pub enum Hint {
         /// The device.
         device: DeviceId,
     },
-    /// Let this table go and track it again, to begin again with what the table here has.
-    TrackAgain {
-        /// Its name.
-        table: String,
-    },
     /// Look at the list of devices.
     ListDevices,
     /// Let the table go, if it is not to come back.

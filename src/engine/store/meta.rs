@@ -52,7 +52,6 @@ fn read_hint(hint: &str) -> Option<Hint> {
             let mut id = [0; 16];
             decode_hex(of, &mut id).ok().map(|()| Hint::Retire { device: DeviceId(id) })
         }
-        "track-again" => Some(Hint::TrackAgain { table: of.to_owned() }),
         "untrack" => Some(Hint::Untrack { table: of.to_owned() }),
         _ => None,
     }
@@ -65,11 +64,10 @@ pub(crate) fn notices(db: &Connection) -> Result<Vec<Notice>> {
     Ok(notices.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Makes a notice with a hint: [`Hint::Retire`], [`Hint::TrackAgain`] or [`Hint::Untrack`].
+/// Makes a notice with a hint: [`Hint::Retire`] or [`Hint::Untrack`].
 pub(crate) fn notice_with(db: &Connection, text: &str, hint: &Hint, wall: i64) -> Result<()> {
     let hint = match hint {
         Hint::Retire { device } => format!("{HINT}retire {device}"),
-        Hint::TrackAgain { table } => format!("{HINT}track-again {table}"),
         Hint::Untrack { table } => format!("{HINT}untrack {table}"),
         _ => String::new(),
     };

@@ -91,9 +91,6 @@ impl TableStatus {
             {
                 Some(Hint::Untrack { table })
             }
-            (TableHow::Suspended, Some(note)) if note.ends_with(evolve::BEGIN_AGAIN) => {
-                Some(Hint::TrackAgain { table })
-            }
             _ => None,
         }
     }

@@ -33,9 +33,6 @@ pub fn hint(hint: Option<Hint>, db: &Path) -> String {
         Some(Hint::JoinThePortsGroup) => " (`sudo usermod -aG dialout $USER`, then log in again)".into(),
         Some(Hint::FreeThePort) => " (`systemctl stop serial-getty@…`)".into(),
         Some(Hint::Retire { device }) => format!(": `packmule retire {db} {device}`"),
-        Some(Hint::TrackAgain { table }) => {
-            format!(" (`packmule untrack {db} {table}`, then `packmule track {db} {table}`)")
-        }
         Some(Hint::Untrack { table }) => format!(": `packmule untrack {db} {table}`"),
         Some(Hint::ListDevices) => format!(": `packmule devices {db}` lists them"),
         Some(Hint::ListConflicts) => format!("; see `packmule conflicts {db}`"),

@@ -94,8 +94,8 @@ fn a_bundle_costs_what_changed_and_not_the_fleet() {
     }
     println!("{sizes:?}");
     // Once all are introduced: a reading after all others have written, an answer, and a reading after nothing else.
-    assert!(sizes[0].0 < 5_000 && sizes[1..].iter().all(|(len, _)| *len <= 1_100), "{sizes:?}");
-    assert!(sizes[2].0 < 530 && sizes[5].0 < 530, "{sizes:?}");
+    assert!(sizes[0].0 < 5_000 && sizes[1..].iter().all(|(len, _)| *len <= 900), "{sizes:?}");
+    assert!(sizes[2].0 < 320 && sizes[5].0 < 320, "{sizes:?}");
     digests_equal(&[&base, &boards[0]]);
 }
 
@@ -111,7 +111,7 @@ fn in_a_small_fleet_it_is_smaller_too() {
     sql(&boards[0], "INSERT INTO readings (value) VALUES (1)");
     let bytes = bundle(&mut boards[0], &base);
     println!("{}", bytes.len());
-    assert!(bytes.len() <= 530, "{}", bytes.len());
+    assert!(bytes.len() <= 320, "{}", bytes.len());
 }
 
 /// Lost, repeated and overtaken bundles: what is known of a device is never more than it has, and right after a round.

@@ -6,6 +6,7 @@
 //! | [`glossary`] | one term for one thing |
 //! | [`conflicts`] | every kind of conflict by example, and what is none |
 //! | [`decisions`] | decisions by applications, in SQL, and by programs |
+//! | [`clinic`] | fifteen conflicts of all kinds closed in a few commands, and one decision undone |
 //! | [`station`] | a station in an afternoon: three boards, a card, a base |
 //! | [`weekly`] | what to type at the base when the card is back |
 //! | [`keeper`] | what to type when something happened to a device |
@@ -32,6 +33,10 @@ pub mod design {}
 #[doc = include_str!("links.md")]
 #[doc = include_str!("glossary.md")]
 pub mod glossary {}
+
+#[doc = include_str!("links.md")]
+#[doc = include_str!("clinic.md")]
+pub mod clinic {}
 
 #[doc = include_str!("links.md")]
 #[doc = include_str!("conflicts.md")]

@@ -75,6 +75,12 @@ impl Engine {
         transaction::rehearse(&mut self.replica, work)
     }
 
+    /// Returns whether a row, as [`Conflict`](crate::Conflict) and [`RowChange`](crate::RowChange) list it, is kept whole by
+    /// a resolution that is made here, so that [`Engine::undo_resolution`] brings it back: a very large one is not.
+    pub fn keeps_for_undo(&self, row: &[(String, OwnedValue)]) -> bool {
+        undo::keeps(&self.replica, row)
+    }
+
     /// Returns what became of the decisions that applications wrote into the view `packmule_conflicts`, since this was asked
     /// last: each command that seals carries them out.
     pub fn take_carried_out(&self) -> CarriedOut {

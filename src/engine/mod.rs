@@ -198,28 +198,6 @@ impl Engine {
         self.replica.key.is_some()
     }
 
-    /// Folds away what every device that is not retired has; the digest stays as it is.
-    ///
-    /// Says in the log what this device has seen, if it has not said so yet: others can fold that
-    /// once they hear of it.
-    ///
-    /// # Errors
-    /// [`Error::KeyMissing`], [`Error::Sqlite`].
-    pub fn compact(&mut self) -> Result<CompactReport> {
-        compact::compact(&mut self.replica, None)
-    }
-
-    /// The same, but what was sealed within `age` stays in the log, by its author's clock: it can be undone, and `history`
-    /// and `at` show it.
-    ///
-    /// # Errors
-    /// As [`Engine::compact`].
-    pub fn compact_keeping(&mut self, age: Duration) -> Result<CompactReport> {
-        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-        let from = self.replica.now().saturating_sub_unsigned(age);
-        compact::compact(&mut self.replica, Some(from))
-    }
-
     /// Says that a device will not come back: the log waits for it no longer. With the fleet's key it travels, and holds at
     /// once; at a base it travels, and holds once all others know; elsewhere it holds for this device alone. Returns
     /// whether it travels.
@@ -471,7 +449,15 @@ impl Engine {
     /// # Errors
     /// [`Error::NotADevice`]; [`Error::Io`] if a key file cannot be removed, which the next call tries again.
     pub fn remove(path: &Path, options: &Options) -> Result<RemoveReport> {
-        remove::remove(path, options)
+        remove::remove(path, options, false)
+    }
+
+    /// Says what [`Engine::remove`] would do; nothing is changed.
+    ///
+    /// # Errors
+    /// [`Error::NotADevice`], [`Error::Sqlite`].
+    pub fn rehearse_remove(path: &Path, options: &Options) -> Result<RemoveReport> {
+        remove::remove(path, options, true)
     }
 
     /// Closes the conflict with this id, of which a beginning that is its alone will do.

@@ -1,9 +1,14 @@
-//! The part of the engine's face that is about rows that do not travel, or need not stay.
+//! The part of the engine's face that is about what does not travel, or need not stay.
+
+use std::time::Duration;
+
+use packmule_core::model::WallMs;
 
 use super::Engine;
 use crate::engine::capture::not_sent::{self, NotSent};
 use crate::engine::error::Result;
 use crate::engine::table::catalog;
+use crate::engine::upkeep::compact::{self, CompactReport};
 use crate::engine::upkeep::prune::{self, Keep, PruneReport};
 
 impl Engine {
@@ -33,5 +38,40 @@ impl Engine {
     /// As [`Engine::prune`].
     pub fn rehearse_prune(&mut self, table: &str, keep: Keep) -> Result<PruneReport> {
         prune::rehearse(&mut self.replica, table, keep)
+    }
+
+    /// Folds away what every device that is not retired has; the digest stays as it is.
+    ///
+    /// Says in the log what this device has seen, if it has not said so yet: others can fold that
+    /// once they hear of it.
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`](crate::Error::KeyMissing), [`Error::Sqlite`](crate::Error::Sqlite).
+    pub fn compact(&mut self) -> Result<CompactReport> {
+        compact::compact(&mut self.replica, None)
+    }
+
+    /// The same, but what was sealed within `age` stays in the log, by its author's clock: it can be undone, and `history`
+    /// and `at` show it.
+    ///
+    /// # Errors
+    /// As [`Engine::compact`].
+    pub fn compact_keeping(&mut self, age: Duration) -> Result<CompactReport> {
+        let from = self.before_now(age);
+        compact::compact(&mut self.replica, Some(from))
+    }
+
+    /// Says what [`Engine::compact`] would do or, with `kept`, [`Engine::compact_keeping`]; nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Engine::compact`].
+    pub fn rehearse_compact(&mut self, kept: Option<Duration>) -> Result<CompactReport> {
+        let from = kept.map(|age| self.before_now(age));
+        compact::rehearse(&mut self.replica, from)
+    }
+
+    fn before_now(&self, age: Duration) -> WallMs {
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        self.replica.now().saturating_sub_unsigned(age)
     }
 }

@@ -419,6 +419,25 @@ fn the_demo_ends_with_equal_digests() {
     has(&desk.run("demo --keep kept").refused("kept"), &["not empty"]);
 }
 
+/// What it shows of a command is set in, and broken into lines once: no word stands alone in the middle.
+#[test]
+fn the_demo_breaks_lines_once() {
+    let desk = Desk::new();
+    let screen = desk.run("demo").screen;
+    let lines: Vec<&str> = screen.lines().collect();
+    for three in lines.windows(3) {
+        let words = |line: &str| line.split_whitespace().count();
+        let indent = |line: &str| line.len() - line.trim_start().len();
+        let goes_on = indent(three[1]) > 4
+            && indent(three[1]) == indent(three[0]) + 2
+            && indent(three[2]) >= indent(three[1]);
+        let alone = goes_on && words(three[1]) == 1 && three[0].chars().count() > 70 && words(three[2]) == 1;
+        assert!(!alone, "{three:?}\n{screen}");
+    }
+    let long = lines.iter().find(|line| line.chars().count() > 80 && !line.contains("$ "));
+    assert!(long.is_none_or(|line| line.trim_start().starts_with("packmule ")), "{long:?}");
+}
+
 #[test]
 fn a_reader_that_goes_away_is_no_panic() {
     let desk = Desk::fleet(&["north"]);

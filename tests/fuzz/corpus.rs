@@ -1,10 +1,13 @@
 //! What a target keeps: `tests/fuzz/corpus/NAME.hex`, an input a line.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+/// Where the corpus of a target is, whichever package tries it.
 fn path(name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fuzz/corpus")).join(format!("{name}.hex"))
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = package.ancestors().map(|dir| dir.join("tests/fuzz/corpus")).find(|dir| dir.is_dir());
+    folder.unwrap().join(format!("{name}.hex"))
 }
 
 pub fn to_hex(bytes: &[u8]) -> String {

@@ -89,8 +89,10 @@ fn the_page_fits_a_telephone_and_a_desk_by_day_and_by_night() {
             );
             assert_eq!(seen["beside"], width > 1000, "{width}: {said}");
         }
-        // Pictures for people, where they are asked for.
+        // Pictures for people, where they are asked for, and the page on paper.
         let Some(folder) = std::env::var_os("PACKMULE_PICTURES") else { continue };
+        let paper = std::path::Path::new(&folder).join("report.pdf");
+        browse(&desk, browser, &[&scheme, &format!("--print-to-pdf={}", paper.display())], "fleet.html");
         for width in WIDTHS {
             let name = format!("report-{width}-{}.png", if night { "night" } else { "day" });
             let picture = format!("--screenshot={}", std::path::Path::new(&folder).join(name).display());

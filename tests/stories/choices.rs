@@ -171,6 +171,90 @@ fn keeping_both_is_offered_where_it_works() {
     has(&refused, &["no new key can be made for `id`"]);
 }
 
+/// The number of the version that would be a new row is another row's by now: it needs another one.
+#[test]
+fn keeping_both_asks_for_another_value_where_a_third_row_has_it() {
+    let desk = clinic(&[("ward", "ward")]);
+    desk.sql("ward.db", "INSERT INTO patients VALUES ('n1', 41, 'Ada', '1')");
+    desk.run("seal ward.db").ok();
+    desk.sql("base.db", "INSERT INTO patients VALUES ('n1', 42, 'Eve', '11')");
+    desk.carry("ward", "base");
+    let made = id(&desk, "n1");
+    let keeps = || -> Vec<String> {
+        offered(&desk, &made).into_iter().filter(|command| command.contains("--keep-both")).collect()
+    };
+    assert_eq!(keeps(), [format!("resolve base.db {made} --keep-both")]);
+    // The base wrote later: the ward's number is the one that is not shown.
+    assert_eq!(desk.value("base.db", "SELECT number FROM patients WHERE id = 'n1'"), 42.into());
+    desk.sql("base.db", "UPDATE patients SET number = 41 WHERE id = 'p1'");
+    desk.run("seal base.db").ok();
+    assert_eq!(keeps(), [format!("resolve base.db {made} --keep-both --set number=VALUE")]);
+    works(&desk, &keeps()[0]);
+    desk.run(&format!("resolve base.db {made} --keep-both")).refused("base.db");
+}
+
+/// A row that a resolution does not keep whole is not promised to come back; one that it keeps comes back whole.
+#[test]
+fn what_is_too_large_for_an_undo_is_not_promised_one() {
+    // The board's frames are of 4,096 bytes.
+    for (bytes, board, kept) in [
+        (2_900, "milkv-duo", true),
+        (5_000, "milkv-duo", false),
+        (10_000, "host", true),
+        (40_000, "host", false),
+    ] {
+        let desk = clinic(&[("ward", "ward")]);
+        desk.sql(
+            "ward.db",
+            &format!("INSERT INTO patients VALUES ('u1', 501, hex(zeroblob({bytes} / 2)), '51')"),
+        );
+        desk.run("seal ward.db").ok();
+        desk.sql("base.db", "INSERT INTO patients VALUES ('x1', 501, 'Xia', '61')");
+        desk.carry("ward", "base");
+        let unique = &open(&desk, " --kind unique")[0];
+        let id = unique["id"].as_str().unwrap();
+        let told = desk.run(&format!("conflicts base.db {id} --board {board}")).ok();
+        let removes = told.lines().find(|line| line.contains("removes the row id = u1")).unwrap();
+        assert_eq!(removes.contains("--undo brings it back"), kept, "{bytes}\n{told}");
+        assert_eq!(removes.contains("it is too large for resolve --undo"), !kept, "{bytes}\n{told}");
+        let take = format!("resolve base.db {id} --take base --board {board}");
+        let done = desk.run(&take).ok();
+        has(&done, &["id = u1 is removed on all devices"]);
+        assert_eq!(done.contains(&format!("resolve base.db --undo {id}")), kept, "{done}");
+        assert_eq!(done.contains("it is too large for `resolve --undo`"), !kept, "{done}");
+        let undone = desk.run(&format!("resolve base.db --undo {id}"));
+        if !kept {
+            has(&undone.refused("base.db"), &["too large to be kept for an undo"]);
+            continue;
+        }
+        has(&undone.ok(), &["is undone"]);
+        desk.run(&format!("resolve base.db {id} --set number=502")).ok();
+        let size = "SELECT length(name) FROM patients WHERE id = 'u1'";
+        assert_eq!(desk.rows("base.db", size), desk.rows("base.db", &format!("SELECT {bytes}")));
+    }
+}
+
+/// However long a row is: what is removed is never cut off.
+#[test]
+fn a_line_never_hides_that_a_row_is_removed() {
+    let desk = clinic(&[("ward", "ward")]);
+    let long = "a-key-that-is-as-long-as-a-line-of-eighty-letters-and-some-more-for-good-measure-";
+    for n in 0..3 {
+        desk.sql("ward.db", &format!("INSERT INTO patients VALUES ('u{long}{n}', {}, 'Una', '51')", 501 + n));
+    }
+    desk.run("seal ward.db").ok();
+    for n in 0..3 {
+        desk.sql("base.db", &format!("INSERT INTO patients VALUES ('x{long}{n}', {}, 'Xia', '61')", 501 + n));
+    }
+    desk.carry("ward", "base");
+    for flag in [" --dry-run", ""] {
+        let ran = desk.run(&format!("resolve base.db --kind unique --take newest{flag}"));
+        let said = ran.screen.clone();
+        assert_eq!(ran.ok().matches("is removed on all devices").count(), 3, "{said}");
+        assert!(said.lines().all(|line| line.chars().count() <= long.len() + 20), "{said}");
+    }
+}
+
 /// By cell two writes of a device are two versions, of different columns, and one choice.
 #[test]
 fn two_versions_of_a_device_are_one_choice() {

@@ -287,3 +287,128 @@ fn an_undo_reaches_as_far_as_the_log() {
         }
     }
 }
+
+/// What stands on the page before the transcript.
+const INTRO: &str = "\
+# A clinic: fifteen conflicts, and a wrong decision
+
+Two devices, `base` and `ward`, have the same 300 patients, each with a number that is UNIQUE, and their visits. Both were
+written to for a while, apart. Then a card went round, and fifteen rows are in conflict: of two versions, of a row that was
+deleted here and changed there, of two patients with one number, of a visit whose patient is gone, of a visit that breaks a
+CHECK of the base alone.
+
+Three commands close them all. One decision was wrong: it is undone at the other device, once it has travelled there, and
+decided anew. In the end both are the same. This page is what the program printed: a test types it
+(`tests/stories/clinic.rs`), and writes it with `PACKMULE_BLESS=1`. Times, and the ends of devices' names, are made equal.
+";
+
+/// A transcript: the commands as they are typed, and what they print.
+struct Transcript {
+    desk: Desk,
+    text: String,
+    /// What is another text each time, and what stands for it.
+    always: Vec<(String, String)>,
+}
+
+impl Transcript {
+    fn new(desk: Desk) -> Self {
+        let devices = desk.run("devices base.db --json").json();
+        let label = |device: &Value| device["label"].as_str().unwrap().to_owned();
+        let always = devices["devices"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|device| (label(device), format!("{}-4c1f22aa", device["name"].as_str().unwrap())));
+        Self { always: always.collect(), desk, text: INTRO.to_owned() }
+    }
+
+    fn says(&mut self, text: &str) {
+        self.text.push_str(&format!("\n{text}\n\n"));
+    }
+
+    /// Types commands that stand in one block.
+    fn types(&mut self, lines: &[&str]) {
+        self.text.push_str("```console\n");
+        for line in lines {
+            let ran = self.desk.run(line.strip_prefix("packmule ").unwrap());
+            let screen = ran.screen.clone();
+            ran.ok();
+            self.text.push_str(&format!("$ {line}\n{}", self.same(&screen)));
+        }
+        self.text.push_str("```\n");
+    }
+
+    /// Replaces what is another text each time by one of the same width.
+    fn same(&self, text: &str) -> String {
+        let text = self.always.iter().fold(text.to_owned(), |text, (is, then)| text.replace(is, then));
+        let mut same = String::new();
+        let mut rest = &*text;
+        while let Some(at) = rest.find("T").filter(|at| *at >= 10) {
+            let (before, after) = rest.split_at(at);
+            let is_time = after.len() >= 10 && after[9..].starts_with('Z') && after[3..].starts_with(':');
+            match is_time.then(|| before.split_at(at - 10)) {
+                Some((kept, _)) => {
+                    same.push_str(kept);
+                    same.push_str("2026-11-27T09:00:00Z");
+                    rest = &after[10..];
+                }
+                None => {
+                    same.push_str(before);
+                    same.push('T');
+                    rest = &after[1..];
+                }
+            }
+        }
+        same + rest
+    }
+}
+
+/// The page is what happens: fifteen conflicts of all kinds are closed, one decision is undone, and both are the same.
+#[test]
+fn the_page_of_the_clinic_is_what_is_printed() {
+    let desk = clinic();
+    disagree(&desk);
+    std::fs::create_dir(desk.path("card")).unwrap();
+    let [orphan, check, una] = [id(&desk, "foreign-key"), id(&desk, "check"), id_of_u1(&desk)];
+    let mut page = Transcript::new(desk);
+    page.says("## What there is");
+    page.types(&["packmule conflicts base.db --brief"]);
+    page.says("## Closed\n\nMost of them at once. What it would do is said before: which rows are removed, and what stays open.");
+    page.types(&[
+        "packmule resolve base.db --all --take newest --dry-run",
+        "packmule resolve base.db --all --take newest",
+    ]);
+    page.says("The other two need a value each that a person knows.");
+    page.types(&[
+        &format!("packmule resolve base.db {orphan} --set patient=p010"),
+        &format!("packmule resolve base.db {check} --set note=none"),
+    ]);
+    page.says("## One was wrong\n\nThe card goes to the ward. There somebody knows Una: the number is hers, and she must not be removed. The decision is\nundone, and Xia, whom the base has under the same number, gets another one.");
+    page.types(&[
+        "packmule -q exchange base.db card",
+        "packmule -q exchange ward.db card",
+        &format!("packmule resolve ward.db --undo {una}"),
+        &format!("packmule resolve ward.db {una} --set number=504"),
+    ]);
+    page.says("## Both are the same");
+    page.types(&[
+        "packmule -q exchange ward.db card",
+        "packmule -q exchange base.db card",
+        "packmule -q exchange ward.db card",
+        "packmule conflicts base.db",
+        "packmule digest base.db",
+        "packmule digest ward.db",
+    ]);
+    let digest = |db: &str| page.desk.run(&format!("digest {db}")).ok();
+    assert_eq!(digest("base.db"), digest("ward.db"));
+    let known = "SELECT number, name FROM patients WHERE id IN ('u1', 'x1') ORDER BY id";
+    for db in ["base.db", "ward.db"] {
+        assert_eq!(page.desk.rows(db, known), page.desk.rows(db, "VALUES (501, 'Una'), (504, 'Xia')"));
+    }
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src/docs/clinic.md");
+    if std::env::var_os("PACKMULE_BLESS").is_some() {
+        std::fs::write(&path, &page.text).unwrap();
+    }
+    let is = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(is == page.text, "the page differs: run with PACKMULE_BLESS=1 and look at it\n{}", page.text);
+}

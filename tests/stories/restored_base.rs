@@ -67,6 +67,33 @@ fn it_gets_back_what_it_lost_by_a_fresh_card_and_by_files() {
     has(&desk.run("import base.db for-base.pmb").ok(), &["3 rows applied"]);
 }
 
+/// Its backup is from before it had heard of the board, which leaves out of its files what the base had of it.
+#[test]
+fn one_from_before_the_board_waits_for_its_certificate_and_says_so() {
+    let desk = Desk::fleet(&["north"]);
+    back_up(&desk, "base", "backup");
+    let to_base = || {
+        desk.sql("north.db", "INSERT INTO readings (value) VALUES (1)");
+        desk.run("export north.db for-base.pmb --for base").ok();
+        desk.run("import base.db for-base.pmb").ok()
+    };
+    let to_board = || {
+        desk.run("export base.db says.pmb").ok();
+        desk.run("import north.db says.pmb").ok();
+    };
+    to_board();
+    to_base();
+    to_board();
+    has(&to_base(), &["1 row applied"]);
+    card::restore(&desk, "base", "backup");
+    has(&to_base(), &["waits for its certificate", "restored from a backup", "comes again"]);
+    let waits = desk.run("import base.db for-base.pmb --json").ok();
+    has(&waits, &["the certificate of its author"]);
+    to_board();
+    has(&to_base(), &["4 rows applied"]);
+    assert_eq!(gathered(&desk), Sql::Integer(4));
+}
+
 /// What the base said before is heard again afterwards, as it lies on another card: it counts once.
 #[test]
 fn an_old_statement_that_comes_again_says_nothing() {

@@ -106,7 +106,7 @@ impl Found {
     }
 
     /// Reads an answer to the question of this nonce.
-    fn parse(bytes: &[u8], nonce: [u8; 8], from: SocketAddr) -> Option<Self> {
+    pub(super) fn parse(bytes: &[u8], nonce: [u8; 8], from: SocketAddr) -> Option<Self> {
         let (head, rest) = bytes.split_at_checked(14).filter(|_| bytes.len() == LEN)?;
         let base = match head.get(5)? {
             1 => false,
@@ -253,7 +253,7 @@ fn bound(ip: IpAddr) -> io::Result<UdpSocket> {
 }
 
 /// Returns the nonce of a question.
-fn question(bytes: &[u8]) -> Option<[u8; 8]> {
+pub(super) fn question(bytes: &[u8]) -> Option<[u8; 8]> {
     let rest = bytes.strip_prefix(&MAGIC)?.strip_prefix(&[0])?;
     rest.first_chunk().copied()
 }

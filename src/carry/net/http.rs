@@ -342,7 +342,7 @@ pub(super) fn open(
 }
 
 /// Reads the answer. Returns how long its head is, once it is here.
-fn opened(bytes: &[u8], accepts: &str) -> Result<Option<usize>, Error> {
+pub(super) fn opened(bytes: &[u8], accepts: &str) -> Result<Option<usize>, Error> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let used = match response.parse(bytes) {

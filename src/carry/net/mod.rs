@@ -66,6 +66,9 @@ mod between;
 mod end;
 mod error;
 mod find;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)] // Tests.
+mod fuzz;
 mod http;
 mod listen;
 mod poll;

@@ -102,7 +102,9 @@ impl ImportReport {
         self.conflicts_opened += more.conflicts_opened;
         self.revoked.extend(more.revoked);
         self.restored.extend(more.restored);
-        self.waits = more.waits;
+        // What waits in the log is the same after both; a bundle that was left is told of by its own report alone.
+        let left = std::mem::replace(&mut self.waits, more.waits);
+        self.waits.extend(left.into_iter().filter(|wait| wait.missing == Missing::Certificate));
         self.unsealed += more.unsealed;
         self.state_refused = more.state_refused;
         self.new_identity = more.new_identity.or(self.new_identity.take());
@@ -157,6 +159,9 @@ pub enum Missing {
     /// That its author is no longer revoked, or that a device that is not had taken these frames in before it heard of
     /// it. Until then they are set aside.
     Vouching,
+    /// The certificate of its author, who sent it: the bundle leaves it out, since this device has once said that it has it.
+    /// Nothing of the bundle is taken in; what is sent from here next tells its author, who sends all of it again.
+    Certificate,
     /// A newer Packmule here: its author's has written what this one cannot read.
     Newer,
     /// That its content can be applied here: it cannot, for this reason. It is set aside; a newer version may read it.

@@ -24,6 +24,8 @@ pub struct RowChange {
     pub was_quarantined: bool,
     /// Then, a constraint keeps it out of its table.
     pub is_quarantined: bool,
+    /// It is kept whole as it was before, so that the resolution can be undone: a very large row is not.
+    pub undoable: bool,
 }
 
 impl RowChange {

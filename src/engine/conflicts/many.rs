@@ -241,7 +241,7 @@ impl<'r> Run<'r> {
         self.decided.extend(was);
         for key in &closed.made {
             self.decided.push(undo::made(id, open.tid, key)?);
-            rows.push(Told::default().begin(&table, key)?);
+            rows.push(Told::none().begin(&table, key)?);
         }
         for (key, row) in keys.iter().chain(&closed.made).zip(&mut rows) {
             // A quarantined row comes in or is deleted, whatever is decided: it does not stay as it is.

@@ -92,7 +92,8 @@ fn write_row(
     key: &[u8],
     was: &Before,
 ) -> Result<Option<RowChange>> {
-    let told = Told { values: list::told_row(replica, table, table.place(), key)?, quarantined: false };
+    let values = list::told_row(replica, table, table.place(), key)?;
+    let told = Told { kept: undo::keeps(replica, &values), values, quarantined: false };
     let mut row = told.begin(table, key)?;
     let before = &row.before;
     let heads = heads::heads(replica, table.tid, key)?;

@@ -1,35 +1,41 @@
 //! A row as it is told to people, wherever it is.
 
 use crate::engine::conflicts::change::{self, RowChange};
-use crate::engine::conflicts::list;
+use crate::engine::conflicts::{list, undo};
 use crate::engine::error::Result;
 use crate::engine::store::value::OwnedValue;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
 /// A row as it is listed.
-#[derive(Default)]
 pub(crate) struct Told {
     /// Its values by column; none if it is not there.
     pub values: Vec<(String, OwnedValue)>,
     /// They are not in its table: a constraint keeps it out.
     pub quarantined: bool,
+    /// A resolution keeps it whole.
+    pub kept: bool,
 }
 
 impl Told {
+    /// A row that is not there.
+    pub(crate) fn none() -> Self {
+        Self { values: Vec::new(), quarantined: false, kept: true }
+    }
+
     /// Reads a row in its table or, quarantined, beside it.
     pub(crate) fn of(replica: &Replica, table: &Table, key: &[u8]) -> Result<Self> {
         let shown = list::told_row(replica, table, table.place(), key)?;
         if !shown.is_empty() {
-            return Ok(Self { values: shown, quarantined: false });
+            return Ok(Self { kept: undo::keeps(replica, &shown), values: shown, quarantined: false });
         }
         let values = list::told_row(replica, table, &table.quarantine_table(), key)?;
-        Ok(Self { quarantined: !values.is_empty(), values })
+        Ok(Self { kept: undo::keeps(replica, &values), quarantined: !values.is_empty(), values })
     }
 
     /// Begins to tell of a change to a row that is so before.
     pub(crate) fn begin(self, table: &Table, key: &[u8]) -> Result<RowChange> {
-        let Self { values, quarantined } = self;
+        let Self { values, quarantined, kept } = self;
         let key = change::named_key(table, key)?;
         Ok(RowChange {
             key,
@@ -37,6 +43,7 @@ impl Told {
             after: Vec::new(),
             was_quarantined: quarantined,
             is_quarantined: false,
+            undoable: kept,
         })
     }
 }

@@ -20,7 +20,7 @@ use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
 use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::heads::{self, Cause, Head, Seen};
-use crate::engine::merge::{deferred, versions};
+use crate::engine::merge::{compose, deferred, versions};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, OwnedValue};
@@ -30,8 +30,23 @@ use crate::engine::table::known::Table;
 use crate::engine::table::renamed;
 use crate::engine::table::replica::Replica;
 
-/// The largest row that is told as it was, in bytes.
+/// The largest row that is told as it was, in bytes, where a frame has room for it.
 const TOLD_MOST: usize = 16_384;
+
+/// What a name and a value take beside their own bytes.
+const TOLD_BESIDE: usize = 20;
+
+/// Returns whether a row, told so, is kept whole by a resolution that is made here, so that it can be undone. What a frame
+/// has beside it takes less than a quarter.
+pub(crate) fn keeps(replica: &Replica, told: &[(String, OwnedValue)]) -> bool {
+    let bytes = |value: &OwnedValue| match value {
+        OwnedValue::Large { bytes, .. } => usize::try_from(*bytes).unwrap_or(usize::MAX),
+        OwnedValue::Text(bytes) | OwnedValue::Blob(bytes) => bytes.len(),
+        _ => 0,
+    };
+    let all = told.iter().map(|(name, value)| bytes(value).saturating_add(name.len() + TOLD_BESIDE));
+    all.fold(0, usize::saturating_add) <= TOLD_MOST.min(replica.options.frame_bytes / 4 * 3)
+}
 
 /// What an undo did.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -74,23 +89,26 @@ pub(crate) fn before(
 
 /// Encodes a row as it is: as it is `told` of its table or, quarantined, beside it.
 fn was(replica: &Replica, table: &Table, key: &[u8], told: &[(String, OwnedValue)]) -> Result<Before> {
-    let quarantined = match told {
-        [] => list::told_row(replica, table, &table.quarantine_table(), key)?,
-        _ => Vec::new(),
+    let (place, told) = match told {
+        [] => (table.quarantine_table(), list::told_row(replica, table, &table.quarantine_table(), key)?),
+        _ => (table.sql_name.clone(), told.to_vec()),
     };
-    let mut body = Vec::new();
-    for (name, value) in told.iter().chain(&quarantined) {
-        if matches!(value, OwnedValue::Large { .. }) {
-            return Ok(Before::Untold);
-        }
-        body.extend(value::encode(&packmule_core::model::Value::Text(name.as_bytes()))?);
-        body.extend(value::encode(&value.borrow())?);
+    if told.is_empty() {
+        return Ok(Before::Gone);
     }
-    Ok(match body.len() {
-        0 => Before::Gone,
-        1..=TOLD_MOST => Before::Values(body),
-        _ => Before::Untold,
-    })
+    if !keeps(replica, &told) {
+        return Ok(Before::Untold);
+    }
+    // What is listed by its hash is kept whole.
+    let is_short = told.iter().all(|(_, value)| !matches!(value, OwnedValue::Large { .. }));
+    let whole = if is_short { None } else { compose::row_in(replica, &place, table, key)? };
+    let mut body = Vec::new();
+    for (name, value) in &told {
+        let whole = whole.as_ref().and_then(|row| row.get(table.def.column(name)?));
+        body.extend(value::encode(&packmule_core::model::Value::Text(name.as_bytes()))?);
+        body.extend(value::encode(&whole.unwrap_or(value).borrow())?);
+    }
+    Ok(Before::Values(body))
 }
 
 /// A resolution in the log.

@@ -76,7 +76,8 @@ impl Place {
             Self::Row(tid, key, list) => (tid, key, list),
             Self::Column(tid, column) => {
                 let table = catalog::table(replica, tid)?;
-                return Ok(Some(with_ways(&table, list::schema_conflict(replica, &table, &column)?)));
+                let open = list::schema_conflict(replica, &table, &column)?;
+                return Ok(Some(with_ways(replica, &table, open)?));
             }
         };
         let listed = format!("SELECT 1 FROM {} WHERE tid = ?1 AND key = ?2", list.table());
@@ -92,7 +93,7 @@ impl Place {
                 None => return Ok(None),
             },
         };
-        Ok(Some(with_ways(&table, open)))
+        Ok(Some(with_ways(replica, &table, open)?))
     }
 }
 
@@ -214,9 +215,9 @@ pub(crate) fn again(replica: &Replica, seen: &Open) -> Result<Option<Open>> {
 }
 
 /// Adds the ways in which a conflict can be resolved.
-fn with_ways(table: &Table, mut open: Open) -> Open {
-    (open.conflict.ways, open.conflict.clashing) = ways::ways(table, &open.conflict);
-    open
+fn with_ways(replica: &Replica, table: &Table, mut open: Open) -> Result<Open> {
+    (open.conflict.ways, open.conflict.clashing) = ways::ways(replica, table, &open.conflict)?;
+    Ok(open)
 }
 
 /// Gives every open conflict to `each`, with what is needed to resolve it.

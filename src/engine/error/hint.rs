@@ -92,6 +92,11 @@ pub enum Hint {
         /// The file.
         path: std::path::PathBuf,
     },
+    /// Set the clock of this device or, if it is not `here`, of the one that is named.
+    SetClock {
+        /// It is this device's.
+        here: bool,
+    },
     /// Give more of the id.
     GiveMoreOfTheId,
     /// Resolve the conflict in one of these ways.

@@ -67,6 +67,7 @@ pub(crate) fn export(
     recipient: Recipient,
 ) -> Result<ExportReport> {
     replica.signing_key()?;
+    certificates::note_own(replica)?;
     transaction::seal(replica)?;
     transaction::remember(replica)?;
     catalog::reading(replica, |e| write_bundle(e, to, recipient, e.signing_key()?, e.identity.id, true))
@@ -197,7 +198,9 @@ fn write_part(
     let header = (base, told, &probes[..]);
     write_header(replica, &mut out, (key, sender), receiver, header)?;
     write_revocations(replica, &mut out)?;
-    write_certificates(replica, &mut out, &|n| needs_state || wanted.iter().any(|w| w.dev == n))?;
+    let has_own = in_brief.map_or(Ok(false), |id| certificates::peer_has_own(replica, id))?;
+    let of = |n| if n == replica.me { !has_own } else { needs_state || wanted.iter().any(|w| w.dev == n) };
+    write_certificates(replica, &mut out, &of)?;
     if with_vector {
         for bytes in admission::carried(replica)? {
             out.record(RecordKind::Certificate, &bytes)?;
@@ -352,8 +355,7 @@ pub(crate) fn write_revocations(replica: &Replica, out: &mut RecordWriter<'_>) -
     Ok(())
 }
 
-/// Writes our certificate chain, and those of the devices that `of` selects. Ours always: a receiver that once said it has it
-/// may be a copy, or restored from a backup.
+/// Writes the certificate chains of the devices that `of` selects.
 pub(crate) fn write_certificates(
     replica: &Replica,
     out: &mut RecordWriter<'_>,
@@ -365,7 +367,7 @@ pub(crate) fn write_certificates(
         .prepare_cached("SELECT n FROM _pm_device WHERE certificate IS NOT NULL ORDER BY id")?
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    for n in devices.into_iter().filter(|n| *n == replica.me || of(*n)) {
+    for n in devices.into_iter().filter(|n| of(*n)) {
         for (n, certificate) in certificates::certificates_for(replica, n)? {
             if written.insert(n) {
                 out.record(RecordKind::Certificate, &certificate)?;

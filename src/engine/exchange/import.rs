@@ -7,24 +7,22 @@
 use std::io::{BufReader, Read, Seek, SeekFrom};
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{
-    Certificate, Chain, Checkpoint, Frame, GroupHead, HeaderReader, Revocation, Section,
-};
+use packmule_core::wire::{Certificate, Chain, Checkpoint, Frame, HeaderReader, Revocation, Section};
 
 use crate::engine::apply::report::ImportReport;
-use crate::engine::apply::{pending, ready, refill, vouched};
+use crate::engine::apply::{pending, ready, refill};
 use crate::engine::capture::{append, verdict};
 use crate::engine::conflicts::walk;
 use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
 use crate::engine::exchange::state_rows::{Proof, StateRow};
-use crate::engine::exchange::take_state::StateMerge;
-use crate::engine::exchange::verified::{Known, Progress, Verified, signed};
+use crate::engine::exchange::verified::{Known, Progress, Verified};
+use crate::engine::exchange::window::Window;
 use crate::engine::exchange::{
     certificates, give_up, inspect, newest, reconcile, revoke, session, survey, transaction, twin,
 };
 use crate::engine::fleet::peers::{Fit, OtherHistory, PeerEvidence};
-use crate::engine::fleet::{admission, devices, membership, positions, revocation, routes, trust};
+use crate::engine::fleet::{admission, devices, membership, positions, revocation, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::log::frames;
 use crate::engine::table::catalog;
@@ -59,6 +57,11 @@ pub(crate) fn import<R: Read + Seek>(
         survey::hear_refused(replica, bundle, other)?;
     }
     let mut verified = admit::who_asks(replica, &found, verified)?;
+    if let Some(wait) = verified.lacks.take() {
+        let mut waits = pending::pending_groups(replica)?;
+        waits.push(wait);
+        return Ok(ImportReport { waits, ..ImportReport::default() });
+    }
     let was = replica.identity.id;
     reconcile::reconcile_own_log(replica, &verified.evidence)?;
     // A device that waits to know where its history ends takes nothing in: it has rows that must be sealed before.
@@ -175,6 +178,7 @@ impl<'e> Verification<'e> {
     /// Keeps the header. Its signature can be verified only when the sender's certificate is there.
     fn header(&mut self, header: &HeaderReader<'_>) -> Result<()> {
         self.verified.read_header(self.replica, header)?;
+        self.verified.expect_certificate(self.replica, header)?;
         self.header = Some(HeaderCheck::of(header));
         Ok(())
     }
@@ -192,6 +196,9 @@ impl<'e> Verification<'e> {
     /// Keeps the key of a certificate that is trusted, or the device as an untrusted one.
     fn certificate(&mut self, certificate: &Certificate<'_>, bytes: &[u8]) -> Result<()> {
         let key = (certificate.device(), certificate.public_key, certificate.base);
+        if self.verified.sender == Some(key.0) {
+            self.verified.lacks = None;
+        }
         if let Some(signed) = certificate.fleet
             && self.verified.sender == Some(DeviceId::of_key(&signed.fleet))
         {
@@ -235,6 +242,7 @@ impl<'e> Verification<'e> {
     fn frame(&mut self, section: Section, frame: &Frame<'_>) -> Result<()> {
         let ours = session::is_taken(self.replica, section);
         self.verified.known.frames += 1;
+        self.verified.leave(section, frame.head.seq);
         self.verified.known.skipped += u64::from(frame.group.is_some() && !ours);
         self.author(section.author)
     }
@@ -361,6 +369,10 @@ impl<'e> Verification<'e> {
         if self.open_state {
             return Err(Error::bundle(0, BundleProblem::Structure("a state without its end")));
         }
+        let sender = self.verified.sender;
+        if self.verified.lacks.is_some() && self.untrusted.iter().all(|device| Some(device.id) == sender) {
+            return Ok(self.verified);
+        }
         if !self.untrusted.is_empty() {
             return Err(Error::Untrusted(self.untrusted));
         }
@@ -485,113 +497,6 @@ fn take_in_window(
     }
     report.conflicts_opened += walk::open_conflicts(replica)?.saturating_sub(conflicts_before);
     Ok(more)
-}
-
-/// A window of an import, under way.
-struct Window<'e> {
-    replica: &'e Replica,
-    verified: &'e Verified,
-    /// Where it begins in the bundle.
-    start: u64,
-    /// The head of the group whose checkpoint has not come yet, and whether the group goes into the log.
-    group: Option<(GroupHead, bool)>,
-    /// The state that is being merged. It ends in the window in which it begins.
-    state: Option<StateMerge<'e>>,
-    /// A group went into the log.
-    any: bool,
-    /// A frame of the sender's own is new here.
-    returned: bool,
-}
-
-impl<'e> Window<'e> {
-    /// Returns the state that is being merged; begins it if need be.
-    fn state(&mut self) -> Result<&mut StateMerge<'e>> {
-        match &mut self.state {
-            Some(state) => Ok(state),
-            none => Ok(none.insert(StateMerge::new(self.replica, self.verified)?)),
-        }
-    }
-
-    /// Ends the state that is being merged.
-    fn end_state(&mut self, report: &mut ImportReport) -> Result<()> {
-        if let Some(state) = self.state.take() {
-            state.finish(report)?;
-            self.any = true;
-        }
-        Ok(())
-    }
-
-    /// Verifies the signature of a group once more: the bundle may have changed since it was read first.
-    fn verify(&self, checkpoint: &Checkpoint, bytes: &[u8], end: &Chain) -> Result<()> {
-        let key = trust::author_key(self.replica, checkpoint.author)?;
-        let known = self.verified.signed.contains(&signed(bytes, end));
-        if key.is_none_or(|key| !known && checkpoint.verify(&key, end).is_err()) {
-            let who = devices::name_of(self.replica, checkpoint.author)?;
-            return Err(Error::bundle(self.start, BundleProblem::Signature(who)));
-        }
-        Ok(())
-    }
-
-    /// Puts a frame into the log, if it is new and its stream is taken here.
-    fn frame(
-        &mut self,
-        section: Section,
-        frame: &Frame<'_>,
-        body: &[u8],
-        report: &mut ImportReport,
-    ) -> Result<()> {
-        let replica = self.replica;
-        let dev = devices::device_number_or_new(replica, section.author)?;
-        if let Some(head) = frame.group {
-            let ours = session::is_taken(replica, section);
-            let forked = self.verified.forked.contains(&section.author);
-            let left = forked || self.verified.loose.contains(&(section.author, section.stream));
-            if ours && !left {
-                refill::go_back_for(replica, dev, section.stream, frame.head.seq)?;
-            }
-            let have = positions::position(replica, dev, section.stream)?.seq;
-            if forked {
-                revocation::record_forked(replica, dev)?;
-            }
-            self.group = Some((head, frame.head.seq > have && ours && !left));
-            report.skipped += u64::from(!ours);
-        }
-        if matches!(self.group, Some((_, true))) {
-            let new = frames::put_frame(&replica.db, dev, section.stream, frame.head.seq, body)?;
-            report.frames += u64::from(new);
-            report.known += u64::from(!new);
-            // What waits here already comes again with each card, also from who is dead.
-            self.returned |= new && Some(section.author) == self.verified.sender;
-        } else {
-            report.known += 1;
-        }
-        Ok(())
-    }
-
-    /// Closes a group: puts it into the log and applies what is ready of its author. Returns whether it was new.
-    fn checkpoint(
-        &mut self,
-        checkpoint: &Checkpoint,
-        bytes: &[u8],
-        end: &Chain,
-        report: &mut ImportReport,
-    ) -> Result<bool> {
-        let replica = self.replica;
-        let Some((head, true)) = self.group.take() else { return Ok(false) };
-        let dev = devices::device_number_or_new(replica, checkpoint.author)?;
-        self.verify(checkpoint, bytes, end)?;
-        let of_head = (head.lamport, head.wall, head.pair);
-        frames::put_group(&replica.db, dev, (checkpoint, bytes), of_head, end, false)?;
-        routes::note(replica, dev, checkpoint.stream, (checkpoint.first, checkpoint.last))?;
-        vouched::count_context(replica, dev, checkpoint.stream, checkpoint.first)?;
-        refill::go_on_from(replica, dev, checkpoint)?;
-        self.any = true;
-        // Who is revoked waits for what the others say, which may come with the same window.
-        if !revocation::is_revoked(replica, dev)? {
-            ready::apply_ready(replica, dev, report)?;
-        }
-        Ok(true)
-    }
 }
 
 /// After how many bytes the progress is reported again.

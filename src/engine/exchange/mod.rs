@@ -45,6 +45,7 @@
 //! | `twin` | divergent histories of one identity, found |
 //! | `unsay` | what a copy of this device's card only said, taken back |
 //! | `verified` | what the first reading of a bundle finds |
+//! | `window` | groups that an import takes in in one transaction |
 
 pub(crate) mod admit;
 pub(crate) mod certificates;
@@ -87,3 +88,4 @@ pub(crate) mod trust_sender;
 pub(crate) mod twin;
 pub(crate) mod unsay;
 pub(crate) mod verified;
+mod window;

@@ -14,7 +14,7 @@
 //! - a session shows them once the peer's vector has come.
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Checkpoint, NEWEST_LEN, Newest, Position, RecordKind};
+use packmule_core::wire::{Chain, Checkpoint, NEWEST_LEN, Newest, Position, RecordKind};
 
 use crate::engine::error::{self, Error, Result};
 use crate::engine::exchange::records::RecordWriter;
@@ -63,23 +63,19 @@ pub(crate) fn write(
         let to_anyone = receiver.is_none() && !set_back && others < DEVICES_MAX;
         others += usize::from(to_anyone);
         for stream in Stream::ALL {
-            let copied = copied && receiver_dev == Some(dev);
-            let lacks = || Ok::<_, Error>(copied || said_less(replica, dev, stream)?);
-            if !goes(dev, stream) && (set_back || to_anyone || lacks()?) {
-                write_one(replica, out, dev, stream)?;
+            if goes(dev, stream) {
+                continue;
+            }
+            let end = end(replica, dev, stream)?;
+            let shows = set_back || to_anyone || copied && receiver_dev == Some(dev);
+            // Or the device said last that it has less of its own stream than is here.
+            if shows || membership::has(replica, dev, dev, stream)? < end.seq {
+                newest(replica, (dev, stream), end)?
+                    .map_or(Ok(()), |it| out.record(RecordKind::Newest, &it))?;
             }
         }
     }
     Ok(())
-}
-
-/// Returns whether a device said last that it has less of its own stream than is here.
-fn said_less(replica: &Replica, dev: i64, stream: Stream) -> Result<bool> {
-    Ok(membership::has(replica, dev, dev, stream)? < known(replica, dev, stream)?)
-}
-
-fn write_one(replica: &Replica, out: &mut RecordWriter<'_>, dev: i64, stream: Stream) -> Result<()> {
-    newest(replica, dev, stream)?.map_or(Ok(()), |bytes| out.record(RecordKind::Newest, &bytes))
 }
 
 /// Lists the newest checkpoints of the peer's own streams, encoded, of which more is here than it says (`applied`), or
@@ -88,34 +84,43 @@ pub(crate) fn for_peer(replica: &Replica, peer: DeviceId, applied: &[Position]) 
     let mut all = Vec::new();
     let Some(dev) = devices::device_number(replica, peer)? else { return Ok(all) };
     for stream in Stream::ALL {
-        let here = known(replica, dev, stream)?;
+        let end = end(replica, dev, stream)?;
         let has = applied.iter().find(|e| (e.author, e.stream) == (peer, stream)).map_or(0, |e| e.seq);
-        if has < here {
-            all.extend(newest(replica, dev, stream)?);
+        if has < end.seq {
+            all.extend(newest(replica, (dev, stream), end)?);
         }
     }
     Ok(all)
 }
 
-/// Returns up to where anything of a stream is here, also what waits.
-fn known(replica: &Replica, dev: i64, stream: Stream) -> Result<u64> {
-    let applied = positions::position(replica, dev, stream)?.seq;
-    Ok(frames::last_waiting(&replica.db, dev, stream)?.map_or(applied, |(last, ..)| last.max(applied)))
+/// Up to where anything of a stream is here, also what waits.
+struct End {
+    seq: u64,
+    chain: Chain,
+    /// The checkpoint of what waits, encoded, if anything does.
+    waiting: Option<Vec<u8>>,
 }
 
-/// Encodes the newest checkpoint of a stream, with the chain after it: of what waits, if anything does; `None` where only
-/// an older program had it.
-fn newest(replica: &Replica, dev: i64, stream: Stream) -> Result<Option<Vec<u8>>> {
+fn end(replica: &Replica, dev: i64, stream: Stream) -> Result<End> {
     let applied = positions::position(replica, dev, stream)?;
     let waiting = frames::last_waiting(&replica.db, dev, stream)?.filter(|(last, ..)| *last > applied.seq);
-    let (bytes, end) = match waiting {
-        Some((_, bytes, end)) => (bytes, end),
+    Ok(match waiting {
+        Some((seq, checkpoint, chain)) => End { seq, chain, waiting: Some(checkpoint) },
+        None => End { seq: applied.seq, chain: applied.chain, waiting: None },
+    })
+}
+
+/// Encodes the newest checkpoint of a stream that ends there, with the chain after it; `None` where only an older program
+/// had it.
+fn newest(replica: &Replica, (dev, stream): (i64, Stream), end: End) -> Result<Option<Vec<u8>>> {
+    let bytes = match end.waiting {
+        Some(bytes) => bytes,
         None => match frames::newest(&replica.db, dev, stream)? {
-            Some(bytes) => (bytes, applied.chain),
+            Some(bytes) => bytes,
             None => return Ok(None),
         },
     };
-    let newest = Newest { checkpoint: Checkpoint::decode(&bytes).map_err(error::bad)?, end };
+    let newest = Newest { checkpoint: Checkpoint::decode(&bytes).map_err(error::bad)?, end: end.chain };
     let mut buf = vec![0; NEWEST_LEN];
     newest.encode(&mut buf).map_err(|_| Error::damaged("a checkpoint without room"))?;
     Ok(Some(buf))

@@ -3,13 +3,14 @@
 use std::collections::{HashMap, HashSet};
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Chain, Checkpoint, HeaderReader, Position, Probe};
+use packmule_core::wire::{Chain, Checkpoint, HeaderReader, Position, Probe, Section};
 use sha2::{Digest, Sha256};
 
+use crate::engine::apply::report::{Missing, Wait};
 use crate::engine::error::Result;
 use crate::engine::exchange::twin::{self, Apart};
 use crate::engine::fleet::peers::{self, Fit, OtherHistory, PeerEvidence, Said};
-use crate::engine::fleet::{devices, statements};
+use crate::engine::fleet::{devices, revocation, statements, trust};
 use crate::engine::log::frames;
 use crate::engine::table::replica::Replica;
 
@@ -52,6 +53,9 @@ pub(crate) struct Verified {
     pub evidence: PeerEvidence,
     /// Something in it would change something here. Otherwise nothing of it is read again, and nothing written.
     pub any_news: bool,
+    /// Its sender is not known here, and it leaves out the certificate, since this device has once said that it has it. All
+    /// of it waits until the sender hears otherwise.
+    pub lacks: Option<Wait>,
     /// What is in it.
     pub known: Known,
     /// The first checkpoints whose signatures are good: to verify one takes longer than all else about
@@ -86,6 +90,32 @@ impl Verified {
         self.applied = whole.unwrap_or_else(|| header.applied().filter(|e| e.seq > 0).collect());
         self.probes = header.probes().collect();
         Ok(())
+    }
+
+    /// Notes that a certificate must come, where a bundle for this device, or for who it was before, has a sender that is not
+    /// known here.
+    pub(crate) fn expect_certificate(&mut self, replica: &Replica, header: &HeaderReader<'_>) -> Result<()> {
+        let (sender, wall) = (header.header.sender, header.header.wall);
+        let Some(receiver) = header.header.receiver else { return Ok(()) };
+        let ours =
+            receiver == replica.identity.id || devices::issuers(&replica.db, replica.me)?.contains(&receiver);
+        if ours
+            && trust::author_key(replica, sender)?.is_none()
+            && !revocation::is_revoked_id(replica, sender)?
+        {
+            let author = devices::name_of(replica, sender)?;
+            self.lacks = Some(Wait { author, frames: (0, 0), since: wall, missing: Missing::Certificate });
+        }
+        Ok(())
+    }
+
+    /// Keeps which frames of a sender wait that is not known here.
+    pub(crate) fn leave(&mut self, of: Section, seq: u64) {
+        if let Some(Wait { frames: (first, last), .. }) =
+            self.lacks.as_mut().filter(|_| self.sender == Some(of.author))
+        {
+            (*first, *last) = (if *first == 0 { seq } else { seq.min(*first) }, seq.max(*last));
+        }
     }
 
     /// Keeps that the signature of a checkpoint is good.

@@ -17,8 +17,9 @@ use std::collections::HashMap;
 
 use packmule_core::model::{Stream, WallMs};
 
-use crate::engine::error::Result;
+use crate::engine::error::{Hint, Result};
 use crate::engine::fleet::devices;
+use crate::engine::store::meta::Notice;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
@@ -133,20 +134,19 @@ fn heard_clocks(replica: &Replica) -> Result<Vec<Heard>> {
 }
 
 /// Returns the notices of clocks.
-pub(crate) fn clock_notices(replica: &Replica, clocks: &Clocks) -> Result<Vec<String>> {
+pub(crate) fn clock_notices(replica: &Replica, clocks: &Clocks) -> Result<Vec<Notice>> {
     let mut notices = Vec::new();
     if let Some(off) = clocks.ours {
-        notices.push(format!("the clock of this device is {}: set it", clock_words(off)));
+        let text = format!("the clock of this device is {}", clock_words(off));
+        notices.push(Notice { text, hint: Some(Hint::SetClock { here: true }) });
     }
     let mut others: Vec<_> = clocks.others.iter().collect();
     others.sort();
     for (dev, off) in others {
         let doubt = if clocks.or_ours && *off > 0 { ", or the one here is behind" } else { "" };
-        notices.push(format!(
-            "the clock of {} is {}{doubt}",
-            devices::device_label(replica, *dev)?,
-            clock_words(*off)
-        ));
+        let who = devices::device_label(replica, *dev)?;
+        let text = format!("the clock of {who} is {}{doubt}", clock_words(*off));
+        notices.push(Notice { text, hint: Some(Hint::SetClock { here: false }) });
     }
     Ok(notices)
 }

@@ -35,11 +35,6 @@ pub struct Notice {
 }
 
 impl Notice {
-    /// Makes a notice that says all in its text.
-    pub(crate) fn plain(text: String) -> Self {
-        Self { text, hint: None }
-    }
-
     /// Reads what [`notice_with`] wrote.
     fn read(what: &str) -> Self {
         let (text, hint) = what.split_once(HINT).map_or((what, None), |(text, hint)| (text, read_hint(hint)));

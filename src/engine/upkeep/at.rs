@@ -69,7 +69,7 @@ fn set_cache(db: &rusqlite::Connection, kib: u32) -> Result<()> {
 /// Writes what was found into the copy, which leaves Packmule first.
 fn write_all(replica: &Replica, to: &Path) -> Result<AtReport> {
     set_cache(&replica.db, replica.options.cache_kib / 4)?;
-    remove::remove(to, &replica.options)?;
+    remove::remove(to, &replica.options, false)?;
     let db = connection::open_connection(to, rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE, &replica.options)?;
     set_cache(&db, replica.options.cache_kib / 2)?;
     let mut report = AtReport::default();

@@ -81,15 +81,22 @@ pub struct CompactReport {
 /// Seals an acknowledgement-only group first, if what this device has seen is not in the log yet: others can fold
 /// that once they hear of it.
 pub(crate) fn compact(replica: &mut Replica, kept: Option<WallMs>) -> Result<CompactReport> {
-    transaction::transaction(replica, |e| {
-        deferred::begin_deferring(e)?;
-        seal::seal_here(e, SealOptions::default())?;
-        verdict::seal_verdict(e)?;
-        if meta::get::<bool>(&e.db, "unanswered")? == Some(true) {
-            seal::seal_here(e, SealOptions { acknowledge: true, ..SealOptions::default() })?;
-        }
-        fold(e, kept)
-    })
+    transaction::transaction(replica, |e| compact_here(e, kept))
+}
+
+/// Says what [`compact`] would do.
+pub(crate) fn rehearse(replica: &mut Replica, kept: Option<WallMs>) -> Result<CompactReport> {
+    transaction::rehearse(replica, |e| compact_here(e, kept))
+}
+
+fn compact_here(replica: &Replica, kept: Option<WallMs>) -> Result<CompactReport> {
+    deferred::begin_deferring(replica)?;
+    seal::seal_here(replica, SealOptions::default())?;
+    verdict::seal_verdict(replica)?;
+    if meta::get::<bool>(&replica.db, "unanswered")? == Some(true) {
+        seal::seal_here(replica, SealOptions { acknowledge: true, ..SealOptions::default() })?;
+    }
+    fold(replica, kept)
 }
 
 /// Folds what is stable, and older than what is `kept`.

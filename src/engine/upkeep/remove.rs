@@ -21,22 +21,29 @@ pub struct RemoveReport {
 }
 
 /// Removes all `_pm_` tables, triggers and views in one transaction, and then the key files. After a power cut between
-/// the two the next call removes the keys.
-pub(crate) fn remove(path: &Path, options: &Options) -> Result<RemoveReport> {
+/// the two the next call removes the keys. Where it only `rehearses`, nothing is changed.
+pub(crate) fn remove(path: &Path, options: &Options, rehearses: bool) -> Result<RemoveReport> {
     let mut report = RemoveReport::default();
     let db = connection::open_connection(path, OpenFlags::SQLITE_OPEN_READ_WRITE, options)?;
     let keys = key_files(path);
     if layout::present(&db)? {
         db.execute_batch("BEGIN IMMEDIATE")?;
-        let dropped = drop_all(&db);
-        if dropped.is_err() {
+        let mut dropped = drop_all(&db);
+        if dropped.is_err() || rehearses {
             connection::roll_back(&db);
+        } else if let Err(e) = db.execute_batch("COMMIT") {
+            connection::roll_back(&db);
+            dropped = Err(e.into());
         }
         report.dropped = dropped?;
     } else if keys.is_empty() {
         return Err(Error::NotADevice);
     }
     drop(db);
+    if rehearses {
+        report.keys = keys;
+        return Ok(report);
+    }
     for key in keys {
         std::fs::remove_file(&key).map_err(Error::io("remove the key file", &key))?;
         report.keys.push(key);
@@ -44,7 +51,7 @@ pub(crate) fn remove(path: &Path, options: &Options) -> Result<RemoveReport> {
     Ok(report)
 }
 
-/// Drops everything of ours, and commits.
+/// Drops everything of ours, within the open transaction.
 fn drop_all(db: &rusqlite::Connection) -> Result<u64> {
     let mut dropped = u64::from(listing::drop_view(db)?);
     for kind in ["trigger", "view", "table"] {
@@ -60,7 +67,6 @@ fn drop_all(db: &rusqlite::Connection) -> Result<u64> {
             dropped += 1;
         }
     }
-    db.execute_batch("COMMIT")?;
     Ok(dropped)
 }
 

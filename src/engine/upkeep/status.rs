@@ -189,8 +189,7 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
                 Ok((row.get(0)?, row.get(1)?))
             })?;
         let clocks = clocks::clocks(e)?;
-        let clock_notices = clocks::clock_notices(e, &clocks)?;
-        let mut notices: Vec<Notice> = clock_notices.into_iter().map(Notice::plain).collect();
+        let mut notices = clocks::clock_notices(e, &clocks)?;
         for table in catalog::tables(e) {
             notices.extend(other_key::notices(e, &table)?);
         }

@@ -21,8 +21,11 @@ pub fn compact(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         None => None,
     };
     let mut engine = open(context)?;
+    let age = age.map(Duration::from_millis);
+    let dry_run = context.args.has(&flags::DRY_RUN);
     let report = match age {
-        Some(age) => engine.compact_keeping(Duration::from_millis(age)),
+        _ if dry_run => engine.rehearse_compact(age),
+        Some(age) => engine.compact_keeping(age),
         None => engine.compact(),
     };
     let report = report.map_err(of_db(&path))?;
@@ -30,7 +33,17 @@ pub fn compact(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let held = report.held_back_by.as_ref();
     let out = &mut *context.out;
     out.document(&report);
-    say!(out, "{}", compacted(&report));
+    if dry_run {
+        let frames = plural(report.frames, "frame would", "frames would");
+        let left = count(report.frames_left, "frame");
+        say!(
+            out,
+            "{frames} be compacted away ({}), and {left} left; nothing has changed",
+            size(report.bytes)
+        );
+    } else {
+        say!(out, "{}", compacted(&report));
+    }
     if alone && report.frames_left > 0 {
         say!(out, "no other device is known yet: nothing is compacted away before another one has it");
     }

@@ -47,7 +47,7 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             print_brief(&conflict, out);
             one.get_or_insert_with(|| conflict.id.clone());
         } else {
-            print(path, (&conflict, &called), out);
+            print((path, &engine), (&conflict, &called), out);
         }
         if groups.is_empty() {
             // Whoever pages through many sees the first ones at once.
@@ -254,7 +254,7 @@ fn print_groups(path: &Path, groups: &Groups, out: &mut Out<'_>) {
 }
 
 /// Prints a conflict: its versions, what differs between them, and how it is closed.
-fn print(path: &Path, (conflict, called): (&Conflict, &Called), out: &mut Out<'_>) {
+fn print((path, engine): (&Path, &Engine), (conflict, called): (&Conflict, &Called), out: &mut Out<'_>) {
     let key = match &conflict.kind {
         ConflictKind::Schema(column) => format!("column {column}"),
         _ => pairs(&conflict.key),
@@ -272,7 +272,7 @@ fn print(path: &Path, (conflict, called): (&Conflict, &Called), out: &mut Out<'_
         say!(out, "  referred to by {}: --keep-both takes along", by.join(", "));
         say!(out, "  those of the author whose row gets a new key");
     }
-    print_ways(path, (conflict, called), out);
+    print_ways((path, engine), (conflict, called), out);
 }
 
 /// What stands beside the version that is in the table.
@@ -328,8 +328,11 @@ impl Called {
 }
 
 /// Prints the commands that close a conflict.
-fn print_ways(path: &Path, (conflict, called): (&Conflict, &Called), out: &mut Out<'_>) {
+fn print_ways((path, engine): (&Path, &Engine), (conflict, called): (&Conflict, &Called), out: &mut Out<'_>) {
     say!(out, "  to close it:");
+    let removes = |row, out: &mut Out<'_>| {
+        out.styled(Style::Warn, &format!("      {}", removes(engine, conflict, row)));
+    };
     let resolve = format!("packmule resolve {} {}", quoted(path), conflict.id);
     let has = |way| conflict.ways.contains(&way);
     let mut said = Vec::new();
@@ -342,7 +345,7 @@ fn print_ways(path: &Path, (conflict, called): (&Conflict, &Called), out: &mut O
         say!(out, "    {resolve} --take {taken}");
         said.push(taken);
         if let Some(loses) = loser(conflict, version) {
-            out.styled(Style::Warn, &format!("      {}", removes(conflict, loses)));
+            removes(loses, out);
         }
     }
     if has(Way::Set) {
@@ -350,11 +353,7 @@ fn print_ways(path: &Path, (conflict, called): (&Conflict, &Called), out: &mut O
     }
     if has(Way::Delete) {
         say!(out, "    {resolve} --delete");
-        conflict
-            .versions
-            .first()
-            .iter()
-            .for_each(|row| out.styled(Style::Warn, &format!("      {}", removes(conflict, row))));
+        conflict.versions.iter().take(1).for_each(|row| removes(row, out));
     }
     if has(Way::KeepBoth) {
         say!(out, "    {resolve} --keep-both");
@@ -392,12 +391,20 @@ fn loser<'c>(conflict: &'c Conflict, taken: &'c ConflictVersion) -> Option<&'c C
     }
 }
 
-/// Says that a row is removed.
-fn removes(conflict: &Conflict, version: &ConflictVersion) -> String {
+/// Says that a row is removed, and whether that can be undone.
+fn removes(engine: &Engine, conflict: &Conflict, version: &ConflictVersion) -> String {
     // Of two rows that claim one value each has its own key; a delete has no values.
     let keys =
         conflict.key.iter().map(|key| version.values.iter().find(|(name, _)| *name == key.0).unwrap_or(key));
-    format!("removes the row {} on all devices; resolve --undo brings it back", pairs(keys))
+    let row = match is_of_two_rows(conflict) {
+        true => Some(version),
+        false => conflict.versions.iter().find(|version| version.shown),
+    };
+    let undone = match row.is_none_or(|row| engine.keeps_for_undo(&row.values)) {
+        true => "resolve --undo brings it back",
+        false => "it is too large for resolve --undo",
+    };
+    format!("removes the row {} on all devices; {undone}", pairs(keys))
 }
 
 /// Returns whether another version has another value in this column.

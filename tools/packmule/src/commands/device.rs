@@ -29,8 +29,9 @@ pub fn init(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         }
         return remove(context);
     }
-    if context.args.has(&flags::YES) {
-        return Err(context.args.wrong("--yes is for --remove").into());
+    if let Some(flag) = [&flags::YES, &flags::REMOVE_DRY_RUN].into_iter().find(|flag| context.args.has(flag))
+    {
+        return Err(context.args.wrong(format!("--{} goes with --remove", flag.name)).into());
     }
     let args = &context.args;
     let path = args.path(0);

@@ -22,6 +22,9 @@ pub fn remove(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         Ok(_) => return Err(Failure::of(&path, "is not an SQLite database")),
         Err(e) => return Err(Failure::io(&path, "read it", &e)),
     }
+    if context.args.has(&flags::REMOVE_DRY_RUN) {
+        return rehearse(context, &path);
+    }
     if !context.args.has(&flags::YES) {
         ask(context, &path)?;
     }
@@ -39,7 +42,26 @@ pub fn remove(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         plural(report.dropped, "table or trigger", "tables and triggers")
     );
     keys.iter().for_each(|key| say!(out, "{key}: removed"));
-    out.document(&Removed { database: shown(&path), dropped: report.dropped, key_files: keys });
+    out.document(&Removed {
+        database: shown(&path),
+        dropped: report.dropped,
+        key_files: keys,
+        dry_run: false,
+    });
+    Ok(())
+}
+
+/// Says what would be removed.
+fn rehearse(context: &mut Context<'_, '_>, path: &Path) -> Result<(), Failure> {
+    let lost = lost(context, path)?;
+    let report = Engine::rehearse_remove(path, &options(context)?).map_err(of_db(path))?;
+    let keys: Vec<String> = report.keys.iter().map(|key| shown(key)).collect();
+    let out = &mut *context.out;
+    let dropped = plural(report.dropped, "table or trigger", "tables and triggers");
+    say!(out, "{}: {dropped} of Packmule would be removed; nothing has changed", shown(path));
+    keys.iter().for_each(|key| say!(out, "{key}: would be removed"));
+    say!(out, "{lost}");
+    out.document(&Removed { database: shown(path), dropped: report.dropped, key_files: keys, dry_run: true });
     Ok(())
 }
 

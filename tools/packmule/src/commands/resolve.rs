@@ -32,10 +32,12 @@ pub fn resolve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let whole = ids > 0 && ids <= TOLD_WHOLE;
     let dry_run = context.args.has(&flags::DRY_RUN);
     let out = &mut *context.out;
-    let (mut first, mut removed) = (true, 0);
+    let (mut first, mut removed) = (true, (0, 0));
     let mut each = |decided: Decided| {
         // Of a few each is told with what brings it back.
-        removed += if whole { 0 } else { decided.rows.iter().filter(|row| row.removes()).count() } as u64;
+        for row in decided.rows.iter().filter(|row| !whole && row.removes()) {
+            removed = (removed.0 + 1, removed.1 + u64::from(!row.undoable));
+        }
         if out.json {
             out.text(if std::mem::take(&mut first) { "{\"decided\": [\n " } else { ",\n " });
             out.document_line(&document(&decided));
@@ -157,13 +159,21 @@ fn print(path: &Path, decided: &Decided, (whole, dry_run): (bool, bool), out: &m
     if !whole {
         let line = match &decided.rows[..] {
             [] => format!("{head}: stays as it is shown"),
-            // What is said of the row itself begins with its key.
-            [row] if row.key == conflict.key => {
-                format!("{}  {}: {}", conflict.id, conflict.table, change(row))
+            rows => {
+                // What cannot be overlooked comes first.
+                let (removed, others): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.removes());
+                let changes: Vec<String> = removed.into_iter().chain(others).map(change).collect();
+                // What is said of the row itself begins with its key.
+                let of_row = rows.iter().any(|row| row.key == conflict.key);
+                let head = if of_row { format!("{}  {}", conflict.id, conflict.table) } else { head };
+                format!("{head}: {}", changes.join("; "))
             }
-            rows => format!("{head}: {}", rows.iter().map(change).collect::<Vec<_>>().join("; ")),
         };
-        say!(out, "{}", cut(&line));
+        // Nothing hides that a row is removed.
+        match decided.rows.iter().any(RowChange::removes) {
+            true => out.styled(Style::Warn, &paragraph(&line, 0, 2)),
+            false => say!(out, "{}", cut(&line)),
+        }
         return;
     }
     say!(out, "{head}");
@@ -174,8 +184,14 @@ fn print(path: &Path, decided: &Decided, (whole, dry_run): (bool, bool), out: &m
         let told = paragraph(&change(row), 2, 4);
         if row.removes() { out.styled(Style::Warn, &told) } else { say!(out, "{told}") }
     }
-    if !dry_run && decided.rows.iter().any(RowChange::removes) {
+    let mut removed = decided.rows.iter().filter(|row| row.removes()).peekable();
+    if dry_run || removed.peek().is_none() {
+        return;
+    }
+    if removed.all(|row| row.undoable) {
         say!(out, "  to bring it back: `packmule resolve {} --undo {}`", quoted(path), conflict.id);
+    } else {
+        say!(out, "  it is too large for `resolve --undo`");
     }
 }
 
@@ -241,7 +257,12 @@ fn change(row: &RowChange) -> String {
 }
 
 /// Says how many were closed, and what is open.
-fn summarise(path: &Path, report: &DecisionReport, (removed, dry_run): (u64, bool), out: &mut Out<'_>) {
+fn summarise(
+    path: &Path,
+    report: &DecisionReport,
+    ((removed, for_good), dry_run): ((u64, u64), bool),
+    out: &mut Out<'_>,
+) {
     let closed = report.closed;
     if dry_run && closed + report.refused > 0 {
         say!(out, "{} be closed; nothing has changed", plural(closed, "conflict would", "conflicts would"));
@@ -254,7 +275,12 @@ fn summarise(path: &Path, report: &DecisionReport, (removed, dry_run): (u64, boo
             true => plural(removed, "row would be", "rows would be"),
             false => plural(removed, "row is", "rows are"),
         };
-        let said = format!("{rows} removed on all devices; `resolve --undo ID` brings back what ID removed");
+        let except = match for_good {
+            0 => String::new(),
+            n => format!(", but {} too large for that", plural(n, "one that is", "those that are")),
+        };
+        let said =
+            format!("{rows} removed on all devices; `resolve --undo ID` brings back what ID removed{except}");
         out.styled(Style::Warn, &paragraph(&said, 0, 2));
     }
     if report.refused > 0 {

@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-use packmule::{LinkFigures, Notice, Status, TableHow, TableStatus, label};
+use packmule::{LinkFigures, Notice, Standing, Status, TableHow, TableStatus, label};
 
 use super::device::{fleets, no_fleet};
 use super::figures::figures;
 use super::{Context, of_db, open_to_read};
-use crate::documents::{self, LinkCarried, LogSize, RunState, ToDo, WaitGroup};
+use crate::documents::{self, LinkCarried, LinkState, LogSize, RunState, ToDo, WaitGroup};
 use crate::files::run_state;
-use crate::output::{Failure, Out, Style, say};
+use crate::output::{Failure, Style};
 use crate::text::{
-    Advice, advice, clock_wrong, columns, count, hint, iso, link, now, number, paragraph, plural, quoted,
-    said_by, set_aside, shown, size, time, waiting,
+    Advice, Part, advice, clock_wrong, columns, count, fit, hint, iso, link, now, number, paragraph, plural,
+    quoted, said_by, set_aside, shown, size, time, waiting, whole,
 };
 use crate::usage::flags;
 
@@ -31,7 +31,7 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let asked = engine.asked_name().map_err(of_db(path))?;
     let now = now();
     let devices = engine.devices().map_err(of_db(path))?;
-    let todo = advice(path, &status, &devices, &engine.not_sent().map_err(of_db(path))?, now);
+    let mut todo = advice(path, &status, &devices, &engine.not_sent().map_err(of_db(path))?, now);
     let needed = todo.iter().any(|todo| todo.person);
     let links = engine.link_figures().map_err(of_db(path))?;
     let run = run_state::read(path);
@@ -40,47 +40,67 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let carried = (links.iter().map(LinkCarried::from).collect(), run.as_ref());
     out.document(&document(path, &status, carried, &todo, now));
     if check {
-        match todo.iter().filter(|todo| todo.person).count() as u64 {
-            0 => say!(out, "{}: no person is needed", shown(path)),
-            n => say!(out, "{}: {} a person:", shown(path), plural(n, "thing needs", "things need")),
-        }
-        print_to_do(todo.iter().filter(|todo| todo.person), out);
-        say!(out, "{}", paragraph(&looked_at(&status, devices.len()), 2, 4));
+        todo.retain(|todo| todo.person);
+        let head = match todo.len() as u64 {
+            0 => format!("{}: no person is needed", shown(path)),
+            n => format!("{}: {} a person:", shown(path), plural(n, "thing needs", "things need")),
+        };
+        let parts = vec![
+            Part::plain("", None, [head]),
+            Part { name: "to do", heading: None, items: to_do(&todo, 6) },
+            Part::plain("", None, [paragraph(&looked_at(&status, devices.len()), 2, 4)]),
+        ];
+        let rest = format!("all of it: `packmule status {} --check --all`", quoted(path));
+        print_parts(parts, &rest, context);
         return if needed { Err(Failure::PersonNeeded) } else { Ok(()) };
     }
-    print_device(path, &status, now, out);
-    if let Some(name) = asked {
-        say!(out, "  asks for     the name `{name}`, which the fleet has not signed yet");
-    }
-    print_run(run.as_ref(), out);
-    print_tables(path, &status, out);
-    print_links(&links, out);
-    for wait in &status.waits {
-        say!(out, "  waiting      {}", waiting(wait));
-    }
-    for retired in &status.retired {
-        say!(out, "  retired      {} ({})", retired.device, said_by(&retired.by));
-    }
-    print_revoked(&status, out);
+    let mut parts = vec![
+        Part::plain("", None, of_device(path, (&status, asked.as_deref()), now)),
+        Part { name: "to do", heading: Some((Some(Style::Head), "  to do".into())), items: to_do(&todo, 6) },
+        tables(path, &status),
+    ];
     if todo.is_empty() {
-        say!(out, "  to do        nothing");
-    } else {
-        out.styled(Style::Head, "  to do");
-        print_to_do(todo.iter(), out);
+        parts[1] = Part::plain("to do", None, ["  to do        nothing".to_owned()]);
     }
+    parts.extend(run.as_ref().map(of_run));
+    parts.push(Part::plain("revoked", None, revoked(&status)));
+    parts.push(Part::plain(
+        "waiting",
+        None,
+        status.waits.iter().map(|w| format!("  waiting      {}", waiting(w))),
+    ));
+    parts.push(Part::plain("links", None, links.iter().map(of_link)));
+    let of_retired = |r: &Standing| format!("  retired      {} ({})", r.device, said_by(&r.by));
+    parts.push(Part::plain("retired", None, status.retired.iter().map(of_retired)));
+    print_parts(parts, &format!("all of it: `packmule status {} --all`", quoted(path)), context);
     Ok(())
 }
 
-fn print_revoked(status: &Status, out: &mut Out<'_>) {
-    let own = label(status.identity.id, Some(&status.identity.name));
-    for revoked in &status.revoked {
-        let by = said_by(&revoked.by);
-        if revoked.device == own {
-            say!(out, "  revoked      THIS DEVICE ({by}): the others take nothing from it");
-        } else {
-            say!(out, "  revoked      {} ({by}){}", revoked.device, set_aside(revoked.set_aside));
+/// Prints parts: as much of them as a screen has room for, or all.
+fn print_parts(parts: Vec<Part<Option<Style>>>, rest: &str, context: &mut Context<'_, '_>) {
+    let lines = match context.args.has(&flags::STATUS_ALL) {
+        true => parts.into_iter().filter(|part| !part.items.is_empty()).flat_map(whole).collect(),
+        false => fit(parts, rest),
+    };
+    for (style, line) in lines {
+        match style {
+            Some(style) => context.out.styled(style, &line),
+            None => context.out.line(&line),
         }
     }
+}
+
+fn revoked(status: &Status) -> Vec<String> {
+    let own = label(status.identity.id, Some(&status.identity.name));
+    let of_one = |revoked: &Standing| {
+        let by = said_by(&revoked.by);
+        if revoked.device == own {
+            format!("  revoked      THIS DEVICE ({by}): the others take nothing from it")
+        } else {
+            format!("  revoked      {} ({by}){}", revoked.device, set_aside(revoked.set_aside))
+        }
+    };
+    status.revoked.iter().map(of_one).collect()
 }
 
 /// Names all that `--check` goes by.
@@ -95,26 +115,21 @@ fn looked_at(status: &Status, devices: usize) -> String {
     )
 }
 
-/// Prints what links have carried, and how fast.
-fn print_links(links: &[LinkFigures], out: &mut Out<'_>) {
-    for figures in links {
-        say!(out, "{}", paragraph(&format!("link         {}", link(figures)), 2, 15));
-    }
+/// Says what a link has carried, and how fast.
+fn of_link(figures: &LinkFigures) -> String {
+    paragraph(&format!("link         {}", link(figures)), 2, 15)
 }
 
-/// Prints what there is to do, with the commands that help.
-fn print_to_do<'a>(todo: impl Iterator<Item = &'a Advice>, out: &mut Out<'_>) {
-    for Advice { person, what, command } in todo {
-        let what = paragraph(what, 4, 6);
-        if *person {
-            out.styled(Style::Warn, &what)
-        } else {
-            say!(out, "{what}")
-        }
+/// Says what there is to do, with the commands that help.
+fn to_do(todo: &[Advice], indent: usize) -> Vec<(Option<Style>, String)> {
+    let of_one = |Advice { person, what, command }: &Advice| {
+        let mut item = paragraph(what, indent - 2, indent);
         if let Some(command) = command {
-            say!(out, "        {command}");
+            item.push_str(&format!("\n{:indent$}  {command}", ""));
         }
-    }
+        (person.then_some(Style::Warn), item)
+    };
+    todo.iter().map(of_one).collect()
 }
 
 /// Returns a notice with what helps.
@@ -165,46 +180,51 @@ fn document<'a>(
     }
 }
 
-fn print_device(path: &Path, status: &Status, now: i64, out: &mut Out<'_>) {
+/// Says who it is, and how it stands.
+fn of_device(path: &Path, (status, asked): (&Status, Option<&str>), now: i64) -> Vec<String> {
     let identity = &status.identity;
     let what = if identity.base { "base" } else { "device" };
-    say!(out, "{} is the {what} `{}`", shown(path), identity.name);
-    say!(out, "  fingerprint  {}", identity.id);
-    match fleets(identity) {
-        (Some(fleet), _) => say!(out, "  fleet        {}…", &fleet[..16]),
-        (None, asks) => say!(out, "  fleet        {}", no_fleet(asks.as_deref())),
-    }
+    let mut lines = vec![
+        format!("{} is the {what} `{}`", shown(path), identity.name),
+        format!("  fingerprint  {}", identity.id),
+        match fleets(identity) {
+            (Some(fleet), _) => format!("  fleet        {}…", &fleet[..16]),
+            (None, asks) => format!("  fleet        {}", no_fleet(asks.as_deref())),
+        },
+    ];
     if !status.can_sign {
-        say!(
-            out,
+        lines.push(format!(
             "  secret key   MISSING: {}.pmkey is not there, so nothing can be sealed or sent",
             shown(path)
-        );
+        ));
     }
-    say!(out, "  log          {}, {}", count(status.log_frames, "frame"), size(status.log_bytes));
+    lines.push(format!("  log          {}, {}", count(status.log_frames, "frame"), size(status.log_bytes)));
     if status.journal_mode != "wal" {
-        say!(out, "  journal      {}, not WAL: whoever writes keeps all others out", status.journal_mode);
+        let mode = &status.journal_mode;
+        lines.push(format!("  journal      {mode}, not WAL: whoever writes keeps all others out"));
     }
-    say!(out, "  clock        {}", time(now));
-    match status.conflicts {
-        0 => say!(out, "  conflicts    none"),
-        n => say!(out, "  conflicts    {} open: `packmule conflicts {}`", number(n), quoted(path)),
-    }
+    lines.push(format!("  clock        {}", time(now)));
+    lines.push(match status.conflicts {
+        0 => "  conflicts    none".into(),
+        n => format!("  conflicts    {} open: `packmule conflicts {}`", number(n), quoted(path)),
+    });
     if status.decisions_waiting > 0 {
         let waiting = plural(status.decisions_waiting, "decision in SQL waits", "decisions in SQL wait");
-        say!(out, "  decisions    {waiting} for the next `packmule seal {}`", quoted(path));
+        lines.push(format!("  decisions    {waiting} for the next `packmule seal {}`", quoted(path)));
     }
+    if let Some(name) = asked {
+        lines.push(format!("  asks for     the name `{name}`, which the fleet has not signed yet"));
+    }
+    lines
 }
 
-/// Prints how `packmule run` stands.
-fn print_run(run: Option<&RunState>, out: &mut Out<'_>) {
-    let Some(run) = run else { return };
-    if !run.running {
-        say!(out, "  run          NOT RUNNING: it ended without a word; how its links stood:");
-    } else {
-        say!(out, "  run          since {}, process {}", run.since, run.pid);
-    }
-    for link in &run.links {
+/// Says how `packmule run` stands.
+fn of_run(run: &RunState) -> Part<Option<Style>> {
+    let heading = match run.running {
+        false => "  run          NOT RUNNING: it ended without a word; how its links stood:".to_owned(),
+        true => format!("  run          since {}, process {}", run.since, run.pid),
+    };
+    let of_link = |link: &LinkState| {
         let text = link.text.lines().next().unwrap_or("it has not met anybody yet");
         let text = if link.state == "begins" { "it has not met anybody yet" } else { text };
         let since = link.since.split('.').next().unwrap_or_default();
@@ -213,20 +233,23 @@ fn print_run(run: Option<&RunState>, out: &mut Out<'_>) {
             (Some(last), _) => format!("; in step last at {last}"),
         };
         let line = format!("{} ({} since {since}Z): {text}{last}", link.link, link.state);
-        say!(out, "{}", paragraph(&line, 4, 6));
-    }
+        paragraph(&line, 4, 6)
+    };
+    Part::plain("run", Some((None, &heading)), run.links.iter().map(of_link))
 }
 
-fn print_tables(path: &Path, status: &Status, out: &mut Out<'_>) {
-    if status.tables.is_empty() && status.identity.base {
-        say!(out, "  tables       none yet: they come with the boards' bundles");
-    } else if status.tables.is_empty() {
-        say!(out, "  tables       none is tracked: `packmule track {} TABLE`", quoted(path));
-    } else {
-        say!(out, "  tables");
-        let rows: Vec<Vec<String>> = status.tables.iter().map(|table| table_row(table, path)).collect();
-        columns(&rows).iter().for_each(|line| say!(out, "{line}"));
+/// Lists the tables; those of which there is something to say first, where a screen has no room for all.
+fn tables(path: &Path, status: &Status) -> Part<Option<Style>> {
+    if status.tables.is_empty() {
+        let none = match status.identity.base {
+            true => "none yet: they come with the boards' bundles".to_owned(),
+            false => format!("none is tracked: `packmule track {} TABLE`", quoted(path)),
+        };
+        return Part::plain("tables", None, [format!("  tables       {none}")]);
     }
+    let mut rows: Vec<Vec<String>> = status.tables.iter().map(|table| table_row(table, path)).collect();
+    rows.sort_by_key(|row| row.last().is_some_and(String::is_empty));
+    Part::plain("tables", Some((None, "  tables")), columns(&rows))
 }
 
 fn table_row(table: &TableStatus, db: &Path) -> Vec<String> {
@@ -236,7 +259,7 @@ fn table_row(table: &TableStatus, db: &Path) -> Vec<String> {
         n => Some(format!("{} not sealed yet", count(n, "write"))),
     };
     let note = match table.how {
-        TableHow::Suspended => Some("see below".into()),
+        TableHow::Suspended => Some("see above".into()),
         _ => table.note.as_ref().map(|note| note.clone() + &hint(table.hint(), db)),
     };
     let waiting =

@@ -307,6 +307,8 @@ impl Trip<'_, '_> {
         let words = line.split(' ').map(|word| self.in_directory(word)).collect::<Vec<OsString>>();
         let mut printed = Vec::new();
         let mut out = Out::new(Box::new(&mut printed));
+        // They are set in, and broken then.
+        out.whole_lines = true;
         let result = (self.run)(&words, &mut out);
         let finished = out.finish();
         result.map_err(|failure| {

@@ -61,6 +61,8 @@ pub struct Removed {
     pub dropped: u64,
     /// The key files that were removed.
     pub key_files: Vec<String>,
+    /// Nothing was removed.
+    pub dry_run: bool,
 }
 
 /// `fleet rotate`.

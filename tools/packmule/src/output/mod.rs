@@ -39,6 +39,8 @@ pub struct Out<'w> {
     pub verbose: bool,
     /// Some lines are painted.
     pub colour: bool,
+    /// Lines stay as long as they are: whoever shows them breaks them.
+    pub whole_lines: bool,
     closed: bool,
     failed: Option<io::Error>,
 }
@@ -75,6 +77,7 @@ impl<'w> Out<'w> {
             quiet: false,
             verbose: false,
             colour: false,
+            whole_lines: false,
             closed: false,
             failed: None,
         }
@@ -100,7 +103,10 @@ impl<'w> Out<'w> {
     /// Prints a line also where only what is wrong is wanted.
     pub fn warning(&mut self, line: &str) {
         if !self.json {
-            self.write(&safe(&folded(line)));
+            match self.whole_lines {
+                true => self.write(&safe(line)),
+                false => self.write(&safe(&folded(line))),
+            }
             self.write("\n");
         }
     }

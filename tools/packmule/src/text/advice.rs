@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
-use packmule::{DeviceInfo, NotSent, Status, TableHow, label};
+use packmule::{DeviceInfo, Hint, NotSent, Status, TableHow, label};
 
-use super::{count, hint, plural, quoted, shell_word};
+use super::{count, hint, plural, quoted, set_clock, shell_word, time};
 
 /// After so many days without a word a device is named.
 const UNHEARD_DAYS: i64 = 7;
+
+/// So many of them are named.
+const UNHEARD_NAMED: usize = 3;
 
 const DAY: i64 = 86_400_000;
 
@@ -69,24 +72,27 @@ pub fn advice(
         all.push(Advice::person(what, Some(format!("packmule log {db} --by {device} --values"))));
     }
     for notice in &status.notices {
-        all.push(Advice::person(notice.text.clone() + &hint(notice.hint.clone(), path), None));
+        all.push(match notice.hint {
+            Some(Hint::SetClock { here }) => {
+                let whose = if here { "set it" } else { "set it there" };
+                Advice::person(format!("{}: {whose}", notice.text), Some(set_clock(here)))
+            }
+            _ => Advice::person(notice.text.clone() + &hint(notice.hint.clone(), path), None),
+        });
     }
     if let Some((device, frames)) = &status.held_back_by {
+        let heard = devices.iter().find(|of| label(of.id, of.name.as_deref()) == *device);
+        let since = heard.map_or_else(String::new, |of| match of.heard {
+            Some(heard) => format!(", heard last at {},", time(heard)),
+            None => ", never heard,".into(),
+        });
         let what = format!(
-            "{device} is not known to have {}, which the log keeps for it: let it exchange; if it will not come back:",
+            "{device}{since} is not known to have {}, which the log keeps for it: let it exchange; if it will not come back:",
             count(*frames, "frame")
         );
         all.push(Advice::by_itself(what, Some(format!("packmule retire {db} {}", shell_word(device)))));
     }
-    let long = |device: &&DeviceInfo| {
-        let away = device.this || device.retired || device.revoked;
-        !away && device.heard.is_some_and(|heard| now.saturating_sub(heard) > UNHEARD_DAYS * DAY)
-    };
-    for device in devices.iter().filter(long) {
-        let days = now.saturating_sub(device.heard.unwrap_or(now)) / DAY;
-        let who = label(device.id, device.name.as_deref());
-        all.push(Advice::by_itself(format!("{who} was not heard for {days} days"), None));
-    }
+    all.extend(unheard(&db, devices, now));
     let unsealed: u64 = status.tables.iter().map(|table| table.unsealed).sum();
     if unsealed > 0 && status.can_sign {
         let what =
@@ -94,4 +100,31 @@ pub fn advice(
         all.push(Advice::by_itself(what, Some(format!("packmule seal {db}"))));
     }
     all
+}
+
+/// Names the devices that were not heard for long, the longest first.
+fn unheard(db: &str, devices: &[DeviceInfo], now: i64) -> Option<Advice> {
+    let since = |device: &DeviceInfo| {
+        let away = device.this || device.retired || device.revoked;
+        let heard = device.heard.filter(|heard| now.saturating_sub(*heard) > UNHEARD_DAYS * DAY)?;
+        (!away).then(|| (heard, label(device.id, device.name.as_deref())))
+    };
+    let mut long: Vec<(i64, String)> = devices.iter().filter_map(since).collect();
+    long.sort();
+    let days = |heard: i64| now.saturating_sub(heard) / DAY;
+    let what = match &long[..] {
+        [] => return None,
+        [(heard, who)] => format!("{who} was not heard for {} days, since {}", days(*heard), time(*heard)),
+        _ => {
+            let named = long.iter().take(UNHEARD_NAMED);
+            let mut named: Vec<String> =
+                named.map(|(heard, who)| format!("{who} ({} days)", days(*heard))).collect();
+            if let Some(more) = long.len().checked_sub(UNHEARD_NAMED).filter(|more| *more > 0) {
+                named.push(format!("and {more} more"));
+            }
+            let n = count(long.len() as u64, "device");
+            format!("{n} were not heard for over {UNHEARD_DAYS} days: {}", named.join(", "))
+        }
+    };
+    Some(Advice::by_itself(what, Some(format!("packmule devices {db}"))))
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use packmule::core::model::DeviceId;
 use packmule::{Hint, Way};
 
-use super::quoted;
+use super::{now, quoted, utc};
 
 /// Says what to do about an error, as it goes on after the message; nothing where the message says all.
 pub fn hint(hint: Option<Hint>, db: &Path) -> String {
@@ -58,10 +58,17 @@ pub fn hint(hint: Option<Hint>, db: &Path) -> String {
         Some(Hint::ReadWithADevice) => ": give the database of one of them with --with".into(),
         Some(Hint::GivePassphrase) => ": give it with --passphrase-file FILE (of import, merge, inspect, verify)".into(),
         Some(Hint::Protect { path }) => format!(": run `chmod 600 {}`", quoted(&path)),
+        Some(Hint::SetClock { here }) => format!("; set it: `{}`", set_clock(here)),
         Some(Hint::GiveMoreOfTheId) => ": give more of the id".into(),
         Some(Hint::Resolve(ways)) => ways_to_resolve(ways),
         Some(_) => String::new(),
     }
+}
+
+/// Returns the command that sets a clock, on any Linux: that of another device by the one here.
+pub fn set_clock(here: bool) -> String {
+    let right = if here { "YYYY-MM-DD hh:mm".into() } else { utc(now()) };
+    format!("sudo date --utc --set '{right}'")
 }
 
 /// Says how to trust devices, after their fingerprints were compared.

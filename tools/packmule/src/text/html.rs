@@ -50,7 +50,9 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     for row in rows {
         out.push_str("<tr>");
         for (name, cell) in head.iter().zip(row) {
-            let _ = write!(out, "<td data-label=\"{}\"><div>{cell}</div></td>", escape(name));
+            // A telephone leaves out what is empty.
+            let none = if cell == "–" { " class=\"none\"" } else { "" };
+            let _ = write!(out, "<td{none} data-label=\"{}\"><div>{cell}</div></td>", escape(name));
         }
         out.push_str("</tr>\n");
     }

@@ -13,6 +13,7 @@
 //! | `html` | pages for a browser |
 //! | `hint` | what the library says would help, as commands |
 //! | `prometheus` | figures for Prometheus |
+//! | `screen` | what fits on a screen |
 //! | `sentence` | sentences that several commands print |
 
 mod advice;
@@ -22,17 +23,19 @@ pub mod html;
 mod layout;
 mod links;
 pub mod prometheus;
+mod screen;
 mod sentence;
 mod time;
 mod value;
 
 pub use advice::{Advice, advice};
 pub use format::{count, number, plural, quoted, read_size, safe, shell_word, shown, size};
-pub use hint::hint;
+pub use hint::{hint, set_clock};
 pub use layout::{columns, cut, fitting_columns, folded, paragraph, words, wrap};
 pub use links::{carried, ills, link, rate};
+pub use screen::{Part, fit, whole};
 pub use sentence::{
     behind, conflicts_open, elsewhere, io_text, missing_words, range, said_by, set_aside, stream, waiting,
 };
-pub use time::{clock_wrong, iso, now, read_age, read_time, span, time};
+pub use time::{clock_wrong, iso, now, read_age, read_time, span, time, utc};
 pub use value::{pairs, read, show};

@@ -23,6 +23,10 @@ pub fn waiting(wait: &Wait) -> String {
         Missing::Vouching => format!(
             "{frames} of {author} {set_aside}: it is revoked, and no other device says that it had taken them in before"
         ),
+        Missing::Certificate => format!(
+            "a bundle of {author} waits for its certificate, which this device has once said it has: was it\n  \
+             restored from a backup? The next bundle or session from here tells {author}, and all of it comes again"
+        ),
         Missing::Newer => format!(
             "{frames} of {author} {waits} for a newer Packmule here, since {}:\n  \
              this one cannot read what was written there; all else goes on",
@@ -38,6 +42,7 @@ pub fn missing_words(missing: &Missing) -> String {
     match missing {
         Missing::Frames { of, .. } => of.clone(),
         Missing::OtherPart { of, .. } => format!("{of} (the other part of the same seal)"),
+        Missing::Certificate => "the certificate of its author".into(),
         Missing::Newer => "a newer Packmule here".into(),
         Missing::Vouching => "set aside, since it is revoked".into(),
         Missing::Unreadable { .. } => "set aside, since it cannot be applied".into(),

@@ -25,6 +25,12 @@ pub fn time(ms: i64) -> String {
     format!("{short}Z{}", if clock_wrong(ms) { " (clock wrong?)" } else { "" })
 }
 
+/// Formats a time as `date` takes it.
+pub fn utc(ms: i64) -> String {
+    let iso = iso(ms);
+    iso.split('.').next().unwrap_or_default().replace('T', " ")
+}
+
 /// Formats a time for programs: ISO 8601, UTC, to the millisecond.
 pub fn iso(ms: i64) -> String {
     Iso(ms).to_string()

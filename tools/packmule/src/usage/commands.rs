@@ -18,6 +18,7 @@ pub static COMMANDS: &[Command] = &[
             &flags::BASE,
             &flags::PASSPHRASE_FILE,
             &flags::REMOVE,
+            &flags::REMOVE_DRY_RUN,
             &flags::YES,
         ],
         group: Group::Devices,
@@ -29,6 +30,7 @@ each board gets its own `init`. A board that is made without \
         examples: &[
             "packmule init north.db --name north --fleet fleet.key",
             "packmule init base.db --name base --fleet fleet.key --base",
+            "packmule init --remove north.db --dry-run",
             "packmule init --remove north.db",
         ],
     },
@@ -207,13 +209,17 @@ each board gets its own `init`. A board that is made without \
         words: "compact",
         operands: "DB",
         count: (1, 1),
-        flags: &[&flags::COMPACT_KEEP],
+        flags: &[&flags::COMPACT_KEEP, &flags::DRY_RUN],
         group: Group::Tables,
         summary: "compact the log: remove what every device has",
         about: "What every device that is not retired is known to have leaves the log; tables, open conflicts and digest stay as they \
                 are. Nothing leaves it before another device is known. It also records in the log what this device has seen, so that others can compact too: run it now and then on each. What is not in the \
                 log any more cannot be undone, nor shown by `log` and `at`: --keep says how far back that is to be possible.",
-        examples: &["packmule compact base.db", "packmule compact base.db --keep 30d"],
+        examples: &[
+            "packmule compact base.db --dry-run",
+            "packmule compact base.db",
+            "packmule compact base.db --keep 30d",
+        ],
     },
     Command {
         name: Name::Prune,
@@ -500,16 +506,17 @@ each board gets its own `init`. A board that is made without \
         words: "status",
         operands: "DB",
         count: (1, 1),
-        flags: &[&flags::CHECK, &flags::PROMETHEUS],
+        flags: &[&flags::STATUS_ALL, &flags::CHECK, &flags::PROMETHEUS],
         group: Group::Look,
         summary: "how this device stands, and what there is to do next",
-        about: "Changes nothing. The fingerprint is what `packmule trust` on another device takes. At the end stands what there is \
-                to do, each with the command that helps. With --check the exit status is 3 where only a person can do it: open \
+        about: "Changes nothing. The fingerprint is what `packmule trust` on another device takes. What there is to do comes first, \
+                each with the command that helps; what a screen has no room for is counted, and printed with --all. With --check the exit status is 3 where only a person can do it: open \
                 conflicts, held tables, rows that are not sent, frames of a revoked device that are set aside, notices (a new \
                 identity, a clock that is far off). Frames in flight, and devices that were not heard, are no reason. --prometheus is for the \
                 textfile collector of its node exporter.",
         examples: &[
             "packmule status north.db",
+            "packmule status base.db --all",
             "packmule status base.db --check",
             "packmule status base.db --prometheus",
         ],

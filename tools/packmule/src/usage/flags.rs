@@ -56,6 +56,8 @@ pub static REMOVE: Flag = switch(
     "remove",
     "make it a plain database again: Packmule's tables, triggers and key go, its own tables stay",
 );
+pub static REMOVE_DRY_RUN: Flag =
+    switch("dry-run", "with --remove: only say what would be removed; nothing is changed");
 pub static YES: Flag = switch("yes", "with --remove: without asking");
 pub static ALL: Flag = switch("all", "all tables that are tracked or gathered");
 pub static FLEET_ID: Flag =
@@ -205,6 +207,8 @@ pub static FROM: Flag =
 pub static BRIEF: Flag = switch("brief", "a line for each");
 
 // Looking and checking.
+pub static STATUS_ALL: Flag =
+    switch("all", "all lines; without it as many as a screen has, what is most urgent first");
 pub static CHECK: Flag = switch("check", "end with 3 where a person is needed, and print only what for");
 pub static PROMETHEUS: Flag =
     switch("prometheus", "print figures as Prometheus reads them, and nothing else");

@@ -79,7 +79,7 @@ fn checked(link: &Link, line: Option<&serial::Options>) -> LinkChecked {
 /// Names a chore.
 pub fn what(chore: &Chore) -> String {
     match chore {
-        Chore::Compact => "compact".into(),
+        Chore::Compact { .. } => "compact".into(),
         Chore::Prune { table, .. } => format!("prune {table}"),
     }
 }
@@ -87,7 +87,10 @@ pub fn what(chore: &Chore) -> String {
 fn chore(what: &Chore, every: Duration) -> String {
     let first = "a minute after the start, then every";
     match what {
-        Chore::Compact => format!("{first} {}", age(every)),
+        Chore::Compact { said: None, .. } => format!("{first} {}", age(every)),
+        Chore::Compact { said: Some(kept), .. } => {
+            format!("{first} {}; what was sealed within {kept} stays", age(every))
+        }
         Chore::Prune { said, .. } => {
             format!("{first} {}; {said}, of the others what a base has is deleted", age(every))
         }

@@ -240,7 +240,8 @@ impl Work for Due<'_> {
 
     fn round(&mut self, engine: &mut Engine, _: &mut Met) -> Result<(), Trouble> {
         let text = match self.what {
-            Chore::Compact => compacted(&engine.compact()?),
+            Chore::Compact { kept: Some(age), .. } => compacted(&engine.compact_keeping(*age)?),
+            Chore::Compact { .. } => compacted(&engine.compact()?),
             Chore::Prune { table, keep, .. } => pruned(&engine.prune(table, *keep)?),
         };
         self.tell.tell("done", text);

@@ -1,6 +1,8 @@
 //! The file of `packmule run`: TOML, read as a whole; each thing that is wrong is named with its line, and with what is
 //! allowed there.
 
+#[cfg(all(test, feature = "net"))]
+mod fuzz;
 mod read;
 mod table;
 
@@ -87,7 +89,12 @@ pub struct Upkeep {
 #[derive(Debug)]
 pub enum Chore {
     /// The log is compacted.
-    Compact,
+    Compact {
+        /// What was sealed within it stays.
+        kept: Option<Duration>,
+        /// The same, as the file says it.
+        said: Option<String>,
+    },
     /// Rows of a table are pruned.
     Prune {
         /// The table.

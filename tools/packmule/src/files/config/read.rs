@@ -20,7 +20,7 @@ const LINK: &[&str] = &[
     "to", "name", "stay", "interval", "jitter", "changes", "patience", "plain", "baud", "baud-max", "flow",
     "encrypt",
 ];
-const COMPACT: &[&str] = &["every"];
+const COMPACT: &[&str] = &["every", "keep"];
 const PRUNE: &[&str] = &["table", "every", "keep", "rows", "free"];
 /// Where a link can lead.
 const TO: &str = "\"tcp://HOST:PORT\", \"ws://HOST:PORT\", \"serial:FILE\", \"exec:COMMAND\", \"find:\" or \"card:DIRECTORY\"";
@@ -73,8 +73,7 @@ pub fn read(text: &str) -> Result<Config, Vec<(usize, String)>> {
         wrong.at(&(0..0), format!("two links are called `{}`: give them a `name`", pair[0]));
     }
     if let Some(compact) = compact {
-        let mut compact = Table::new("compact", COMPACT, compact, &mut wrong);
-        config.upkeep.extend(every(&mut compact).map(|every| Upkeep { what: Chore::Compact, every }));
+        config.upkeep.extend(self::compact(Table::new("compact", COMPACT, compact, &mut wrong)));
     }
     for prune in prunes {
         config.upkeep.extend(self::prune(Table::new("prune", PRUNE, prune, &mut wrong)));
@@ -189,6 +188,19 @@ fn every(table: &mut Table<'_, '_>) -> Option<Duration> {
     table.time("every", None).flatten()
 }
 
+/// An age, as it is said where a key is wrong.
+const AGE: &str = "an age such as \"30d\" or \"12h\"";
+
+fn compact(mut table: Table<'_, '_>) -> Option<Upkeep> {
+    let every = every(&mut table);
+    let kept = match table.of_key("keep") {
+        Some(_) => Some(table.text_as("keep", AGE, |text| read_age(text)?.try_into().ok())?),
+        None => None,
+    };
+    let (kept, said) = kept.map(|(age, said)| (Duration::from_millis(age), said)).unzip();
+    Some(Upkeep { what: Chore::Compact { kept, said }, every: every? })
+}
+
 fn prune(mut table: Table<'_, '_>) -> Option<Upkeep> {
     let every = every(&mut table);
     let append = "the name of an append table";
@@ -206,8 +218,7 @@ fn prune(mut table: Table<'_, '_>) -> Option<Upkeep> {
             (Keep::Rows(rows), format!("the newest {rows} rows stay"))
         }
         "keep" => {
-            let must = "an age such as \"30d\" or \"12h\"";
-            let (age, text) = table.text_as("keep", must, |text| read_age(text)?.try_into().ok())?;
+            let (age, text) = table.text_as("keep", AGE, |text| read_age(text)?.try_into().ok())?;
             (Keep::Recent(age), format!("rows of the last {text} stay"))
         }
         _ => {

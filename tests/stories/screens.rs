@@ -1,0 +1,148 @@
+//! What a screen of 80 columns and 24 lines has room for, and what says beforehand what will be.
+
+use std::process::Command;
+
+use crate::support::{Desk, has, unfolded};
+
+const TABLES: usize = 12;
+const DAY: i64 = 86_400_000;
+
+/// A base with much to be said of it: many tables, boards that were not heard, retired and revoked ones, a clock that is
+/// far off, a conflict.
+fn messy() -> Desk {
+    let (desk, _) = Desk::conflict();
+    for n in 1..=TABLES {
+        desk.sql("base.db", &format!("CREATE TABLE extra{n:02} (id TEXT PRIMARY KEY, v)"));
+        desk.run(&format!("track base.db extra{n:02}")).ok();
+    }
+    for n in 1..=6 {
+        desk.run(&format!("init e{n}.db --name e{n} --fleet fleet.key")).ok();
+        desk.run(&format!("export e{n}.db e{n}.pmb")).ok();
+        desk.run(&format!("import base.db e{n}.pmb")).ok();
+    }
+    // A board whose clock nobody has set for years.
+    desk.sql("north.db", "INSERT INTO settings VALUES ('clock', 1, NULL)");
+    let options = packmule::Options { clock: Box::new(|| 4_086_000_000_000), ..packmule::Options::default() };
+    packmule::Engine::open_with(&desk.path("north.db"), options).unwrap().seal().unwrap();
+    desk.carry("north", "base");
+    desk.run("retire base.db e4").ok();
+    desk.run("retire base.db e5").ok();
+    desk.run("revoke base.db e6 --fleet fleet.key").ok();
+    let ago = |days: i64| {
+        format!("UPDATE _pm_device SET heard = heard - {} WHERE name = 'e{}'", days * DAY, days - 9)
+    };
+    (10..=12).for_each(|days| desk.sql("base.db", &ago(days)));
+    desk.sql("base.db", "INSERT INTO extra07 VALUES ('a', 1)");
+    desk
+}
+
+#[track_caller]
+fn fits(text: &str, lines: usize) {
+    assert!(text.lines().count() <= lines, "{} lines\n{text}", text.lines().count());
+    let long = text.lines().find(|line| line.chars().count() > 80);
+    assert!(long.is_none_or(|line| line.trim_start().starts_with("packmule ")), "{long:?}\n{text}");
+}
+
+#[test]
+fn the_status_of_a_messy_fleet_fits_on_a_screen_and_the_most_urgent_is_first() {
+    let desk = messy();
+    let screen = desk.run("status base.db").screen;
+    fits(&screen, 23);
+    let at = |text: &str| screen.find(text).unwrap_or_else(|| panic!("no `{text}` in\n{screen}"));
+    let order = ["base.db is the base", "to do", "1 conflict is open", "the clock of north-", "  tables"];
+    assert!(order.windows(2).all(|pair| at(pair[0]) < at(pair[1])), "{screen}");
+    has(&screen, &["… and ", " more", "all of it: `packmule status base.db --all`"]);
+    // Nothing is lost: all of it is there, and in the document.
+    let all = desk.run("status base.db --all").ok();
+    let names: Vec<String> = (1..=TABLES).map(|n| format!("extra{n:02}")).collect();
+    assert!(names.iter().all(|name| all.contains(name)), "{all}");
+    has(
+        &all,
+        &[
+            "3 devices were not heard for over 7 days: e3-",
+            "packmule devices base.db",
+            "1 write is not sealed",
+            // What there is something to say of comes first.
+            "  tables\n    extra07",
+            "revoked      e6-",
+            "retired      e4-",
+            "retired      e5-",
+        ],
+    );
+    assert!(all.lines().count() > 24 && !all.contains("more\n"), "{all}");
+    let checked = desk.run("status base.db --check").screen;
+    fits(&checked, 23);
+    has(&checked, &["2 things need a person", "the clock of north-"]);
+}
+
+/// Who lacks what, since when: each with what helps.
+#[test]
+fn whoever_holds_back_the_log_is_told_with_the_time_it_was_heard() {
+    let desk = messy();
+    let all = unfolded(&desk.run("status base.db --all").ok());
+    let document = desk.run("devices base.db --json").json();
+    let devices = document["devices"].as_array().unwrap();
+    let to_do = desk.run("status base.db --json").json()["to_do"].as_array().unwrap().clone();
+    let held = to_do.iter().find(|it| it["what"].as_str().unwrap().contains("is not known to have")).unwrap();
+    let what = held["what"].as_str().unwrap();
+    let who = devices.iter().find(|d| what.starts_with(d["label"].as_str().unwrap())).unwrap();
+    let heard = who["heard"].as_str().unwrap().split('.').next().unwrap();
+    has(what, &[&format!("heard last at {heard}Z")]);
+    has(&all, &[what]);
+    assert!(held["command"].as_str().unwrap().starts_with("packmule retire base.db "), "{held}");
+    assert!(to_do.iter().all(|it| it["command"].is_string()), "each has what helps: {to_do:?}");
+}
+
+/// The clock of another device is set there, by the one here; `date` reads it.
+#[test]
+fn the_command_that_sets_a_clock_is_one_that_date_reads() {
+    let desk = messy();
+    let status = desk.run("status base.db").ok();
+    let command = status.lines().find(|line| line.contains("sudo date --utc --set ")).unwrap().trim();
+    let only_read = command.replace("sudo date --utc --set", "date --utc +%Y --date");
+    let read = Command::new("sh").args(["-c", &only_read]).output().unwrap();
+    assert!(read.status.success(), "{command}: {}", String::from_utf8_lossy(&read.stderr));
+    let year: u32 = String::from_utf8_lossy(&read.stdout).trim().parse().unwrap();
+    assert!((2020..2090).contains(&year), "{command}");
+}
+
+/// Whatever removes something can be rehearsed: it says what would be, and nothing changes.
+#[test]
+fn what_removes_something_says_beforehand_what_would_be() {
+    let (desk, id) = Desk::conflict();
+    desk.run(&format!("resolve base.db {id} --take east")).ok();
+    for _ in 0..3 {
+        for board in ["north", "east"] {
+            desk.carry("base", board);
+            desk.carry(board, "base");
+        }
+    }
+    let before = desk.dump("base.db");
+    let planned = desk.run("compact base.db --dry-run --json").json();
+    assert!(planned["frames_folded"].as_u64() > Some(0), "{planned}");
+    has(&desk.run("compact base.db --dry-run").ok(), &["would be compacted away", "nothing has changed"]);
+    assert_eq!(desk.dump("base.db"), before);
+    let kept = desk.run("compact base.db --keep 30d --dry-run --json").json();
+    assert_eq!(kept["frames_folded"], 0, "{kept}");
+    assert_eq!(desk.run("compact base.db --json").json(), planned);
+
+    let before = desk.dump("north.db");
+    let key = std::fs::read(desk.path("north.db.pmkey")).unwrap();
+    let rehearsed = desk.run("init --remove north.db --dry-run").ok();
+    has(
+        &rehearsed,
+        &[
+            "of Packmule would be removed; nothing has changed",
+            "north.db.pmkey: would be removed",
+            "gone for good",
+        ],
+    );
+    assert_eq!((desk.dump("north.db"), std::fs::read(desk.path("north.db.pmkey")).unwrap()), (before, key));
+    let planned = desk.run("init --remove north.db --dry-run --json").json();
+    let done = desk.run("init --remove north.db --yes --json").json();
+    assert_eq!(
+        (&planned["dropped"], &planned["dry_run"], &done["dry_run"]),
+        (&done["dropped"], &true.into(), &false.into())
+    );
+    has(&desk.run("init --dry-run other.db").usage(), &["--dry-run goes with --remove"]);
+}

@@ -47,7 +47,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 31] = [
+const PARTED: [(u64, &str); 34] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (77, "a place of its own log that others have otherwise counted as what both have"),
@@ -97,6 +97,15 @@ const PARTED: [(u64, &str); 31] = [
         41207,
         "frames of a second history that did not follow on anything kept the first one out of a newcomer",
     ),
+    (
+        10071,
+        "what a board said again for a base that was set back left out what it deletes in frames that are not folded",
+    ),
+    (
+        41289,
+        "frames of a history that is given up, which only waited, stayed in the place of those of the first one",
+    ),
+    (42044, "a thief that had taken a new identity since counted as honest in this test"),
 ];
 
 #[test]

@@ -200,6 +200,7 @@ impl Fleet {
             self.devices[d].verdicts = own_verdicts(&self.devices[d]);
         }
         self.devices[n].revoked = self.devices[of].revoked;
+        self.devices[n].revoked_as = self.devices[of].revoked_as.clone();
         self.devices[n].second = self.devices[of].second;
         met.copied += 1;
         let silent = !self.off("silent") && self.random.chance(50);
@@ -247,7 +248,11 @@ impl Fleet {
         let done = if revoked { engine.take_back_revocation(id, key) } else { engine.revoke(id, key) };
         if done.is_ok() {
             let all = [Some(thief), self.devices[thief].twin];
-            all.iter().flatten().for_each(|d| self.devices[*d].revoked = !revoked);
+            for d in all.into_iter().flatten() {
+                let device = &mut self.devices[d];
+                device.revoked = !revoked;
+                device.revoked_as.push(id);
+            }
             met.revoked += 1;
             self.trace.push(format!("d{base} {} d{thief}", if revoked { "takes back" } else { "revokes" }));
         }

@@ -46,11 +46,14 @@ impl Fleet {
         Ok(())
     }
 
-    /// Whether a device that is not revoked itself knows that another one is.
+    /// Whether a device that is not revoked itself knows that another one is, under the identity that it has or one that it
+    /// has left: a revocation covers those that follow, and what these send is not taken in.
     fn is_known_as_revoked(&self, of: usize) -> bool {
-        let id = self.devices[of].engine.identity().id;
+        let is_of_it =
+            |id| id == self.devices[of].engine.identity().id || self.devices[of].revoked_as.contains(&id);
         let mut others = self.devices.iter().enumerate().filter(|(n, d)| *n != of && !d.revoked);
-        others.any(|(_, d)| d.engine.devices().unwrap().iter().any(|known| known.id == id && known.revoked))
+        others
+            .any(|(_, d)| d.engine.devices().unwrap().iter().any(|known| known.revoked && is_of_it(known.id)))
     }
 
     /// Traces what the query in `PACKMULE_WATCH` gives on each device now, where that differs from before.

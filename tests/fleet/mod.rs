@@ -34,6 +34,8 @@ struct Device {
     /// It wrote something since it was copied.
     wrote: bool,
     revoked: bool,
+    /// The identities under which it was revoked: it can have left these.
+    revoked_as: Vec<DeviceId>,
     /// The group in which it lives, while groups live apart.
     group: u64,
 }
@@ -355,6 +357,7 @@ impl Device {
             silent: false,
             wrote: false,
             revoked: false,
+            revoked_as: Vec::new(),
             group,
         }
     }

@@ -375,7 +375,7 @@ pub(crate) fn seal_all(
     Ok(())
 }
 
-/// Seals the deletes of rows that this device has deleted from a per-device table, in frames that are folded.
+/// Seals the deletes of rows that are listed as deleted from a per-device table of this device (`reissue.rs`).
 fn seal_gone(replica: &Replica, reader: &RowReader<'_>, group: &mut GroupWriter<'_>) -> Result<()> {
     let mut gone = replica.db.prepare("SELECT key FROM _pm_gone WHERE dev = ?1 AND tid = ?2 ORDER BY key")?;
     let mut rows = gone.query((replica.me, reader.table.tid))?;

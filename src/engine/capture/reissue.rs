@@ -11,6 +11,7 @@ use packmule_core::wire::FrameFlags;
 use crate::engine::capture::groups::{self, SealOptions, SealReport};
 use crate::engine::error::Result;
 use crate::engine::fleet::{devices, membership, peers, positions};
+use crate::engine::log::frames;
 use crate::engine::store::{meta, value};
 use crate::engine::table::replica::Replica;
 
@@ -30,6 +31,7 @@ pub(crate) fn reissue_for_bases(replica: &Replica) -> Result<SealReport> {
     }
     let first = positions::position(replica, replica.me, Stream::PerDevice)?.seq + 1;
     let flags = FrameFlags::REISSUES;
+    list_logged_deletes(replica)?;
     let report =
         groups::seal_groups(replica, SealOptions { flags, reissue: true, ..SealOptions::default() })?;
     if report.frames > 0 {
@@ -39,6 +41,18 @@ pub(crate) fn reissue_for_bases(replica: &Replica) -> Result<SealReport> {
         meta::set(&replica.db, &done(before), true)?;
     }
     Ok(report)
+}
+
+/// Lists the deletes of this device's frames that are in the log with those that are folded: the group says them all. A base
+/// that lacks what is folded goes on from the group, over these frames, and applies none of them.
+fn list_logged_deletes(replica: &Replica) -> Result<()> {
+    let mut logged = replica.db.prepare_cached("SELECT seq FROM _pm_frame WHERE dev = ?1 AND stream = ?2")?;
+    let mut rows = logged.query((replica.me, Stream::PerDevice.number()))?;
+    while let Some(row) = rows.next()? {
+        let seq = row.get(0)?;
+        frames::list_gone(replica, replica.me, seq, seq)?;
+    }
+    Ok(())
 }
 
 /// The name under which `_pm_meta` has that the rows of an identity before this one are sealed again.

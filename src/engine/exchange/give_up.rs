@@ -26,6 +26,7 @@ use crate::engine::exchange::{cut, transaction, twin};
 use crate::engine::fleet::peers::{self, Fit, GivenUp, OtherHistory};
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership};
+use crate::engine::log::frames;
 use crate::engine::merge::deferred;
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
@@ -208,6 +209,8 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
                 .collect::<rusqlite::Result<_>>()?;
         let ours = Some(GivenUp { common, ends }).filter(|ours| !ours.ends.is_empty());
         peers::record_given_up(e, dev, ours.as_ref())?;
+        // What only waits is of that history too, or follows on nothing: where it stayed, it would be in the other one's place.
+        frames::forget_pending(&e.db, dev, Stream::Shared, i64::MAX as u64)?;
         if positions::position(e, dev, Stream::Shared)?.seq <= common {
             return Ok(());
         }

@@ -176,7 +176,7 @@ pub(crate) fn put_newest(db: &Connection, dev: i64, checkpoint: &Checkpoint, byt
 /// So many deleted keys of per-device tables are remembered.
 const GONE_MAX: i64 = 100_000;
 
-/// Remembers that a device deleted a row of its per-device table, in a frame that is folded here.
+/// Remembers that a device deleted a row of its per-device table, in a frame that is folded here or is gone over.
 pub(crate) fn put_gone(db: &Connection, dev: i64, tid: i64, key: &[u8], seq: u64) -> Result<()> {
     db.prepare_cached("INSERT OR REPLACE INTO _pm_gone (dev, tid, key, seq) VALUES (?1, ?2, ?3, ?4)")?
         .execute((dev, tid, key, seq))?;
@@ -185,7 +185,7 @@ pub(crate) fn put_gone(db: &Connection, dev: i64, tid: i64, key: &[u8], seq: u64
     Ok(())
 }
 
-/// Remembers the rows that the frames of a group of a per-device stream delete: the group is folded.
+/// Remembers the rows that these frames of a per-device stream delete: they are folded, or gone over.
 pub(crate) fn list_gone(replica: &Replica, dev: i64, first: u64, last: u64) -> Result<()> {
     (first..=last).try_for_each(|seq| {
         each_deleted(replica, dev, seq, &mut |tid, key| put_gone(&replica.db, dev, tid, &key, seq))

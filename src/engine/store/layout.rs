@@ -93,8 +93,8 @@ const TABLES: &str = "
     -- second history. first: the group's first frame, or that of last where the group is not known.
     CREATE TABLE _pm_tag (dev INTEGER, stream INTEGER, last INTEGER, first INTEGER NOT NULL, tag BLOB NOT NULL,
         PRIMARY KEY (dev, stream, last)) WITHOUT ROWID;
-    -- Keys of rows that a device deleted from its per-device tables in frames that are folded here: in which frame. The oldest
-    -- by rowid are forgotten.
+    -- Keys of rows that a device deleted from its per-device tables in frames that are folded here, or that a base goes over: in
+    -- which frame. The oldest by rowid are forgotten.
     CREATE TABLE _pm_gone (dev INTEGER, tid INTEGER, key BLOB, seq INTEGER NOT NULL, PRIMARY KEY (dev, tid, key));
     -- told: a log has it.
     CREATE TABLE _pm_def (id BLOB PRIMARY KEY, tid INTEGER NOT NULL, body BLOB NOT NULL, told INTEGER NOT NULL DEFAULT 1)

@@ -124,7 +124,8 @@ fn what_is_left_of_a_version_for_a_column_goes_with_the_column() {
         sql(device, "ALTER TABLE t DROP COLUMN c1");
     }
     in_step(&mut devices, "SELECT * FROM t");
-    assert_eq!(devices[0].conflicts().unwrap()[0].versions.len(), 3);
+    // The delete had seen the row that it deletes, though its table was held when it was sealed.
+    assert_eq!(devices[0].conflicts().unwrap()[0].versions.len(), 2);
 }
 
 /// A column that came by ALTER TABLE, and that no row has anything in: a rebuild after that changes nothing of any row, and

@@ -11,6 +11,7 @@ use crate::engine::conflicts::many::{self, Decided, DecisionReport};
 use crate::engine::conflicts::resolve::Resolution;
 use crate::engine::conflicts::restore::{self, TakenBack};
 use crate::engine::conflicts::selection::Selection;
+use crate::engine::conflicts::told;
 use crate::engine::conflicts::undecided::{self, Answer};
 use crate::engine::conflicts::undo::{self, UndoReport};
 use crate::engine::conflicts::{walk, wishes};
@@ -78,7 +79,7 @@ impl Engine {
     /// Returns whether a row, as [`Conflict`](crate::Conflict) and [`RowChange`](crate::RowChange) list it, is kept whole by
     /// a resolution that is made here, so that [`Engine::undo_resolution`] brings it back: a very large one is not.
     pub fn keeps_for_undo(&self, row: &[(String, OwnedValue)]) -> bool {
-        undo::keeps(&self.replica, row)
+        told::keeps(&self.replica, row)
     }
 
     /// Returns what became of the decisions that applications wrote into the view `packmule_conflicts`, since this was asked

@@ -52,6 +52,7 @@ const HOW: &[(&str, How)] = &[
     ("packmule resolve DB --undo ID", In("tests/stories/clinic.rs", "resolve base.db --undo {")),
     ("packmule resolve base.db --undo ID", In("tests/stories/clinic.rs", "resolve base.db --undo {")),
     ("packmule log DB TABLE KEY", Types("packmule log base.db settings interval")),
+    ("packmule seal DB", Types("packmule seal base.db")),
     ("packmule log --by", Types("packmule log base.db --by north")),
     ("packmule merge second.db base.db", In("tests/stories/dead_base.rs", "mentioned(PAGE)")),
     (
@@ -62,7 +63,10 @@ const HOW: &[(&str, How)] = &[
         "packmule schema north.db add-column settings size INTEGER",
         In("tests/stories/migration_forms.rs", "shell(&desk, &way)"),
     ),
-    ("packmule track --columns follow", Types("packmule track base.db settings --columns follow")),
+    (
+        "packmule track base.db settings --columns follow",
+        Types("packmule track base.db settings --columns follow"),
+    ),
     ("packmule untrack north.db settings", In("tests/stories/migration_forms.rs", "shell(&desk, &way)")),
     ("packmule devices DB", Types("packmule devices base.db")),
     ("packmule status DB", Types("packmule status base.db")),

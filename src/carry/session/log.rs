@@ -146,7 +146,7 @@ impl<'a> EngineLog<'a> {
     }
 
     /// Counts what comes of groups that have not ended. Of a peer that never ends one nothing stays.
-    fn count(&mut self, item: &Incoming<'_>) -> Result<()> {
+    fn count_in(&mut self, item: &Incoming<'_>) -> Result<()> {
         let Kept { unfinished, peer, .. } = &mut *self.kept;
         let counted = match item {
             Incoming::Frame(section, _, bytes) => {
@@ -417,7 +417,7 @@ impl Log for EngineLog<'_> {
             }
             return Ok(());
         }
-        self.count(&item)?;
+        self.count_in(&item)?;
         self.kept.staged.push(match item {
             Incoming::Certificate(bytes) => Staged::Certificate(bytes.into()),
             Incoming::Revocation(bytes) => Staged::Revocation(bytes.into()),

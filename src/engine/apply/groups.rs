@@ -78,15 +78,9 @@ pub(crate) fn apply_group(
                     evolve::hear_def(replica, stream, body, &stamp)?;
                     writers = Writers::default();
                 }
-                Part::Keep(runs) if own.is_some() => {
-                    let unseen = heads::kept_here(replica, runs)?;
-                    let (seen, fold) = context_free::seen_by(replica, dev, Some((&context, &unseen)))?;
-                    see_settled(&mut context, fold);
-                    (own, late, unplaced) = (Some(seen), fold, fold);
-                }
                 Part::Keep(runs) => {
                     keep = heads::kept_here(replica, runs)?;
-                    unplaced = see_kept(replica, &keep, late, &mut context)?;
+                    unplaced = see_kept(replica, (dev, late), &keep, own.as_mut(), &mut context)?;
                 }
                 Part::Schema(schema) => {
                     evolve::hear_schema(replica, &schema, (dev, seq, lamport))?;
@@ -159,15 +153,24 @@ fn hear_context(
     Ok((late, own))
 }
 
-/// Returns the first fold here that a verdict may leave something of, or that its author had not seen: what is settled
-/// is not removed by it then.
+/// Hears which frames a verdict leaves; or, of a context-free group, which of its context its author had not seen. Returns
+/// the first fold here that a verdict may leave something of, or that the author had not seen: what is settled is not
+/// removed by it then.
 fn see_kept(
     replica: &Replica,
+    (dev, late): (i64, Option<Fold>),
     keep: &[Kept],
-    late: Option<Fold>,
-    context: &mut HashMap<i64, u64>,
+    own: Option<&mut Vector>,
+    context: &mut Vector,
 ) -> Result<Option<Fold>> {
-    let unseen = late.into_iter().chain(late::first_kept(replica, keep)?).min();
+    let unseen = match own {
+        Some(own) => {
+            let (seen, fold) = context_free::seen_by(replica, dev, Some((context, keep)))?;
+            *own = seen;
+            fold
+        }
+        None => late.into_iter().chain(late::first_kept(replica, keep)?).min(),
+    };
     see_settled(context, unseen);
     Ok(unseen)
 }

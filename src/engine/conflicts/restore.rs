@@ -6,7 +6,7 @@ use crate::engine::capture::groups::Before;
 use crate::engine::capture::ops;
 use crate::engine::conflicts::change::RowChange;
 use crate::engine::conflicts::rewind::{self, LeftOut};
-use crate::engine::conflicts::told::Told;
+use crate::engine::conflicts::told::{self, Told};
 use crate::engine::conflicts::{history, list, undo};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices;
@@ -93,7 +93,7 @@ fn write_row(
     was: &Before,
 ) -> Result<Option<RowChange>> {
     let values = list::told_row(replica, table, table.place(), key)?;
-    let told = Told { kept: undo::keeps(replica, &values), values, quarantined: false };
+    let told = Told { kept: told::keeps(replica, &values), values, quarantined: false };
     let mut row = told.begin(table, key)?;
     let before = &row.before;
     let heads = heads::heads(replica, table.tid, key)?;

@@ -1,11 +1,29 @@
 //! A row as it is told to people, wherever it is.
 
 use crate::engine::conflicts::change::{self, RowChange};
-use crate::engine::conflicts::{list, undo};
+use crate::engine::conflicts::list;
 use crate::engine::error::Result;
 use crate::engine::store::value::OwnedValue;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
+
+/// The largest row that is told as it was, in bytes, where a frame has room for it.
+const TOLD_MOST: usize = 16_384;
+
+/// What a name and a value take beside their own bytes.
+const TOLD_BESIDE: usize = 20;
+
+/// Returns whether a row, told so, is kept whole by a resolution that is made here, so that it can be undone. What a frame
+/// has beside it takes less than a quarter.
+pub(crate) fn keeps(replica: &Replica, told: &[(String, OwnedValue)]) -> bool {
+    let bytes = |value: &OwnedValue| match value {
+        OwnedValue::Large { bytes, .. } => usize::try_from(*bytes).unwrap_or(usize::MAX),
+        OwnedValue::Text(bytes) | OwnedValue::Blob(bytes) => bytes.len(),
+        _ => 0,
+    };
+    let all = told.iter().map(|(name, value)| bytes(value).saturating_add(name.len() + TOLD_BESIDE));
+    all.fold(0, usize::saturating_add) <= TOLD_MOST.min(replica.options.frame_bytes / 4 * 3)
+}
 
 /// A row as it is listed.
 pub(crate) struct Told {
@@ -27,10 +45,10 @@ impl Told {
     pub(crate) fn of(replica: &Replica, table: &Table, key: &[u8]) -> Result<Self> {
         let shown = list::told_row(replica, table, table.place(), key)?;
         if !shown.is_empty() {
-            return Ok(Self { kept: undo::keeps(replica, &shown), values: shown, quarantined: false });
+            return Ok(Self { kept: keeps(replica, &shown), values: shown, quarantined: false });
         }
         let values = list::told_row(replica, table, &table.quarantine_table(), key)?;
-        Ok(Self { kept: undo::keeps(replica, &values), quarantined: !values.is_empty(), values })
+        Ok(Self { kept: keeps(replica, &values), quarantined: !values.is_empty(), values })
     }
 
     /// Begins to tell of a change to a row that is so before.

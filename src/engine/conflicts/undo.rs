@@ -12,7 +12,7 @@ use crate::engine::capture::groups::{self, Before, RowBefore};
 use crate::engine::capture::ops::{self, Change};
 use crate::engine::conflicts::change::RowChange;
 use crate::engine::conflicts::selection::ID_LEAST;
-use crate::engine::conflicts::told::Told;
+use crate::engine::conflicts::told::{self, Told};
 use crate::engine::conflicts::{list, rewind};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{devices, positions};
@@ -29,24 +29,6 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::renamed;
 use crate::engine::table::replica::Replica;
-
-/// The largest row that is told as it was, in bytes, where a frame has room for it.
-const TOLD_MOST: usize = 16_384;
-
-/// What a name and a value take beside their own bytes.
-const TOLD_BESIDE: usize = 20;
-
-/// Returns whether a row, told so, is kept whole by a resolution that is made here, so that it can be undone. What a frame
-/// has beside it takes less than a quarter.
-pub(crate) fn keeps(replica: &Replica, told: &[(String, OwnedValue)]) -> bool {
-    let bytes = |value: &OwnedValue| match value {
-        OwnedValue::Large { bytes, .. } => usize::try_from(*bytes).unwrap_or(usize::MAX),
-        OwnedValue::Text(bytes) | OwnedValue::Blob(bytes) => bytes.len(),
-        _ => 0,
-    };
-    let all = told.iter().map(|(name, value)| bytes(value).saturating_add(name.len() + TOLD_BESIDE));
-    all.fold(0, usize::saturating_add) <= TOLD_MOST.min(replica.options.frame_bytes / 4 * 3)
-}
 
 /// What an undo did.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -96,7 +78,7 @@ fn was(replica: &Replica, table: &Table, key: &[u8], told: &[(String, OwnedValue
     if told.is_empty() {
         return Ok(Before::Gone);
     }
-    if !keeps(replica, &told) {
+    if !told::keeps(replica, &told) {
         return Ok(Before::Untold);
     }
     // What is listed by its hash is kept whole.

@@ -151,6 +151,9 @@ pub(crate) fn rekey(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
 fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     catalog::load_catalog(replica)?;
     deferred::begin_deferring(replica)?;
+    // Its application may have changed tables since the last seal: no row is read before that is noticed. A device that was
+    // set back writes no frame then.
+    seal::seal_here(replica, SealOptions::default())?;
     let mut common = whole_seals(replica, common)?;
     let mut built_on = cut::built_on_by(replica, common[0])?;
     for stream in Stream::ALL {
@@ -185,8 +188,6 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
             let of = Move { old, new: (replica.me, replica.identity.id), key: &key, common, shift };
             let moved = move_streams(replica, &of, &contexts)?;
             replica.key = Some(key);
-            // Its application may have changed tables since the last seal: no row is read before that is noticed.
-            seal::seal_here(replica, SealOptions::default())?;
             format!("frames re-authored: {moved}")
         }
     };

@@ -291,16 +291,27 @@ impl Fleet {
     }
 }
 
-#[test]
-fn random_fleets_through_the_program() {
+/// Has as many fleets live as usual, or as the environment says. Of each that fails, its seed and its `trace` are told.
+#[track_caller]
+pub fn all_live<F>(
+    usual: u64,
+    new: &(dyn Fn(u64) -> F + Sync),
+    live: &(dyn Fn(&mut F) + Sync),
+    trace: &(dyn Fn(&F) -> &[String] + Sync),
+) {
     let failed = Mutex::new(Vec::new());
-    on_all_cores(seeds(3), &|seed| {
-        let mut fleet = Fleet::new(seed);
-        if catch_unwind(AssertUnwindSafe(|| fleet.live())).is_err() {
-            eprintln!("PACKMULE_SEED={seed} replays it:\n{}", fleet.trace.join("\n"));
+    on_all_cores(seeds(usual), &|seed| {
+        let mut fleet = new(seed);
+        if catch_unwind(AssertUnwindSafe(|| live(&mut fleet))).is_err() {
+            eprintln!("PACKMULE_SEED={seed} replays it:\n{}", trace(&fleet).join("\n"));
             failed.lock().unwrap().push(seed);
         }
     });
     let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "{} failed: {failed:?}", failed.len());
+}
+
+#[test]
+fn random_fleets_through_the_program() {
+    all_live(3, &Fleet::new, &Fleet::live, &|fleet| &fleet.trace);
 }

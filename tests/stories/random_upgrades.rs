@@ -4,11 +4,9 @@
 //!
 //! `PACKMULE_SEED=N` replays one fleet, `PACKMULE_SCHEDULES=N` says how many live, from `PACKMULE_FIRST=N` on.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
-
 use super::card::{are_equal, rounds};
-use super::random::{Random, on_all_cores, seeds};
+use super::random::Random;
+use super::random_fleets::all_live;
 use super::support::Desk;
 
 const FIRST: &str = "CREATE TABLE patient (id TEXT PRIMARY KEY, number INTEGER UNIQUE, name TEXT, ward TEXT DEFAULT 'A',
@@ -166,14 +164,5 @@ impl Fleet {
 
 #[test]
 fn random_fleets_that_are_upgraded_board_by_board() {
-    let failed = Mutex::new(Vec::new());
-    on_all_cores(seeds(12), &|seed| {
-        let mut fleet = Fleet::new(seed);
-        if catch_unwind(AssertUnwindSafe(|| fleet.live())).is_err() {
-            eprintln!("PACKMULE_SEED={seed} replays it:\n{}", fleet.trace.join("\n"));
-            failed.lock().unwrap().push(seed);
-        }
-    });
-    let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "{} failed: {failed:?}", failed.len());
+    all_live(12, &Fleet::new, &Fleet::live, &|fleet| &fleet.trace);
 }

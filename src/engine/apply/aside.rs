@@ -16,7 +16,6 @@ use std::collections::HashMap;
 use packmule_core::model::{Big, Stream, Value};
 use packmule_core::wire::{Op, Piece};
 
-use crate::engine::capture::adopt;
 use crate::engine::error::{self, Error, Result};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
@@ -82,7 +81,7 @@ pub(crate) fn said(error: &Error) -> String {
 /// Names what a group was tried with: this version of the program, the database's schema, and how many definitions.
 fn tried(replica: &Replica) -> Result<String> {
     let defs: Option<u64> = value::maybe(&replica.db, "SELECT count(*) FROM _pm_def", [])?;
-    let (version, schema) = (env!("CARGO_PKG_VERSION"), adopt::schema_version(replica)?);
+    let (version, schema) = (env!("CARGO_PKG_VERSION"), catalog::schema_version(replica)?);
     Ok(format!("{version} {schema} {}", defs.unwrap_or_default()))
 }
 

@@ -5,7 +5,7 @@ use packmule_core::wire::OpKind;
 use crate::engine::error::Result;
 use crate::engine::merge::kind::Kind;
 use crate::engine::merge::stretches;
-use crate::engine::store::{meta, value};
+use crate::engine::store::meta;
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
@@ -15,12 +15,7 @@ use crate::engine::table::shapes;
 
 /// Remembers the version of the schema, so that the next seal looks at the tables only if it has changed.
 pub(crate) fn remember_schema(replica: &Replica) -> Result<()> {
-    meta::set(&replica.db, "schema", schema_version(replica)?)
-}
-
-/// Reads SQLite's version of the schema.
-pub(crate) fn schema_version(replica: &Replica) -> Result<i64> {
-    Ok(replica.db.query_row("PRAGMA main.schema_version", [], |row| row.get(0))?)
+    meta::set(&replica.db, catalog::SCHEMA, catalog::schema_version(replica)?)
 }
 
 /// Makes a definition the table's. The next seal announces it in the log, unless it is in somebody's log already.
@@ -34,8 +29,7 @@ pub(crate) fn adopt_def(replica: &Replica, tid: i64, def: &TableDef) -> Result<(
     // The others count on what this device has announced.
     let owes = grows || !before.announced;
     let (id, body) = def.encode()?;
-    let told: Option<bool> = value::maybe(&replica.db, "SELECT told FROM _pm_def WHERE id = ?1", [id.0])?;
-    let told = told == Some(true);
+    let told = catalog::is_told(replica, id)?;
     replica
         .db
         .prepare_cached("INSERT OR IGNORE INTO _pm_def (id, tid, body, told) VALUES (?1, ?2, ?3, 0)")?

@@ -57,7 +57,7 @@ pub(crate) struct Noticed {
 pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
     let mut noticed = Noticed::default();
     let doubted = catalog::take_schema_doubt(replica)?;
-    if !doubted && meta::get::<i64>(&replica.db, "schema")? == Some(adopt::schema_version(replica)?) {
+    if !doubted && catalog::is_schema_known(replica)? {
         return Ok(noticed);
     }
     for table in catalog::tables(replica) {

@@ -274,11 +274,10 @@ fn announce(
 
 /// Writes a table's definition into a group that is to have rows of it, if no log has it.
 pub(crate) fn tell_definition(replica: &Replica, table: &Table, group: &mut GroupWriter<'_>) -> Result<()> {
-    let sql = "SELECT told FROM _pm_def WHERE id = ?1";
-    if value::maybe::<bool>(&replica.db, sql, [table.def_id.0])? == Some(false) {
-        announce(replica, table, group, SealOptions::default())?;
+    if catalog::is_told(replica, table.def_id)? {
+        return Ok(());
     }
-    Ok(())
+    announce(replica, table, group, SealOptions::default())
 }
 
 /// Seals the rows of a table.

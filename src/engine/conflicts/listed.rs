@@ -30,8 +30,17 @@ const VERSIONS_MOST: usize = 65_536;
 /// Values of so many bytes are long then.
 const LONG: usize = 64;
 
-/// Brings the list up to date with what the open transaction did so far.
+/// Brings the list up to date with what the open transaction did so far. Where columns are gone since the last seal, that is
+/// put off: the next transaction lists all anew.
 pub(crate) fn refresh(replica: &Replica) -> Result<()> {
+    match list_changed(replica) {
+        Err(e) if catalog::is_for_columns_gone(replica, &e)? => meta::forget(&replica.db, "listed"),
+        listed => listed,
+    }
+}
+
+/// Lists what has changed.
+fn list_changed(replica: &Replica) -> Result<()> {
     let db = &replica.db;
     let is_whole = meta::get::<i64>(db, "listed")? == Some(FORM);
     if !is_whole {
@@ -270,7 +279,7 @@ fn keep_view(replica: &Replica) -> Result<()> {
     let db = &replica.db;
     let wanted = catalog::tables(replica).iter().any(|table| table.shows_shared());
     // A change of the application's that was not looked at yet stays one.
-    let seen = meta::get::<i64>(db, "schema")? == Some(adopt::schema_version(replica)?);
+    let seen = catalog::is_schema_known(replica)?;
     let changed = match (wanted, listing::is_there(db)?) {
         (true, false) => listing::make_view(db).map(|()| true)?,
         (false, true) => listing::drop_view(db)?,

@@ -119,7 +119,7 @@ fn is_same(one: &Claim, two: &Claim) -> bool {
 /// Returns whether another row of the table has what one of these claims; of a long value that is not looked for.
 fn is_taken(replica: &Replica, table: &Table, unique: &[usize], claims: &[Claim]) -> Result<bool> {
     let equals =
-        |(n, at): (usize, &usize)| format!("{} = ?{}", value::quote(&table.def.columns[*at].name), n + 1);
+        |(n, at): (usize, &usize)| format!("{} = ?{}", value::column(&table.def.columns[*at].name), n + 1);
     let wanted = unique.iter().enumerate().map(equals).collect::<Vec<_>>().join(" AND ");
     let sql = format!("SELECT 1 FROM {} WHERE {wanted}", table.sql_name);
     for claim in claims {

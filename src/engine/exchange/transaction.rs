@@ -34,11 +34,7 @@ pub(crate) fn transaction<R>(replica: &mut Replica, work: impl FnOnce(&Replica) 
 /// Runs `work`, brings the list of open conflicts up to date, and ends the transaction.
 fn end_listed<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
     let result = catalog::load_catalog(replica).and_then(|()| work(replica)).and_then(|done| {
-        match listed::refresh(replica) {
-            // The next seal takes in what the application changed, and brings the list up to date.
-            Err(e) if catalog::is_for_columns_gone(replica, &e)? => {}
-            refreshed => refreshed?,
-        }
+        listed::refresh(replica)?;
         Ok(done)
     });
     let carried = replica.carrying.take();

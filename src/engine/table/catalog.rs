@@ -304,11 +304,29 @@ pub(crate) fn keep_said_def(
     Ok(tid)
 }
 
+/// Returns whether a log has a definition.
+pub(crate) fn is_told(replica: &Replica, id: DefId) -> Result<bool> {
+    let told: Option<bool> = value::maybe(&replica.db, "SELECT told FROM _pm_def WHERE id = ?1", [id.0])?;
+    Ok(told == Some(true))
+}
+
 /// Returns whether an error comes of a column that was there at the last seal: tables were changed since.
 pub(crate) fn is_for_columns_gone(replica: &Replica, error: &Error) -> Result<bool> {
     let Error::Sqlite(rusqlite::Error::SqlInputError { msg, .. }) = error else { return Ok(false) };
-    let now: i64 = replica.db.query_row("PRAGMA main.schema_version", [], |row| row.get(0))?;
-    Ok(msg.starts_with("no such column") && meta::get::<i64>(&replica.db, "schema")? != Some(now))
+    Ok(msg.starts_with("no such column") && !is_schema_known(replica)?)
+}
+
+/// Under this name `_pm_meta` has the version of the schema at which the tables were looked at.
+pub(crate) const SCHEMA: &str = "schema";
+
+/// Reads SQLite's version of the schema.
+pub(crate) fn schema_version(replica: &Replica) -> Result<i64> {
+    Ok(replica.db.prepare_cached("PRAGMA main.schema_version")?.query_row([], |row| row.get(0))?)
+}
+
+/// Returns whether the tables were looked at as the schema is now: nothing was made, changed or dropped since.
+pub(crate) fn is_schema_known(replica: &Replica) -> Result<bool> {
+    Ok(meta::get::<i64>(&replica.db, SCHEMA)? == Some(schema_version(replica)?))
 }
 
 /// Runs `work` on one state of the database, which it cannot change.

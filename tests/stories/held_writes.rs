@@ -124,7 +124,7 @@ fn a_restored_board_that_is_upgraded_at_once_takes_its_log_back() {
     desk.sql("north.db", "INSERT INTO patient (id, number, name) VALUES ('p1', 1, 'Ida')");
     rounds(&desk, &["north", "base"], 2);
     back_up(&desk, "north", "backup");
-    desk.sql("north.db", "INSERT INTO patient (id) VALUES ('p2')");
+    desk.sql("north.db", "UPDATE patient SET ward = 'B'");
     rounds(&desk, &["north", "base"], 2);
     restore(&desk, "north", "backup");
     rounds(&desk, &["base", "north"], 1);

@@ -1,7 +1,8 @@
 """A bad network between two hosts, which are network namespaces: two taps, and what is done to each frame in between.
 
 Where the kernel has `netem` that could do the same; this needs /dev/net/tun alone. Run by tests/stories/two_hosts.rs in a
-user, network and mount namespace of its own: `python3 wire.py SEED LOSS DELAY_MS`. Says `ready`; then reads `cut` and `join`.
+user, network and mount namespace of its own: `python3 wire.py SEED LOSS DELAY_MS`. Says `ready`; then reads `cut` and `join`,
+and `move 10.9.0.N`: B has that address from now on, and no other.
 """
 
 import fcntl
@@ -51,7 +52,10 @@ def main():
             said = sys.stdin.readline().strip()
             if not said:
                 return
-            carries = said == "join"
+            if said.startswith("move "):
+                sh("ip -n b addr flush dev wire-b", f"ip -n b addr add {said[5:]}/24 dev wire-b")
+            else:
+                carries = said == "join"
             print(said, flush=True)
         for at in (0, 1):
             if ends[at] not in ready:

@@ -131,6 +131,14 @@ fn upkeep_is_done_when_it_is_due() {
         desk.carry("north", "base");
         desk.carry("base", "north");
     }
+    // What is younger than it is to be kept stays in the log.
+    let planned = || desk.run("compact north.db --dry-run --json").json();
+    let before = planned();
+    assert_ne!(before["frames_folded"], 0);
+    let mut run = self::run(&desk, "[compact]\nevery = \"1s\"\nkeep = \"30d\"\n", &[]);
+    wait(&mut run, "compact", "done");
+    run.end();
+    assert_eq!(planned(), before);
     let config = "[compact]\nevery = \"1s\"\n[[prune]]\ntable = \"readings\"\nevery = \"1s\"\nrows = 10\n";
     let mut run = self::run(&desk, config, &[]);
     let mut printed = String::new();
@@ -138,6 +146,7 @@ fn upkeep_is_done_when_it_is_due() {
         printed += &run.line();
     }
     assert_eq!(desk.value("north.db", "SELECT count(*) FROM readings"), Sql::Integer(10));
+    assert_eq!(planned()["frames_folded"], 0);
     // It is written down soon.
     until(|| links(&desk).iter().all(|link| link["state"] == "done"));
     // It is not made a plain database under the hands of who keeps its links up.

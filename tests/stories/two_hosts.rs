@@ -114,6 +114,28 @@ fn hosts_find_each_other_without_a_router_or_a_name() {
     has(&others, &["nobody on this network", "(others are there: 1)"]);
 }
 
+/// The base gets another address, as from a router that has started anew; nobody types anything.
+#[test]
+fn who_is_found_is_found_again_at_another_address() {
+    let desk = Desk::fleet(&["north"]);
+    let Some(mut hosts) = Hosts::new(&desk, 1, 0.0, 1) else { return };
+    hosts.wire("move 10.9.0.2");
+    let mut serve = hosts.start("b", SERVE);
+    serve.wait("listening");
+    let config = "patience = \"2s\"\n[[link]]\nto = \"find:\"\nstay = true\n";
+    std::fs::write(desk.path("run.toml"), config).unwrap();
+    let mut run = hosts.start("a", "run north.db --config run.toml --json");
+    run.wait("in step");
+    hosts.wire("move 10.9.0.7");
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (1)");
+    // The control: it was lost where it was.
+    run.wait("failed");
+    run.wait("in step");
+    assert_eq!(desk.value("base.db", "SELECT count(*) FROM readings"), Sql::Integer(1));
+    run.end();
+    serve.end();
+}
+
 /// Loss, delay, frames that come twice or change places, and partitions; both hosts write all the while.
 #[test]
 fn two_hosts_with_a_bad_network_converge() {

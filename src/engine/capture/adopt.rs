@@ -27,7 +27,7 @@ pub(crate) fn adopt_def(replica: &Replica, tid: i64, def: &TableDef) -> Result<(
         make_columns_plain(replica, tid, old)?;
     }
     // The others count on what this device has announced.
-    let owes = grows || !before.announced;
+    let owes = grows || def.uniques.len() < before.def.uniques.len() || !before.announced;
     let (id, body) = def.encode()?;
     let told = catalog::is_told(replica, id)?;
     replica

@@ -6,7 +6,9 @@
 use packmule_core::model::Stream;
 use packmule_core::wire::{Mode, Op, OpKind};
 
+use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::capture::runs::{self, Run, Runs, Summer};
+use crate::engine::capture::suspended;
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::log::frames;
@@ -19,13 +21,16 @@ use crate::engine::table::replica::Replica;
 
 /// What is to be said of rows: `what` is a [`What`], `columns` those that differ, if not all. The spans, by the canonical keys
 /// of their ends; `last` is the first key of the next run. And of a per-device table, the rows that are in the log: `state` 0
-/// gone, 1 it is as the log says, 2 it is not.
+/// gone, 1 it is as the log says, 2 it is not. And the rows that were written since triggers watch the table again, which are
+/// sealed as any write: in these `columns`, or as they are.
 const TEMP: &str = "
     CREATE TEMP TABLE IF NOT EXISTS _pm_restate (n INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, what INTEGER NOT NULL,
         columns BLOB);
     CREATE TEMP TABLE IF NOT EXISTS _pm_restate_span (n INTEGER PRIMARY KEY, first BLOB NOT NULL, last BLOB NOT NULL);
     CREATE TEMP TABLE IF NOT EXISTS _pm_restate_log (key BLOB PRIMARY KEY, state INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TEMP TABLE IF NOT EXISTS _pm_restate_written (key BLOB PRIMARY KEY, columns BLOB) WITHOUT ROWID;
     DELETE FROM temp._pm_restate; DELETE FROM temp._pm_restate_span; DELETE FROM temp._pm_restate_log;
+    DELETE FROM temp._pm_restate_written;
 ";
 
 /// A row's state in `_pm_restate_log`.
@@ -44,26 +49,30 @@ pub(super) enum What {
     Lacking = 4,
 }
 
-/// Compares a table. `added` are the columns that it did not have before.
+/// Compares a table.
 struct Comparison<'e> {
     replica: &'e Replica,
     table: &'e Table,
+    /// The columns that it did not have before, or on whose kind its application has decided.
     added: &'e [String],
+    /// The columns that are not compared with what the log tells: it is still to be shown.
+    unshown: &'e [String],
     /// The log tells all that was written to it.
     is_told: bool,
 }
 
 /// Lists in `_pm_restate` what is to be said of the rows of a table, and in `_pm_restate_span` its spans. `added` are the
-/// columns that it did not have before.
-pub(super) fn list(replica: &Replica, table: &Table, added: &[String]) -> Result<()> {
+/// columns that it did not have before, `unshown` those that are not compared with what the log tells.
+pub(super) fn list(replica: &Replica, table: &Table, added: &[String], unshown: &[String]) -> Result<()> {
     replica.db.execute_batch(TEMP)?;
     let is_told = !runs::is_any_folded(replica, table)?;
-    let comparison = Comparison { replica, table, added, is_told };
+    let comparison = Comparison { replica, table, added, unshown, is_told };
     let mut runs = Runs::open(replica, table)?;
     if table.def.mode == Mode::PerDevice && !list_logged(replica, table)? {
         runs = None;
         runs::forget(replica, table.tid)?;
     }
+    list_written(replica, table)?;
     comparison.compare(runs.as_ref())?;
     match table.def.mode {
         Mode::Shared => comparison.list_gone()?,
@@ -109,6 +118,9 @@ impl Comparison<'_> {
             if self.list_logged_row(key)? {
                 return Ok(());
             }
+            if matches!(written(replica, key)?, Some(None)) {
+                return Ok(());
+            }
             if run.sum == Some(0) {
                 return put(replica, key, What::Written, None); // Nothing was settled: it is new.
             }
@@ -127,8 +139,8 @@ impl Comparison<'_> {
             && (deferred::is_quarantined(replica, table.tid, key)? || is_held(replica, table.tid, key)?))
     }
 
-    /// Lists a row of which versions are still to be shown, if it has something in columns of which none of them speaks: that
-    /// stays when they are shown.
+    /// Lists a row of which versions are still to be shown, if it has something in columns of which none of these speaks: that
+    /// stays when they are shown. What it had been is told by the versions that its application had seen.
     fn list_unsaid(&self, key: &[u8]) -> Result<()> {
         let Self { replica, table, .. } = *self;
         if deferred::is_quarantined(replica, table.tid, key)? {
@@ -140,10 +152,28 @@ impl Comparison<'_> {
             return Ok(());
         }
         let Some(own) = compose::shown_row(replica, table, key)? else { return Ok(()) };
+        let (mut seen, mut unseen) = (Vec::new(), Vec::new());
+        for head in heads {
+            let of = if suspended::has_seen(replica, table.tid, &head)? { &mut seen } else { &mut unseen };
+            of.push(head);
+        }
+        let written = written(replica, key)?.map(|columns| columns.unwrap_or_else(|| Columns::all(n)));
+        let said = match seen.is_empty() {
+            true => own.clone(),
+            false => {
+                let judgement = versions::judge_versions(replica, table, &seen)?;
+                said_values(replica, table, key, &own, &seen, &judgement)?
+            }
+        };
+        let speaks = |heads: &[Head], at: usize| heads.iter().any(|head| head.live(n).contains(at));
         let unsaid = |at: usize| {
             let column = &table.def.columns[at];
             let is_free = column.key == 0 && !table.disputed.contains(at) && !table.counters.contains(&at);
-            is_free && !column.is_constant(&own[at]) && !heads.iter().any(|head| head.live(n).contains(at))
+            let is_other = match speaks(&seen, at) {
+                true => said.get(at) != Some(&own[at]) && !written.as_ref().is_some_and(|w| w.contains(at)),
+                false => !column.is_constant(&own[at]),
+            };
+            is_free && is_other && !speaks(&unseen, at)
         };
         let columns: Columns = (0..n).filter(|at| unsaid(*at)).collect();
         if columns.is_empty() { Ok(()) } else { put(replica, key, What::Written, Some(&columns)) }
@@ -163,8 +193,13 @@ impl Comparison<'_> {
         if heads.is_empty() {
             return Ok(false);
         }
+        let written = written(replica, key)?;
+        if matches!(written, Some(None)) {
+            return Ok(true);
+        }
         let own = compose::shown_row(replica, table, key)?.unwrap_or_default();
-        match self.differing(key, &own, &heads)? {
+        let columns = self.differing(key, &own, &heads)?;
+        match columns.map(|columns| columns.minus(&written.flatten().unwrap_or_default())) {
             Some(columns) if columns.is_empty() => {}
             Some(columns) => put(replica, key, What::Written, Some(&columns))?,
             None => put(replica, key, What::Written, None)?,
@@ -179,6 +214,7 @@ impl Comparison<'_> {
             let heads = heads::heads(replica, table.tid, &key)?;
             if compose::shown_row(replica, table, &key)?.is_none()
                 && !self.is_unshown(&key)?
+                && written(replica, &key)?.is_none()
                 && versions::judge_versions(replica, table, &heads)?.present
             {
                 put(replica, &key, What::Gone, None)?;
@@ -223,7 +259,8 @@ impl Comparison<'_> {
                     Mode::Shared => !heads::heads(replica, table.tid, key)?.is_empty(),
                     Mode::PerDevice => logged(replica, key)?.is_some(),
                 };
-                put(replica, key, if logged { What::Same } else { What::Written }, None)
+                let is_said = logged || matches!(written(replica, key)?, Some(None));
+                put(replica, key, if is_said { What::Same } else { What::Written }, None)
             })?;
             // A span has its end too, which is of the next run.
             if !last.is_empty() && compose::is_shown(replica, table, &last)? {
@@ -252,7 +289,9 @@ impl Comparison<'_> {
         let is_told = heads.iter().any(|head| head.kind == OpKind::Delete);
         let mut differing = Columns::default();
         for (at, column) in table.def.columns.iter().enumerate() {
-            if column.key > 0 || table.disputed.contains(at) {
+            let is_in = |names: &[String]| names.iter().any(|name| name.eq_ignore_ascii_case(&column.name));
+            let is_disputed = table.disputed.contains(at) && !is_in(self.added);
+            if column.key > 0 || is_disputed || is_in(self.unshown) {
                 continue;
             }
             let counted =
@@ -338,6 +377,37 @@ fn compare_op(replica: &Replica, table: &Table, key: &[u8], def: &OpDef, op: &Op
     let same = |at: usize| said.contains(at) || table.def.columns[at].is_constant(&row[at]);
     let whole = op.head.columns.is_none() && (0..row.len()).all(same);
     Ok(if whole { SAME } else { DIFFERS })
+}
+
+/// Lists the rows of a table that stand in its list of changes.
+fn list_written(replica: &Replica, table: &Table) -> Result<()> {
+    let (n, masks) = (table.def.keys().count(), dirty::masks(table));
+    let keys: Vec<String> = (1..=n).map(|n| format!("k{n}")).collect();
+    let bits: String = (0..masks).map(|m| format!(", _pm_or(m{m})")).collect();
+    let lacking: String = (0..masks).map(|m| format!(" OR m{m} IS NULL")).collect();
+    let (keys, updates) = (keys.join(", "), ChangeFlags::UPDATE | ChangeFlags::UPDATE_UNIQUE);
+    let mut statement = replica.db.prepare(&format!(
+        "SELECT {keys}, max(note & ~{updates} <> 0{lacking}){bits} FROM {} WHERE note <> {} GROUP BY {keys}",
+        table.dirty(),
+        ChangeFlags::MAYBE_GONE
+    ))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let key = table.key_of(value::first_of(row, n)?.iter().copied())?;
+        let bits = (0..masks).map(|m| row.get(n + 1 + m)).collect::<rusqlite::Result<Vec<i64>>>();
+        let is_whole = masks == 0 || row.get(n)?;
+        let columns = if is_whole { None } else { Some(dirty::mask_columns(&bits?)) };
+        let sql = "INSERT OR REPLACE INTO temp._pm_restate_written (key, columns) VALUES (?1, ?2)";
+        replica.db.prepare_cached(sql)?.execute((key, columns.as_ref().map(Columns::as_bytes)))?;
+    }
+    Ok(())
+}
+
+/// Returns in which columns a row was written since triggers watch its table; none, if as a whole.
+fn written(replica: &Replica, key: &[u8]) -> Result<Option<Option<Columns>>> {
+    let sql = "SELECT columns FROM temp._pm_restate_written WHERE key = ?1";
+    let columns: Option<Option<Vec<u8>>> = value::maybe(&replica.db, sql, [key])?;
+    Ok(columns.map(|columns| columns.map(|bytes| Columns::of_bytes(&bytes))))
 }
 
 /// Looks up what the log tells of a row of a per-device table.

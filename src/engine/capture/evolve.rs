@@ -8,7 +8,8 @@ use crate::engine::capture::follow::Added;
 use crate::engine::capture::reshape::{self, Standing};
 use crate::engine::capture::respeak::Unread;
 use crate::engine::capture::{
-    adopt, append, declare, follow, gathering, held, merge_definitions, other_key, suspended, watch,
+    adopt, append, column_order, declare, follow, gathering, held, merge_definitions, other_key, renaming,
+    suspended, uniques, watch,
 };
 use crate::engine::error::{self, Error, Result};
 use crate::engine::merge::heads::{self, Stamp};
@@ -47,6 +48,8 @@ pub(crate) struct Noticed {
     pub anew: Vec<(i64, Vec<String>)>,
     /// Tables with rows that got what others had written into columns that were added now.
     pub filled: Vec<i64>,
+    /// Tables that go on, whose schema is not what it was, or may be: what it kept out may fit now.
+    pub changed: Vec<i64>,
     /// Columns that were made here, of tables by number: their values are in the log.
     pub made: Vec<(i64, String)>,
     /// Tables of others that stand here now in the place of one with another primary key.
@@ -69,8 +72,12 @@ pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
                 watch_held(replica, table.tid)?;
                 suspended::suspend(replica, &table, &reason)?;
             }
-            None if table.state == State::Suspended => noticed.released.push(table.tid),
-            None => {}
+            None => {
+                noticed.changed.push(table.tid);
+                if table.state == State::Suspended {
+                    noticed.released.push(table.tid);
+                }
+            }
         }
     }
     noticed.come = other_key::go_over_where_due(replica)?;
@@ -112,11 +119,22 @@ fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Opt
     Ok(grown.ungatherable().map(|reason| format!("{reason}: {WAITS}")))
 }
 
-/// Returns the columns whose kind changed, each with whether this device decides on it: disputed ones that were
-/// changed here, and those that were changed to what was decided elsewhere. A column that is gone is added as it was
-/// decided.
-fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result<Vec<(ColumnDef, bool)>> {
+/// How a column has come to be of another kind.
+#[derive(Clone, Copy, PartialEq)]
+enum Rekinded {
+    /// It was disputed, and the application has changed it: this device decides on it for all.
+    Decides,
+    /// The application has made it what was decided elsewhere. What is in it is the application's.
+    Follows,
+    /// It was gone, and was added as it was decided: what others wrote into it is in the log.
+    Made,
+}
+
+/// Returns the columns whose kind changed: disputed ones that were changed here, and those that were changed to what was
+/// decided elsewhere. A column that is gone is added as it was decided.
+fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result<Vec<(ColumnDef, Rekinded)>> {
     let mut changed = Vec::new();
+    let renamed = renaming::renamed_columns(replica, table, now)?;
     for (at, old) in table.def.columns.iter().enumerate().filter(|(_, c)| c.key == 0) {
         let disputed = table.disputed.contains(at);
         let kind = old.kind()?;
@@ -127,18 +145,22 @@ fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result
                 .iter()
                 .any(|(_, c)| (c.affinity(), c.collation) == (here.affinity(), here.collation) && !disputed);
             if (disputed || decided) && here.kind()? != kind {
-                changed.push((here.clone(), disputed));
+                let how = if disputed { Rekinded::Decides } else { Rekinded::Follows };
+                changed.push((here.clone(), how));
             }
             continue;
         }
         // Any other that is gone is one that the application has renamed or dropped.
+        if renamed.iter().any(|(before, _)| before.eq_ignore_ascii_case(&old.name)) {
+            continue;
+        }
         let owed = disputed || declare::is_owed(replica, table.tid, &old.name)?;
         for (_, column) in declared.into_iter().filter(|_| owed) {
             if column.kind()? != kind {
                 let added = now.addable_sql(&column);
                 replica.db.execute_batch(&format!("ALTER TABLE {} ADD COLUMN {added}", table.sql_name))?;
                 now.columns.push(ColumnDef { key: 0, ..column.clone() });
-                changed.push((column, disputed));
+                changed.push((column, if disputed { Rekinded::Decides } else { Rekinded::Made }));
                 break;
             }
         }
@@ -151,6 +173,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     if !compose::is_table_there(replica, table)? {
         return notice_absence(replica, table);
     }
+    uniques::drop_doubled(replica, table)?;
     let mut intact = watch::capture_intact(replica, table)? && !held::is_made_anew(replica, table.tid)?;
     if let Some(reason) = follow_others(replica, table, noticed)? {
         return Ok(Some(reason));
@@ -168,6 +191,8 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
         table.disputed.contains(at) || kinds.iter().any(|(column, _)| column.name.eq_ignore_ascii_case(name))
     };
     let change = reshape::change_of(replica, table, &now, &decided)?;
+    intact &= !reshape::has_new_values(replica, table, &now, &change)?
+        && kinds.iter().all(|(_, how)| *how != Rekinded::Follows);
     let unread = match change.renamed.is_empty() {
         true => Unread::new(),
         false => follow::unread(replica, table.tid, &table.def)?,
@@ -196,6 +221,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     let names = take_in_columns(replica, table.tid, &now, (kinds, intact, unread), noticed)?;
     follow::tell_waiting(replica, table.tid)?;
     held::forget(replica, table.tid)?;
+    column_order::remember(replica, table.tid, &table.def.name)?;
     declare::forget_owed(replica, table.tid)?;
     if !intact {
         noticed.anew.push((table.tid, names));
@@ -222,7 +248,7 @@ fn take_in_columns(
     replica: &Replica,
     tid: i64,
     now: &TableDef,
-    (kinds, intact, mut unread): (Vec<(ColumnDef, bool)>, bool, Unread),
+    (kinds, intact, mut unread): (Vec<(ColumnDef, Rekinded)>, bool, Unread),
     noticed: &mut Noticed,
 ) -> Result<Vec<String>> {
     let table = &*catalog::table(replica, tid)?;
@@ -281,13 +307,12 @@ fn notice_absence(replica: &Replica, table: &Table) -> Result<Option<String>> {
 
 /// Adopts the definition that a table has now, where it is another one than before.
 ///
-/// `kinds` are the columns whose kind changed, each with whether this device decides on it for all. Returns
-/// the columns of which the triggers had not recorded what was written to them.
+/// `kinds` are the columns whose kind changed. Returns the columns of which the triggers had not recorded what was written to them.
 fn adopt_changes(
     replica: &Replica,
     table: &Table,
     now: &TableDef,
-    kinds: Vec<(ColumnDef, bool)>,
+    kinds: Vec<(ColumnDef, Rekinded)>,
     noticed: &mut Noticed,
 ) -> Result<Vec<ColumnDef>> {
     let mut def = table.def.clone();
@@ -301,15 +326,17 @@ fn adopt_changes(
         return Ok(added);
     }
     def.columns.extend(added.iter().cloned());
-    for (column, decides) in kinds {
+    for (column, how) in kinds {
         if let Some(at) = def.column(&column.name) {
             def.columns[at] = ColumnDef { key: 0, merge: def.columns[at].merge, ..column.clone() };
         }
-        if decides {
-            noticed.decided.push((table.tid, column.clone()));
-            added.push(column);
-        } else {
-            noticed.made.push((table.tid, column.name));
+        match how {
+            Rekinded::Decides => {
+                noticed.decided.push((table.tid, column.clone()));
+                added.push(column);
+            }
+            Rekinded::Follows => {}
+            Rekinded::Made => noticed.made.push((table.tid, column.name)),
         }
     }
     // Numbers of columns are as in the definition, which keeps the order in which they came.

@@ -50,10 +50,12 @@ pub(crate) fn watch(replica: &Replica, table: &Table, now: &TableDef) -> Result<
         let new = now.columns.iter().filter(|c| held.def.column(&c.name).is_none()).cloned();
         held.def.columns.extend(new.collect::<Vec<_>>());
     }
+    if !intact || reshape::has_new_values(replica, table, now, &change)? {
+        meta::set(&replica.db, &flag(table.tid), true)?;
+    }
     if intact && !renaming::is_misnamed(replica, &held)? {
         return Ok(());
     }
     dirty::make_change_list(replica, &held)?;
-    watch::rename_in_triggers(replica, &held)?;
-    if intact { Ok(()) } else { meta::set(&replica.db, &flag(table.tid), true) }
+    watch::rename_in_triggers(replica, &held)
 }

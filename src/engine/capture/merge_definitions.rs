@@ -1,15 +1,14 @@
 //! Merges the definitions that several devices have of a table: their columns and UNIQUEs together.
 
 use crate::engine::capture::respeak::Unread;
-use crate::engine::capture::{adopt, declare, dirty, follow, respeak, watch};
+use crate::engine::capture::{adopt, declare, dirty, follow, respeak, uniques, watch};
 use crate::engine::error::{self, Hint, Result};
 use crate::engine::fleet::devices;
 use crate::engine::merge::{deferred, unread};
-use crate::engine::show::{constraints, quarantine};
-use crate::engine::store::{meta, value};
+use crate::engine::store::meta;
 use crate::engine::table::catalog;
 use crate::engine::table::declared::{self, Subject};
-use crate::engine::table::def::TableDef;
+use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 use crate::engine::table::{dropped, renamed, shapes};
@@ -90,7 +89,7 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
         // The quarantine table needs the columns before rows are moved there; the triggers need the indexes.
         dirty::make_lists(replica, &table)?;
         for unique in &uniques {
-            make_unique(replica, &table, unique)?;
+            uniques::make_unique(replica, &table, unique)?;
         }
         catalog::reload_catalog(replica)?;
         watch::install_capture(replica, &*catalog::table(replica, tid)?)?;
@@ -125,7 +124,7 @@ fn add_columns(replica: &Replica, table: &Table, theirs: &TableDef, def: &mut Ta
         replica.db.execute_batch(&format!(
             "ALTER TABLE {} ADD COLUMN {}",
             table.sql_name,
-            def.addable_sql(&column)
+            def.addable_sql(&ColumnDef { not_null: false, ..column.clone() })
         ))?;
         column.key = 0;
         def.columns.push(column);
@@ -149,42 +148,4 @@ pub(crate) fn of_keys(who: &str, def: &TableDef, theirs: &TableDef) -> String {
         theirs.show_key(),
         def.show_key()
     )
-}
-
-/// Makes a UNIQUE that others have. Rows that conflict go to the quarantine table and into the deferred queue.
-pub(crate) fn make_unique(replica: &Replica, table: &Table, unique: &[u16]) -> Result<()> {
-    let names: Vec<String> =
-        unique.iter().map(|at| value::quote(&table.def.columns[usize::from(*at)].name)).collect();
-    let same: Vec<String> = names.iter().map(|c| format!("a.{c} = b.{c}")).collect();
-    let set: Vec<String> = names.iter().map(|c| format!("{c} IS NOT NULL")).collect();
-    let sql = format!(
-        "WITH clash AS (SELECT {0} FROM {1} WHERE {2} GROUP BY {0} HAVING count(*) > 1)
-         SELECT {3} FROM clash b JOIN {1} a ON {4}",
-        names.join(", "),
-        table.sql_name,
-        set.join(" AND "),
-        table.def.key_list("a."),
-        same.join(" AND ")
-    );
-    let mut keys = Vec::new();
-    {
-        let mut statement = replica.db.prepare(&sql)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            keys.push(table.key_in(row)?);
-        }
-    }
-    for key in keys {
-        constraints::before_change(replica, table, &key)?;
-        quarantine::move_to_quarantine(replica, table, &key)?;
-        deferred::defer(replica, table.tid, &key)?;
-    }
-    let numbers: Vec<String> = unique.iter().map(u16::to_string).collect();
-    replica.db.execute_batch(&format!(
-        "CREATE UNIQUE INDEX IF NOT EXISTS {} ON {} ({})",
-        value::quote(&format!("_pm_unique_{}_{}", table.tid, numbers.join("_"))),
-        value::quote(&table.def.name),
-        names.join(", ")
-    ))?;
-    Ok(())
 }

@@ -15,10 +15,12 @@
 //! | `groups` | writes one group of frames of everything that was recorded |
 //! | `redeclare` | seals a declaration of this device |
 //! | `merge_definitions` | merges the definitions of several devices |
+//! | `uniques` | the UNIQUE indexes that Packmule makes |
 //! | `gathering` | the tables in which a base gathers the rows of other devices |
 //! | `evolve` | tables that the application changed, and definitions from others |
 //! | `renaming` | which columns of a table are called otherwise now |
 //! | `reshape` | columns that an application renames, drops or retypes |
+//! | `column_order` | the order in which columns stood, by which one is noticed that was dropped and added again |
 //! | `column_numbers` | what is recorded of rows, when columns get other numbers |
 //! | `held` | tables that are held and were made anew |
 //! | `suspended` | what the application of a suspended table had seen |
@@ -36,6 +38,7 @@
 pub(crate) mod adopt;
 pub(crate) mod append;
 pub(crate) mod column_numbers;
+mod column_order;
 pub(crate) mod declare;
 mod differences;
 pub(crate) mod dirty;
@@ -58,6 +61,7 @@ pub(crate) mod restate;
 pub(crate) mod runs;
 pub(crate) mod seal;
 pub(crate) mod suspended;
+pub(crate) mod uniques;
 pub(crate) mod verdict;
 pub(crate) mod waited;
 pub(crate) mod watch;

@@ -15,7 +15,7 @@ use packmule_core::model::Hex;
 use packmule_core::wire::{Mode, OpKind, SchemaBits};
 
 use crate::engine::capture::groups::{self, SealOptions};
-use crate::engine::capture::{adopt, declare, follow, held, merge_definitions, watch};
+use crate::engine::capture::{adopt, declare, follow, held, merge_definitions, uniques, watch};
 use crate::engine::error::{Hint, Result};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::peers;
@@ -41,7 +41,9 @@ pub(crate) fn make(replica: &Replica, tid: i64, def: &TableDef) -> Result<()> {
     follow::set_follows(replica, tid, true)?;
     meta::set(&replica.db, &made_key(tid), true)?;
     catalog::reload_table(replica, tid)?;
-    watch::install_capture(replica, &*catalog::table(replica, tid)?)?;
+    let table = catalog::table(replica, tid)?;
+    def.uniques.iter().try_for_each(|unique| uniques::make_unique(replica, &table, unique))?;
+    watch::install_capture(replica, &table)?;
     adopt::remember_schema(replica)
 }
 
@@ -173,9 +175,7 @@ fn keep_rows(replica: &Replica, table: &Table) -> Result<Option<(String, i64)>> 
         }
     }
     // What keeps a row out of the one keeps it out of no other.
-    def.uniques.clear();
     def.foreign_keys.clear();
-    def.columns.iter_mut().filter(|column| column.key == 0).for_each(|column| column.not_null = false);
     let columns = table.column_list();
     replica.db.execute_batch(&format!(
         "{}; INSERT INTO main.{} ({columns}) SELECT {columns} FROM {} UNION ALL SELECT {columns} FROM {quarantine}",

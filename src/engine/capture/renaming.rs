@@ -5,24 +5,30 @@
 //! | the column that is gone, and a new one | are one |
 //! |---|---|
 //! | have been announced as renamed by some device | whatever their types are: it may have been retyped as well |
-//! | are of one type, and in the same place | where a row has another value there than the default, or there is no row |
+//! | are of one type, and in the same place, and no other is of that type | where a row has another value there than the default, or there is no row |
+//! | are of one type | where more of the rows that the log tells have the old value than another |
 //! | are of two types, and in the same place | where more of the rows that the log tells have the old value than another |
 //!
 //! All else is a column that was dropped and another one that was added.
 
+use packmule_core::wire::{Collation, SchemaBits};
 use rusqlite::params_from_iter;
 
 use crate::engine::error::Result;
 use crate::engine::merge::{heads, stretches, versions};
-use crate::engine::store::value::{self, Bind};
+use crate::engine::store::value::{self, Affinity, Bind};
 use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::known::Table;
 use crate::engine::table::renamed;
 use crate::engine::table::replica::Replica;
-use crate::engine::table::shapes;
+use crate::engine::table::shapes::{self, Shape};
 
 /// How many rows are compared at most to tell whether a column has the values of another.
 const COMPARED: usize = 256;
+
+fn kind(column: &ColumnDef) -> (Affinity, Collation, u16) {
+    (column.affinity(), column.collation, column.key)
+}
 
 /// Returns the names before and after of the columns that are called otherwise now.
 pub(crate) fn renamed_columns(
@@ -36,31 +42,54 @@ pub(crate) fn renamed_columns(
         |name: &str| trigger.as_ref().map(|sql| ["OLD", "NEW"].iter().any(|row| names(sql, row, name)));
     let mut new: Vec<&ColumnDef> = now.columns.iter().filter(|c| def.column(&c.name).is_none()).collect();
     new.retain(|c| named(&c.name) != Some(false));
-    let between = shapes::own_shape(replica, table.tid)?.map(|shape| shape.def.columns).unwrap_or_default();
+    let own = shapes::own_shape(replica, table.tid)?;
+    let is_gone = |c: &ColumnDef| now.column(&c.name).is_none() && named(&c.name) != Some(true);
+    let gone: Vec<&ColumnDef> = def.columns.iter().filter(|c| is_gone(c)).collect();
+    let are_all_here = gone.len() == new.len()
+        && gone.iter().all(|gone| {
+            let here = def.column(&gone.name).and_then(|at| now.columns.get(at));
+            here.is_some_and(|here| kind(here) == kind(gone) && def.column(&here.name).is_none())
+        });
     let mut renamed = Vec::new();
     for (at, old) in def.columns.iter().enumerate() {
-        if now.column(&old.name).is_some() || named(&old.name) == Some(true) {
+        if !is_gone(old) {
             continue;
         }
         let known = renamed::names_of(replica, table.tid, &old.name)?;
-        // What this device has announced that the column is since, though the table is held, is what it is called now.
-        let meant = |c: &&ColumnDef| known.contains(&c.name.to_ascii_lowercase());
-        let old = between.iter().find(|c| def.column(&c.name).is_none() && meant(c)).unwrap_or(old);
-        let kind = |c: &ColumnDef| (c.affinity(), c.collation, c.key);
+        let Some(old) = as_announced(own.as_ref(), def, old, &known) else { continue };
         let is_alike = |c: &ColumnDef| kind(c) == kind(old);
         let may_be = |c: &ColumnDef| is_alike(c) || (c.key == 0 && old.key == 0);
         let is_known = |c: &ColumnDef| may_be(c) && known.contains(&c.name.to_ascii_lowercase());
         let is_here = |c: &ColumnDef| trigger.is_some() || now.column(&c.name) == Some(at);
-        let place = new
-            .iter()
-            .position(|c| is_known(c))
-            .or_else(|| new.iter().position(|c| is_alike(c) && is_here(c)))
-            .or_else(|| new.iter().position(|c| may_be(c) && is_here(c)));
+        let mut free = Vec::new();
+        for (place, c) in new.iter().enumerate() {
+            if is_known(c) || !is_another(replica, table.tid, c, old, &gone)? {
+                free.push(place);
+            }
+        }
+        let first = |may: &dyn Fn(&ColumnDef) -> bool| free.iter().copied().find(|place| may(new[*place]));
+        // Where several can be it, the place alone says nothing, unless that of each says the same.
+        let is_plain = trigger.is_some()
+            || are_all_here
+            || (free.iter().filter(|place| is_alike(new[**place])).count() < 2
+                && gone.iter().filter(|c| kind(c) == kind(old)).count() < 2);
+        let mut place = first(&|c| is_known(c))
+            .or_else(|| first(&|c| is_plain && is_alike(c) && is_here(c)))
+            .or_else(|| first(&|c| is_plain && may_be(c) && is_here(c)));
+        let by_values = place.is_none() && trigger.is_none() && old.key == 0 && has_keys(now, def);
+        for candidate in free.iter().filter(|_| by_values) {
+            if place.is_none()
+                && is_alike(new[*candidate])
+                && has_values_of(replica, table, at, new[*candidate])?
+            {
+                place = Some(*candidate);
+            }
+        }
         let Some(place) = place else { continue };
         let column = new[place];
         let is_one = match &trigger {
             Some(_) => true,
-            None if old.key > 0 => true,
+            None if old.key > 0 || by_values => true,
             None if is_known(column) || is_alike(column) => may_have_values(replica, table, column)?,
             None => has_keys(now, def) && has_values_of(replica, table, at, column)?,
         };
@@ -70,6 +99,33 @@ pub(crate) fn renamed_columns(
         }
     }
     Ok(renamed)
+}
+
+/// Returns what this device has announced that a column is since, though the table is held: that is what it is called now. None,
+/// if it was gone already: what has come since is another one.
+fn as_announced<'c>(
+    own: Option<&'c Shape>,
+    def: &TableDef,
+    old: &'c ColumnDef,
+    known: &[String],
+) -> Option<&'c ColumnDef> {
+    let Some(own) = own else { return Some(old) };
+    let meant =
+        |c: &&ColumnDef| def.column(&c.name).is_none() && known.contains(&c.name.to_ascii_lowercase());
+    let is_there = !own.bits.says(SchemaBits::CHANGED) || own.def.column(&old.name).is_some();
+    own.def.columns.iter().find(meant).or(is_there.then_some(old))
+}
+
+/// Returns whether a column is known to be another one of those that are gone than this.
+fn is_another(
+    replica: &Replica,
+    tid: i64,
+    column: &ColumnDef,
+    than: &ColumnDef,
+    gone: &[&ColumnDef],
+) -> Result<bool> {
+    let names = renamed::names_of(replica, tid, &column.name)?;
+    Ok(gone.iter().any(|g| g.name != than.name && names.contains(&g.name.to_ascii_lowercase())))
 }
 
 /// Returns the trigger of a table that names all its columns.

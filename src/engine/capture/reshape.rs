@@ -12,7 +12,7 @@ use packmule_core::model::Stream;
 use packmule_core::wire::{Mode, SchemaBits};
 
 use crate::engine::capture::groups::{self, SealOptions};
-use crate::engine::capture::{adopt, column_numbers, dirty, follow, renaming, watch};
+use crate::engine::capture::{adopt, column_numbers, column_order, dirty, follow, renaming, uniques, watch};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{devices, peers, positions};
 use crate::engine::merge::deferred;
@@ -43,6 +43,8 @@ pub(crate) struct Change {
     pub gone: Vec<String>,
     /// The columns of another type or collation, by the names that they have now.
     pub retyped: Vec<String>,
+    /// The UNIQUEs, by the numbers of their columns, that no other device has any more.
+    pub freed: Vec<Vec<u16>>,
     /// The key is another one.
     pub key: bool,
 }
@@ -50,7 +52,11 @@ pub(crate) struct Change {
 impl Change {
     /// Returns whether there is nothing in it that others cannot follow.
     pub(crate) fn is_nothing(&self) -> bool {
-        self.renamed.is_empty() && self.gone.is_empty() && self.retyped.is_empty() && !self.key
+        self.renamed.is_empty()
+            && self.gone.is_empty()
+            && self.retyped.is_empty()
+            && self.freed.is_empty()
+            && !self.key
     }
 
     /// Says what was done, for people.
@@ -101,6 +107,17 @@ pub(crate) fn change_of(
     }
     change.key |= !as_it_was.has_key_of(now);
     Ok(change)
+}
+
+/// Returns whether columns of a table have other values than what was recorded of its rows makes them, though its triggers may
+/// be there: SQLite changes a type only where a column is dropped, and added again.
+pub(crate) fn has_new_values(
+    replica: &Replica,
+    table: &Table,
+    now: &TableDef,
+    change: &Change,
+) -> Result<bool> {
+    Ok(!change.retyped.is_empty() || !column_order::is_kept(replica, table.tid, now, &change.renamed)?)
 }
 
 /// Decides what becomes of a table of which columns were changed, and adopts what it is if every other device has done the
@@ -261,7 +278,19 @@ pub(crate) fn due(replica: &Replica, table: &Table) -> Result<Change> {
             change.gone.push(name.clone());
         }
     }
+    change.freed = freed(replica, table, others)?;
     Ok(change)
+}
+
+/// Returns the UNIQUEs of a table that none of the others has.
+fn freed(replica: &Replica, table: &Table, mut others: Vec<Shape>) -> Result<Vec<Vec<u16>>> {
+    let mut freed = table.def.uniques.clone();
+    for shape in &mut others {
+        renamed::as_now(replica, table.tid, &mut shape.def, &table.def)?;
+        let theirs = column_numbers::uniques_of(&table.def, &shape.def);
+        freed.retain(|unique| !theirs.contains(unique));
+    }
+    Ok(freed)
 }
 
 /// Makes a table what it is to be: see `due`. Returns what was done; or why it cannot be.
@@ -270,6 +299,8 @@ pub(crate) fn follow(replica: &Replica, table: &Table) -> Result<std::result::Re
     if change.is_nothing() {
         return Ok(Ok(change));
     }
+    // What was written into a column that goes is read as what others call it now, if that has come as a new one.
+    let come = follow::standing_for(replica, table.tid, &table.def, &change.gone)?;
     replica.db.execute_batch("SAVEPOINT _pm_follow")?;
     match change_columns(replica, table, &change) {
         Ok(()) => replica.db.execute_batch("RELEASE _pm_follow")?,
@@ -284,16 +315,24 @@ pub(crate) fn follow(replica: &Replica, table: &Table) -> Result<std::result::Re
     }
     let now = read_again(replica, table, &change)?;
     adopt_change(replica, table, &now, &change)?;
+    follow::read_again(replica, &*catalog::table(replica, table.tid)?, come)?;
     Ok(Ok(change))
 }
 
 /// Renames and drops columns of a table here, as far as its application has not done so itself.
 fn change_columns(replica: &Replica, table: &Table, change: &Change) -> Result<()> {
+    change.freed.iter().try_for_each(|unique| uniques::drop_unique(replica, table, unique))?;
     let is_there = |name: &String| dirty::has_column(replica, &table.def.name, name);
     for name in &change.gone {
-        if is_there(name)? {
-            drop_column(replica, table, name)?;
+        if !is_there(name)? {
+            continue;
         }
+        for other in renamed::names_of(replica, table.tid, name)? {
+            if let Some(at) = table.def.column(&other) {
+                move_values(replica, table, name, &table.def.columns[at])?;
+            }
+        }
+        drop_column(replica, table, name)?;
     }
     for (old, new) in &change.renamed {
         if !is_there(old)? && is_there(new)? {
@@ -333,6 +372,16 @@ pub(crate) fn drop_for_all(replica: &Replica, table: &Table, name: &str) -> Resu
 fn read_again(replica: &Replica, table: &Table, change: &Change) -> Result<TableDef> {
     let names = column_numbers::key_names(&table.def, &change.renamed);
     TableDef::read_by(&replica.db, &table.def.name, By::Columns(&names))
+}
+
+/// Gives a column the values of one that goes and is the same under its old name, where it has but its default: of rows that are
+/// settled they stand nowhere else.
+fn move_values(replica: &Replica, table: &Table, from: &str, to: &ColumnDef) -> Result<()> {
+    let (from, default, to) = (value::quote(from), value::literal(&to.constant()), value::quote(&to.name));
+    let sql = format!("UPDATE OR IGNORE {} SET {to} = {from} WHERE {to} IS {default}", table.sql_name);
+    // It is no write of an application's; the triggers are made again with the new definition.
+    watch::remove_triggers(replica, table.tid)?;
+    Ok(replica.db.execute_batch(&sql)?)
 }
 
 /// Drops a column of a table here, with the indexes over it.

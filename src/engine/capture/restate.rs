@@ -27,8 +27,14 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
-/// Restates a table. `added` are the columns that it did not have before. Within the open transaction, after a seal.
-pub(crate) fn restate(replica: &Replica, tid: i64, added: &[String]) -> Result<SealReport> {
+/// Restates a table. `added` are the columns that it did not have before; of those `unshown` nothing is said of rows of which
+/// the log tells: what others wrote into them is still to be shown. Within the open transaction, after a seal.
+pub(crate) fn restate(
+    replica: &Replica,
+    tid: i64,
+    added: &[String],
+    unshown: &[String],
+) -> Result<SealReport> {
     let table = catalog::table(replica, tid)?;
     // What becomes of an append table that is made anew is told by its mark (`append.rs`).
     if table.state != State::Tracked || table.def.append {
@@ -38,7 +44,7 @@ pub(crate) fn restate(replica: &Replica, tid: i64, added: &[String]) -> Result<S
         held::restate_later(replica, tid)?;
         return Ok(SealReport::default());
     }
-    differences::list(replica, &table, added)?;
+    differences::list(replica, &table, added, unshown)?;
     let any =
         "SELECT EXISTS (SELECT 1 FROM temp._pm_restate) OR EXISTS (SELECT 1 FROM temp._pm_restate_span)";
     if !replica.db.query_row(any, [], |row| row.get::<_, bool>(0))? {

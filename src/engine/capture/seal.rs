@@ -35,7 +35,7 @@ pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<S
         let made = noticed.made.iter().filter(|(of, _)| *of == tid).map(|(_, name)| name.as_str());
         if let Some(at) = noticed.anew.iter().position(|(of, _)| *of == tid) {
             // What others wrote meanwhile is not compared: it was never shown here.
-            report.also_made(&restate::restate(replica, tid, &noticed.anew.swap_remove(at).1)?);
+            report.also_made(&restate::restate(replica, tid, &noticed.anew.swap_remove(at).1, &[])?);
         }
         report.also_made(&release(replica, tid, &made.collect::<Vec<_>>())?);
     }
@@ -47,6 +47,10 @@ pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<S
     report.also_made(&groups::seal_groups(replica, options)?);
     // What is said of a table here goes by what this device itself has announced, too.
     noted.into_iter().try_for_each(|tid| follow::tell_waiting(replica, tid))?;
+    for (tid, added) in noticed.anew.iter().filter(|(tid, _)| noticed.filled.contains(tid)) {
+        // What the application made of its rows is said before what the log tells is shown over it.
+        report.also_made(&restate::restate(replica, *tid, added, added)?);
+    }
     for tid in &noticed.filled {
         let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
         deferred::defer_all(replica, *tid)?;
@@ -54,7 +58,13 @@ pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<S
     }
     noticed.come.into_iter().try_for_each(|tid| waited::settle_shown(replica, tid))?;
     for (tid, added) in noticed.anew {
-        report.also_made(&restate::restate(replica, tid, &added)?);
+        report.also_made(&restate::restate(replica, tid, &added, &[])?);
+    }
+    for tid in noticed.changed {
+        let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
+        if deferred::defer_quarantined(replica, tid)? {
+            constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
+        }
     }
     for (tid, column) in noticed.decided {
         redeclare::decide_column(replica, tid, &column)?;

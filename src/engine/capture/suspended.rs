@@ -8,6 +8,9 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::KeptRun;
 
 use crate::engine::error::Result;
+use crate::engine::fleet::devices::BASELINE;
+use crate::engine::merge::heads::Head;
+use crate::engine::store::value;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
@@ -42,6 +45,13 @@ pub(crate) fn come_since(replica: &Replica, tid: i64) -> Result<Option<Vec<KeptR
     })?;
     let runs = rows.collect::<rusqlite::Result<Vec<_>>>()?;
     Ok(Some(runs).filter(|runs| !runs.is_empty() && runs.len() * RUN_MOST <= replica.options.frame_bytes / 2))
+}
+
+/// Returns whether the application of a suspended table had seen a version: it was applied before.
+pub(crate) fn has_seen(replica: &Replica, tid: i64, head: &Head) -> Result<bool> {
+    let sql = "SELECT 1 FROM _pm_suspended WHERE tid = ?1 AND dev = ?2 AND seq >= ?3";
+    let is_own = head.dev == replica.me || head.dev == BASELINE;
+    Ok(is_own || value::maybe::<i64>(&replica.db, sql, (tid, head.dev, head.seq))?.is_some())
 }
 
 /// Forgets what the application of a table had seen: it goes on, or is let go.

@@ -7,7 +7,7 @@
 use rusqlite::Connection;
 
 use crate::engine::capture::dirty::{self, ChangeFlags, Event};
-use crate::engine::capture::{renumbered, runs};
+use crate::engine::capture::{column_order, renumbered, runs};
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, Affinity};
 use crate::engine::table::def::TableDef;
@@ -25,7 +25,7 @@ pub(crate) fn install_capture(replica: &Replica, table: &Table) -> Result<()> {
     dirty::make_lists(replica, table)?;
     renumbered::make(replica, table)?;
     replica.db.execute_batch(&triggers(&replica.db, table)?)?;
-    Ok(())
+    column_order::remember(replica, table.tid, &table.def.name)
 }
 
 /// Makes the triggers of a table again, by a definition whose columns are those of its lists.
@@ -38,6 +38,7 @@ pub(crate) fn rename_in_triggers(replica: &Replica, table: &Table) -> Result<()>
 pub(crate) fn remove_capture(replica: &Replica, table: &Table) -> Result<()> {
     remove_triggers(replica, table.tid)?;
     runs::forget(replica, table.tid)?;
+    column_order::forget(replica, table.tid)?;
     replica.db.execute_batch(&format!(
         "DROP TABLE IF EXISTS {}; DROP TABLE IF EXISTS {}",
         table.dirty(),

@@ -51,6 +51,16 @@ pub(crate) fn defer_all(replica: &Replica, tid: i64) -> Result<()> {
     Ok(())
 }
 
+/// Puts the rows of a table that a constraint keeps out of it into the queue. Returns whether there are any.
+pub(crate) fn defer_quarantined(replica: &Replica, tid: i64) -> Result<bool> {
+    if !replica.quarantined.get() {
+        return Ok(false);
+    }
+    let sql = "INSERT OR REPLACE INTO temp._pm_put_off (tid, key, claim)
+         SELECT tid, key, NULL FROM _pm_parked WHERE tid = ?1";
+    Ok(replica.db.prepare_cached(sql)?.execute([tid])? > 0)
+}
+
 /// Takes a row out of the queue.
 pub(crate) fn undefer(replica: &Replica, tid: i64, key: &[u8]) -> Result<()> {
     replica

@@ -7,6 +7,11 @@ use crate::engine::table::def::{ACTIONS, ColumnDef, ColumnDefault, DEVICE_COLUMN
 
 impl TableDef {
     /// Returns the `CREATE TABLE` for this definition. A gathered table has the column `device` before its own.
+    ///
+    /// A column is NOT NULL in the key alone: what others write into the rest is theirs to refuse, and an application that
+    /// takes a NOT NULL away has not said so when the first row without a value comes. What is UNIQUE gets indexes of its own
+    /// (`capture/uniques.rs`), but for a gathered table: each author keeps its rows unique, and at a base rows come one by one,
+    /// of which two may exchange their values.
     pub(crate) fn create_sql(&self, gathered: bool) -> String {
         let mut parts = Vec::new();
         let integer_key = self.integer_key() && !gathered && !self.keyless;
@@ -16,7 +21,7 @@ impl TableDef {
         // The rowid of a table without a key is a column at a base alone.
         let hidden = usize::from(self.keyless && !gathered);
         for c in &self.columns[hidden..] {
-            let mut part = self.column_sql(c);
+            let mut part = self.column_sql(&ColumnDef { not_null: c.not_null && c.key > 0, ..c.clone() });
             if integer_key && c.key > 0 {
                 part.push_str(if self.autoincrement { " PRIMARY KEY AUTOINCREMENT" } else { " PRIMARY KEY" });
             }
@@ -29,10 +34,6 @@ impl TableDef {
         };
         if !integer_key && hidden == 0 {
             parts.push(format!("PRIMARY KEY ({})", list(&mut self.keys())));
-        }
-        // Each author keeps its rows unique. At a base rows come one by one, and two may exchange their values.
-        for unique in self.uniques.iter().filter(|_| !gathered) {
-            parts.push(format!("UNIQUE ({})", list(&mut unique.iter().map(|at| *at as usize))));
         }
         for key in self.foreign_keys.iter().filter(|_| !gathered) {
             let side = |there: bool| {

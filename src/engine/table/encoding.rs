@@ -267,7 +267,11 @@ mod tests {
                 if b.default == ColumnDefault::Expression {
                     a.default = ColumnDefault::Expression;
                 }
+                assert!(!a.not_null || a.key > 0);
+                a.not_null = b.not_null;
             }
+            assert!(again.uniques.is_empty());
+            again.uniques.clone_from(&def.uniques);
             assert_eq!(again.encode().unwrap().0, id, "{again:?}");
         }
     }

@@ -269,7 +269,7 @@ fn seal_begun(replica: &Replica, begun: &[Begun]) -> Result<()> {
     let flags = FrameFlags::CONTEXT_FREE;
     seal::seal_here(replica, SealOptions { flags, take_in: &take_in, ..SealOptions::default() })?;
     for tid in again {
-        restate::restate(replica, tid, &[])?;
+        restate::restate(replica, tid, &[], &[])?;
     }
     begun.iter().try_for_each(|begun| waited::settle_shown(replica, begun.tid))?;
     verdict::seal_verdict(replica)

@@ -304,19 +304,17 @@ struct UniqueIndex {
 /// Reads the unique indexes of a table.
 fn unique_indexes(db: &Connection, def: &TableDef) -> Result<Vec<UniqueIndex>> {
     let mut statement = db.prepare_cached(
-        "SELECT l.name, l.partial, s.sql FROM pragma_index_list(?1) l
-         LEFT JOIN sqlite_schema s ON s.type = 'index' AND s.name = l.name
-         WHERE l.\"unique\" AND l.origin <> 'pk' ORDER BY l.name",
+        "SELECT name, partial FROM pragma_index_list(?1) WHERE \"unique\" AND origin <> 'pk' ORDER BY name",
     )?;
     let indexes = statement
-        .query_map([&def.name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-        .collect::<rusqlite::Result<Vec<(String, bool, Option<String>)>>>()?;
+        .query_map([&def.name], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<Vec<(String, bool)>>>()?;
     let mut terms =
         db.prepare_cached("SELECT seqno, name, coll FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno")?;
     let mut found = Vec::new();
-    for (name, partial, sql) in indexes {
+    for (name, partial) in indexes {
         let mut index = UniqueIndex { columns: Vec::new(), whole_row: partial, same: String::new() };
-        let expressions = sql.as_deref().map(index_terms).unwrap_or_default();
+        let mut expressions = None;
         let mut rows = terms.query([&name])?;
         let mut parts = Vec::new();
         while let Some(row) = rows.next()? {
@@ -333,7 +331,12 @@ fn unique_indexes(db: &Connection, def: &TableDef) -> Result<Vec<UniqueIndex>> {
                 }
                 None => {
                     let at: usize = row.get(0)?;
-                    let expression = expressions.get(at).ok_or_else(|| {
+                    // Only here: whoever looks for a name in the schema walks through all of it.
+                    let all = match expressions.take() {
+                        Some(all) => all,
+                        None => expressions_of(db, &name)?,
+                    };
+                    let expression = expressions.insert(all).get(at).ok_or_else(|| {
                         Error::cannot_track(&def.name, format!("its index `{name}` could not be understood"))
                     })?;
                     let news: Vec<_> = def
@@ -353,6 +356,13 @@ fn unique_indexes(db: &Connection, def: &TableDef) -> Result<Vec<UniqueIndex>> {
         found.push(index);
     }
     Ok(found)
+}
+
+/// Returns the terms of an index as its CREATE INDEX has them.
+fn expressions_of(db: &Connection, index: &str) -> Result<Vec<String>> {
+    let sql = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1";
+    let sql: Option<String> = value::maybe(db, sql, [index])?.flatten();
+    Ok(sql.as_deref().map(index_terms).unwrap_or_default())
 }
 
 /// Returns the terms of a CREATE INDEX statement, without ASC and DESC at their ends.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use common::*;
 use packmule::{Engine, TableHow};
@@ -54,7 +54,7 @@ impl Fleet {
         to
     }
 
-    fn open(&self, path: &PathBuf) -> Engine {
+    fn open(&self, path: &Path) -> Engine {
         Engine::open_with(path, self.world.options()).unwrap()
     }
 

@@ -13,9 +13,8 @@ use crate::engine::table::replica::Replica;
 const DEFERRED: &str = "
     CREATE TEMP TABLE IF NOT EXISTS _pm_put_off (tid INTEGER, key BLOB, claim INTEGER, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS temp._pm_put_off_claim ON _pm_put_off (claim, key, tid);
-    CREATE TEMP TABLE IF NOT EXISTS _pm_to_check (tid INTEGER, key BLOB, gone INTEGER NOT NULL, deleted INTEGER NOT NULL,
-        PRIMARY KEY (tid, key)) WITHOUT ROWID;
-    CREATE TEMP TABLE IF NOT EXISTS _pm_left (tid INTEGER, foreign_key INTEGER, value BLOB, deleted INTEGER NOT NULL,
+    CREATE TEMP TABLE IF NOT EXISTS _pm_to_check (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    CREATE TEMP TABLE IF NOT EXISTS _pm_left (tid INTEGER, foreign_key INTEGER, value BLOB,
         PRIMARY KEY (tid, foreign_key, value)) WITHOUT ROWID;
 ";
 

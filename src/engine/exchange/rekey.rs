@@ -133,7 +133,7 @@ pub(crate) fn waits_here(replica: &Replica) -> Result<bool> {
 /// [`Error::KeyMissing`], [`Error::Io`].
 pub(crate) fn rekey(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     if replica.poisoned {
-        return Err(Error::Poisoned);
+        return Err(Error::Poisoned.into());
     }
     let before = (replica.key.clone(), replica.me, replica.identity.clone());
     replica.db.execute_batch("BEGIN IMMEDIATE")?;

@@ -115,7 +115,7 @@ pub struct Trusted {
 /// a stream.
 pub(crate) fn survey(replica: &Replica, input: impl Read) -> Survey {
     let mut survey = Survey::default();
-    survey.problem = survey_into(replica, input, &mut survey).err();
+    survey.problem = survey_into(replica, input, &mut survey).err().map(|e| *e);
     // A state has all that its maker had of its streams.
     for (author, stream, seq) in std::mem::take(&mut survey.stands_for) {
         survey.spans.retain(|span| (span.author, span.stream) != (author, stream) || span.last > seq);
@@ -240,8 +240,10 @@ pub(crate) fn hear_refused(
 ) -> Result<()> {
     bundle.rewind().map_err(Error::Stream)?;
     match hear(replica, BufReader::new(bundle)) {
-        Ok(_) | Err(Error::Twin { .. } | Error::Untrusted(_) | Error::Bundle { .. }) => {}
-        Err(e) => return Err(e),
+        Err(e) if !matches!(*e, Error::Twin { .. } | Error::Untrusted(_) | Error::Bundle { .. }) => {
+            return Err(e);
+        }
+        _ => {}
     }
     other.map_or(Ok(()), |other| transaction::record(replica, |e| give_up::note(e, &other)))
 }
@@ -348,7 +350,7 @@ fn record_heard(
         certificates::store(replica, own, certificate, trust)?;
     }
     let Some(key) = trust::trusted_key(replica, sender)? else {
-        return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name: None, revoked: false }]));
+        return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name: None, revoked: false }]).into());
     };
     if !check.verify(&key) {
         return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(replica, sender)?)));

@@ -349,7 +349,7 @@ pub(crate) fn present(db: &Connection) -> Result<bool> {
     }
     match meta::get::<i64>(db, "layout")? {
         Some(LAYOUT) => Ok(true),
-        Some(version) if version > LAYOUT => Err(Error::NewerDatabase { version }),
+        Some(version) if version > LAYOUT => Err(Error::NewerDatabase { version }.into()),
         Some(version @ 1..) => {
             migrate(db, version)?;
             Ok(true)

@@ -195,7 +195,8 @@ pub(crate) fn tracked_table(replica: &Replica, name: &str) -> Result<Arc<Table>>
                 .filter(|t| matches!(t.state, State::Tracked | State::Gathered | State::Suspended))
                 .map(|t| t.def.name.clone())
                 .collect(),
-        }),
+        }
+        .into()),
     }
 }
 
@@ -335,7 +336,7 @@ pub(crate) fn is_schema_known(replica: &Replica) -> Result<bool> {
 /// Those of `work`; [`Error::Poisoned`]; [`Error::TablesChanged`] where it looks for a column that is gone.
 pub(crate) fn reading<R>(replica: &Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
     if replica.poisoned {
-        return Err(Error::Poisoned);
+        return Err(Error::Poisoned.into());
     }
     let nested = !replica.db.is_autocommit();
     if !nested {
@@ -344,7 +345,7 @@ pub(crate) fn reading<R>(replica: &Replica, work: impl FnOnce(&Replica) -> Resul
     }
     let result = load_catalog(replica).and_then(|()| work(replica));
     let result = match result {
-        Err(e) if is_for_columns_gone(replica, &e)? => Err(Error::TablesChanged),
+        Err(e) if is_for_columns_gone(replica, &e)? => Err(Error::TablesChanged.into()),
         result => result,
     };
     if !nested {

@@ -292,7 +292,7 @@ impl<'e> Verification<'e> {
             && self.verified.forked.insert(author)
             && !self.is_revoked(author)?
         {
-            let other = OtherHistory::of(checkpoint, end, common);
+            let other = OtherHistory::of(checkpoint, end, common).parts_at(self.verified.parted.get(&author));
             if self.verified.sender == Some(author) {
                 self.own_twin = Some(other);
                 return Err(Error::Twin {
@@ -301,9 +301,8 @@ impl<'e> Verification<'e> {
                 });
             }
             self.verified.any_news = true;
-            let sender = self.verified.sender;
             self.verified.leaves_state |=
-                self.open_state && give_up::leaves_state(self.replica, sender, Some(&other))?;
+                self.open_state && give_up::leaves_state(self.replica, &self.verified, Some(&other))?;
             self.verified.others.push(other);
         }
         Ok(())
@@ -325,8 +324,8 @@ impl<'e> Verification<'e> {
                 self.verified.stands_before(&checkpoint);
                 self.checkpoint(at, &checkpoint, &bytes, &end)?;
                 let other = self.verified.others.iter().find(|other| other.author == checkpoint.author);
-                let sender = self.verified.sender;
-                self.verified.leaves_state |= give_up::leaves_state(self.replica, sender, other)?;
+                let leaves = give_up::leaves_state(self.replica, &self.verified, other)?;
+                self.verified.leaves_state |= leaves;
                 if checkpoint.author == self.replica.identity.id {
                     let ours = positions::position(self.replica, self.replica.me, checkpoint.stream)?.seq;
                     let at = PeerEvidence::at(checkpoint.stream);

@@ -161,7 +161,7 @@ fn gives_up(replica: &Replica, verified: &Verified, other: &OtherHistory) -> Res
         return Ok(false);
     }
     let Some((common, _)) = place(replica, dev, other)? else { return Ok(false) };
-    match (replica.identity.base, devices::is_base(replica, sender)?) {
+    match (replica.identity.base, verified.evidence.by_base) {
         // What a base has given up itself comes again with its older files.
         (false, true) => return Ok(!verified.is_old || !is_given_up(replica, dev, other)?),
         (true, false) => return Ok(false),
@@ -260,15 +260,13 @@ pub(super) fn meet_state(replica: &Replica, verified: &mut Verified, places: &St
 /// Finds the history of an author that was given up here and that a sender has: what is here is given up for it, if that is a
 /// base. The author's signature has shown it before.
 fn taken_after_all(replica: &Replica, verified: &Verified, author: DeviceId) -> Result<Option<OtherHistory>> {
-    let (Some(sender), Some(dev)) = (verified.sender, devices::device_number(replica, author)?) else {
-        return Ok(None);
-    };
+    let Some(dev) = devices::device_number(replica, author)? else { return Ok(None) };
     let Some(given_up) = peers::given_up(replica, dev)? else { return Ok(None) };
     let Some(chain) = twin::chain_at(replica, dev, Stream::Shared, given_up.common)? else { return Ok(None) };
     let common = Some((given_up.common, chain));
     let (stream, first) = (Stream::Shared, given_up.common + 1);
     let other = OtherHistory { author, stream, first, common, after: None, end: chain };
-    let is_told = !verified.is_old && !replica.identity.base && devices::is_base(replica, sender)?;
+    let is_told = !verified.is_old && !replica.identity.base && verified.evidence.by_base;
     Ok(if is_told && gives_up(replica, verified, &other)? { Some(other) } else { None })
 }
 

@@ -217,6 +217,8 @@ impl<'e> Verification<'e> {
             Ok(_) => {
                 self.verified.any_news |= !trust::is_stored(self.replica, bytes)?
                     || trust::trusted_key(self.replica, key.0)?.is_none();
+                // A base can be as new here as its bundle.
+                self.verified.evidence.by_base |= shown && certificate.base;
                 self.keys.push(key);
             }
             Err(revoked) if revoked.revoked => {

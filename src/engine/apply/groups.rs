@@ -36,7 +36,7 @@ use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::log::visit::{self, Part};
 use crate::engine::log::{contexts, frames};
 use crate::engine::merge::folds::{self, Fold};
-use crate::engine::merge::heads::{self, Cause, Head, Kept, Seen, Stamp, Vector};
+use crate::engine::merge::heads::{self, Head, Kept, Seen, Stamp, Vector};
 use crate::engine::merge::{compose, context_free, counters, deferred, given_up, late, late_held, register};
 use crate::engine::show::write::{self, Counts, Origin, Writer};
 use crate::engine::show::{constraints, count, references, unsaid};
@@ -111,7 +111,7 @@ pub(crate) fn apply_group(
     if counts.ops > 0 && stream == Stream::Shared {
         meta::set(&replica.db, "unanswered", true)?;
     }
-    constraints::resolve_constraints(replica, &Cause { dev, first, seen: &Seen::Context(&context) })?;
+    constraints::resolve_constraints(replica)?;
     if dev == replica.me {
         catalog::reload_catalog(replica)?; // Up to where append tables are sealed.
     }
@@ -487,7 +487,7 @@ fn show_op(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], new: &Head, w
     let (table, seen) = (&writer.table, sight.seen);
     let there = constraints::before_change(replica, table, key)?;
     if new.kind == OpKind::Delete && table.is_parent {
-        references::record_deleted(replica, table, key, true)?;
+        references::record_deleted(replica, table, key)?;
     }
     if new.kind == OpKind::Delete && !there {
         references::record_changed(replica, table)?;

@@ -334,7 +334,7 @@ fn register_own(
     if table.is_parent {
         references::record_changed(replica, table)?;
         if new.kind == OpKind::Delete {
-            references::record_deleted(replica, table, key, true)?;
+            references::record_deleted(replica, table, key)?;
         }
     }
     let old = match known {

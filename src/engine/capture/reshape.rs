@@ -8,15 +8,13 @@
 //! under their new names; an op in an older definition is read as if its columns had their new names and types. So what a
 //! row is depends on the ops, and not on when the definition came.
 
-use packmule_core::model::Stream;
 use packmule_core::wire::{Mode, SchemaBits};
 
 use crate::engine::capture::groups::{self, SealOptions};
 use crate::engine::capture::{adopt, column_numbers, dirty, follow, renaming, watch};
 use crate::engine::error::{Error, Result};
-use crate::engine::fleet::{devices, peers, positions};
+use crate::engine::fleet::{devices, peers};
 use crate::engine::merge::deferred;
-use crate::engine::merge::heads::{Cause, Seen};
 use crate::engine::show::constraints;
 use crate::engine::store::value;
 use crate::engine::table::def::{ColumnDef, TableDef};
@@ -324,9 +322,8 @@ pub(crate) fn drop_for_all(replica: &Replica, table: &Table, name: &str) -> Resu
     let says = groups::Says { def: &table.def, bits, names: &names };
     groups::seal_groups(replica, SealOptions { says: Some(&says), ..SealOptions::default() })?;
     groups::seal_groups(replica, SealOptions::default())?;
-    let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
     deferred::defer_all(replica, table.tid)?;
-    constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })
+    constraints::resolve_constraints(replica)
 }
 
 /// Reads what a table is after its columns were changed here.

@@ -24,8 +24,8 @@ use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::{peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::counters::{self, Entry};
-use crate::engine::merge::heads::{self, Cause, Head, Seen};
-use crate::engine::merge::{compose, deferred, given_up, late, versions, written};
+use crate::engine::merge::heads::{self, Head};
+use crate::engine::merge::{compose, deferred, given_up, late, restated, versions, written};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
 use crate::engine::store::value;
@@ -76,7 +76,7 @@ pub(crate) fn seal_verdict(replica: &Replica) -> Result<()> {
     replica.db.execute("DELETE FROM _pm_unplaced", [])?;
     given_up::forget_done(replica)?;
     catalog::reload_catalog(replica)?;
-    constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })
+    constraints::resolve_constraints(replica)
 }
 
 /// A row of which a verdict is to be written, with its settled value of this number.
@@ -155,7 +155,7 @@ fn judge_row(
     group.keep(runs_of(frames, common))?;
     let is_sum = |entry: &&Entry| entry.is_base() && entry.seq == row.number && row.number > 0;
     let sums: Vec<&Entry> = counted.iter().filter(is_sum).collect();
-    let settled = baselines.into_iter().find(|head| head.seq == row.number);
+    let settled = baselines.iter().find(|head| head.seq == row.number).cloned();
     let Some((kind, columns, mut values)) = said_of(replica, &table, row, settled.as_ref(), &kept, &sums)?
     else {
         return Ok(()); // It was overwritten here meanwhile, by who had seen it.
@@ -205,6 +205,8 @@ fn judge_row(
             columns: mask.map(|(_, columns)| columns),
             baseline: None,
         };
+        // As everybody does who takes it in: it is not restated.
+        restated::overrule(replica, &table, &row.key, &new, &[baselines, kept].concat())?;
         written::insert_head(replica, row.tid, &row.key, &new)?;
     }
     deferred::defer(replica, row.tid, &row.key)

@@ -19,7 +19,7 @@ use crate::engine::fleet::{devices, positions};
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
 use crate::engine::log::writer::{self, GroupWriter};
-use crate::engine::merge::heads::{self, Cause, Head, Seen};
+use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{compose, deferred, versions};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
@@ -218,7 +218,6 @@ pub(crate) fn write_group(
     rows: &mut dyn FnMut(&mut GroupWriter<'_>) -> Result<()>,
 ) -> Result<()> {
     let lamport = positions::next_lamport(replica)?;
-    let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
     let mut buf = writer::frame_memory(replica);
     let flags = FrameFlags::RESOLUTION;
     let mut group = writer::begin_group(replica, Stream::Shared, flags, lamport, 0, &mut buf)?;
@@ -227,7 +226,7 @@ pub(crate) fn write_group(
     positions::set_position(replica, replica.me, Stream::Shared, position)?;
     meta::set(&replica.db, "unanswered", false)?;
     catalog::reload_catalog(replica)?;
-    constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })
+    constraints::resolve_constraints(replica)
 }
 
 /// Refuses to undo what somebody has written over since. Of a row whose versions are all compacted away it is compared

@@ -37,7 +37,6 @@ use crate::engine::exchange::twin;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers};
 use crate::engine::log::{contexts, frames, tags};
-use crate::engine::merge::heads::{Cause, Seen};
 use crate::engine::merge::{deferred, stretches};
 use crate::engine::show::{constraints, transaction};
 use crate::engine::store::{keys, meta, value};
@@ -198,10 +197,7 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
         devices::label(replica.identity.id, Some(&replica.identity.name))
     );
     meta::notice_with(&replica.db, &what, &Hint::Retire { device: old.1 }, replica.now())?;
-    constraints::resolve_constraints(
-        replica,
-        &Cause { dev: replica.me, first: common[0] + 1, seen: &Seen::All },
-    )?;
+    constraints::resolve_constraints(replica)?;
     adopt::remember_schema(replica)
 }
 

@@ -27,7 +27,7 @@ use crate::engine::log::frames;
 use crate::engine::log::tags;
 use crate::engine::log::visit;
 use crate::engine::merge::folds;
-use crate::engine::merge::heads::{Cause, Seen, Stamp};
+use crate::engine::merge::heads::{Seen, Stamp};
 use crate::engine::show::constraints;
 use crate::engine::table::declared::Subject;
 use crate::engine::table::def::TableDef;
@@ -380,8 +380,7 @@ impl<'e> StateMerge<'e> {
         folds::restart(replica)?;
         vouched::recount(replica)?;
         positions::raise_lamport(replica, self.lamport)?;
-        let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
-        constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
+        constraints::resolve_constraints(replica)?;
         catalog::reload_catalog(replica)?;
         if let Some(maker) = self.maker {
             peers::add_state_rows(replica, maker, self.rows.changed)?;

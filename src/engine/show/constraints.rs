@@ -25,7 +25,7 @@ use packmule_core::merge::claim_order;
 use rusqlite::{ErrorCode, OptionalExtension};
 
 use crate::engine::error::{Error, Result};
-use crate::engine::merge::heads::{self, Cause};
+use crate::engine::merge::heads;
 use crate::engine::merge::{compose, deferred, versions};
 use crate::engine::show::{quarantine, references, triggers, write};
 use crate::engine::store::value;
@@ -59,15 +59,11 @@ pub(crate) fn after_shown(replica: &Replica, table: &Table, key: &[u8]) -> Resul
             .prepare_cached("DELETE FROM _pm_parked WHERE tid = ?1 AND key = ?2")?
             .execute((table.tid, key))?;
     }
-    if table.def.foreign_keys.is_empty() {
-        Ok(())
-    } else {
-        references::to_check(replica, table.tid, key, 0, 0)
-    }
+    if table.def.foreign_keys.is_empty() { Ok(()) } else { references::to_check(replica, table.tid, key) }
 }
 
 /// Works off the deferred queue, then looks for orphans.
-pub(crate) fn resolve_constraints(replica: &Replica, cause: &Cause<'_>) -> Result<()> {
+pub(crate) fn resolve_constraints(replica: &Replica) -> Result<()> {
     let mut evictions = Vec::new();
     loop {
         while let Some((tid, key)) = replica
@@ -92,7 +88,7 @@ pub(crate) fn resolve_constraints(replica: &Replica, cause: &Cause<'_>) -> Resul
             "DROP TRIGGER IF EXISTS temp._pm_evict_{tid}; DROP TABLE temp._pm_evicted_{tid}"
         ))?;
     }
-    references::check_references(replica, cause)
+    references::check_references(replica)
 }
 
 /// Composes a row of the queue from its versions, in the quarantine table, and finds out when it claimed its unique
@@ -181,7 +177,7 @@ fn show_or_quarantine(replica: &Replica, tid: i64, key: &[u8], evictions: &mut V
             }
             if table.is_parent {
                 // The row has left already: only its key still says by what others refer to it.
-                references::record_deleted(replica, &table, &other, false)?;
+                references::record_deleted(replica, &table, &other)?;
                 references::record_changed(replica, &table)?;
             }
             deferred::defer(replica, tid, &other)?;

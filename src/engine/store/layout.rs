@@ -133,8 +133,7 @@ const TABLES: &str = "
     CREATE TABLE _pm_parked (tid INTEGER, key BLOB, reason TEXT NOT NULL, blocker BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE INDEX _pm_parked_blocker ON _pm_parked (tid, blocker);
     -- Rows that may be orphans; whether they still are is looked up.
-    -- told: the foreign keys, as bits, by which the row is attributed to its author: whoever deleted the parent had not seen it.
-    CREATE TABLE _pm_dangling (tid INTEGER, key BLOB, told INTEGER NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    CREATE TABLE _pm_dangling (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- Rows of suspended tables of which versions of other devices have come since.
     CREATE TABLE _pm_held (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- Up to where the stream of each device was applied when a table was suspended.
@@ -204,7 +203,7 @@ pub(crate) fn create(db: &Connection) -> Result<()> {
 const MIGRATIONS: [[&str; 2]; 4] = [
     [
         "ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
-        "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
+        "",
     ],
     [
         // What a revocation covers is looked up again when the next one comes; until then it was said here.
@@ -274,6 +273,7 @@ const MIGRATIONS: [[&str; 2]; 4] = [
             claim INTEGER NOT NULL, wall INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (tid, last)) WITHOUT ROWID;
          ALTER TABLE _pm_table ADD COLUMN root INTEGER;
          ALTER TABLE _pm_def ADD COLUMN told INTEGER NOT NULL DEFAULT 1;
+         ALTER TABLE _pm_dangling DROP COLUMN told;
          CREATE TABLE _pm_suspended (tid INTEGER, dev INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (tid, dev)) WITHOUT ROWID;
          CREATE TABLE _pm_link (peer INTEGER, link TEXT, in_step INTEGER, sessions INTEGER NOT NULL, sent INTEGER NOT NULL,
             received INTEGER NOT NULL, goodput INTEGER NOT NULL, corrected INTEGER NOT NULL, lost INTEGER NOT NULL,

@@ -15,9 +15,8 @@ pub(crate) const QUEUE: [&str; 3] = ["_pm_put_off", "_pm_to_check", "_pm_left"];
 const TABLES: &str = "
     CREATE TEMP TABLE _pm_put_off (tid INTEGER, key BLOB, claim INTEGER, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE INDEX temp._pm_put_off_claim ON _pm_put_off (claim, key, tid);
-    CREATE TEMP TABLE _pm_to_check (tid INTEGER, key BLOB, gone INTEGER NOT NULL, deleted INTEGER NOT NULL,
-        PRIMARY KEY (tid, key)) WITHOUT ROWID;
-    CREATE TEMP TABLE _pm_left (tid INTEGER, foreign_key INTEGER, value BLOB, deleted INTEGER NOT NULL,
+    CREATE TEMP TABLE _pm_to_check (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    CREATE TEMP TABLE _pm_left (tid INTEGER, foreign_key INTEGER, value BLOB,
         PRIMARY KEY (tid, foreign_key, value)) WITHOUT ROWID;
 ";
 

@@ -211,7 +211,10 @@ fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
             name if others.clone().any(|other| brief_name(other) == name) => brief_label(version),
             name => name,
         };
-        said.push(format!("{who}{}: {what}", if version.shown { "*" } else { "" }));
+        said.push(match (&wrong, version.device) {
+            (Some(wrong), None) => wrong.clone(),
+            _ => format!("{who}{}: {what}", if version.shown { "*" } else { "" }),
+        });
     }
     let key: Vec<String> = conflict.key.iter().map(|(_, value)| show(value)).collect();
     let line = format!(

@@ -47,7 +47,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 44] = [
+const PARTED: [(u64, &str); 42] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (77, "a place of its own log that others have otherwise counted as what both have"),
@@ -116,16 +116,8 @@ const PARTED: [(u64, &str); 44] = [
         "the same, of the per-device stream: the copy's readings were left under an identity that was not its own",
     ),
     (50130, "the same: who gave a history up cut it off where both had parted already"),
-    (
-        41018,
-        "a copy waited for the per-device part of a seal of the other one, which had left their identity",
-    ),
     (41173, "what was built on a history that both copies had left waited where nobody had heard of it"),
     (60167, "a base waited for the shared part of a seal under an identity that all copies had left"),
-    (
-        10082,
-        "two bases of which one had folded where two histories part did not agree which of them to give up",
-    ),
     (
         10034,
         "boards took a history from an older file of a base that had given it up since, and it back, for ever",

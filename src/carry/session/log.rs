@@ -324,7 +324,7 @@ impl Log for EngineLog<'_> {
         }
         if header.header.base.is_some() {
             let what = "a header in a session that does not tell all that its sender has";
-            return Err(Error::bundle(0, BundleProblem::Structure(what)));
+            return Err(Error::bundle(0, BundleProblem::Structure(what)).into());
         }
         let mut applied: Vec<Position> = header.applied().collect();
         let probes: Vec<Probe> = header.probes().collect();

@@ -500,7 +500,9 @@ fn show_op(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], new: &Head, w
         Ok(true) => constraints::after_shown(replica, table, key),
         // The row to be changed is not in its table.
         Ok(false) => deferred::defer(replica, table.tid, key),
-        Err(Error::Sqlite(e)) if constraints::is_refused(&e) => deferred::defer(replica, table.tid, key),
+        Err(e) if e.of_sqlite().is_some_and(constraints::is_refused) => {
+            deferred::defer(replica, table.tid, key)
+        }
         Err(e) => Err(e),
     }
 }

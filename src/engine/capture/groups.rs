@@ -138,7 +138,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
     if peers::is_rolled_back(replica)? {
         // What was written waits for the log that is missing; what somebody asks for now cannot.
         let asked = says || options.reissue || !options.take_in.is_empty() || !options.decided.is_empty();
-        return if asked { Err(Error::RolledBack) } else { Ok(report) };
+        return if asked { Err(Error::RolledBack.into()) } else { Ok(report) };
     }
     let lamport = positions::next_lamport(replica)?;
     let firsts: Vec<u64> = Stream::ALL

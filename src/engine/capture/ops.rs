@@ -307,7 +307,8 @@ pub(crate) fn write_op(
                         "it does not fit into a frame of {} bytes: use larger frames",
                         replica.options.frame_bytes
                     ),
-                });
+                }
+                .into());
             }
         };
         let number = group.next_big();

@@ -12,7 +12,7 @@ use packmule_core::wire::{Mode, SchemaBits};
 
 use crate::engine::capture::groups::{self, SealOptions};
 use crate::engine::capture::{adopt, column_numbers, dirty, follow, renaming, watch};
-use crate::engine::error::{Error, Result};
+use crate::engine::error::Result;
 use crate::engine::fleet::{devices, peers};
 use crate::engine::merge::deferred;
 use crate::engine::show::constraints;
@@ -271,7 +271,10 @@ pub(crate) fn follow(replica: &Replica, table: &Table) -> Result<std::result::Re
     replica.db.execute_batch("SAVEPOINT _pm_follow")?;
     match change_columns(replica, table, &change) {
         Ok(()) => replica.db.execute_batch("RELEASE _pm_follow")?,
-        Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown) => {
+        Err(e)
+            if e.of_sqlite().and_then(rusqlite::Error::sqlite_error_code)
+                == Some(rusqlite::ErrorCode::Unknown) =>
+        {
             replica.db.execute_batch("ROLLBACK TO _pm_follow; RELEASE _pm_follow")?;
             return Ok(Err(format!(
                 "others have changed its columns, and that cannot be done here ({e}); drop what is in the way, a view, a \

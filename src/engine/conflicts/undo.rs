@@ -149,7 +149,8 @@ fn find(replica: &Replica, id: &str) -> Result<Found> {
                 if found.conflict != conflict {
                     return Err(Error::Usage(format!(
                         "`{id}` is the beginning of several ids: give more of it"
-                    )));
+                    ))
+                    .into());
                 }
                 let was = match was {
                     Was::Gone => Before::Gone,
@@ -166,13 +167,13 @@ fn find(replica: &Replica, id: &str) -> Result<Found> {
     }
     Err(Error::Usage(format!(
         "no resolution of a conflict `{id}` is in the log here: it has not come yet, is compacted away, or decided a column"
-    )))
+    )).into())
 }
 
 /// Undoes the last resolution of a conflict, within the open transaction. What was written here must be sealed.
 pub(crate) fn undo(replica: &Replica, id: &str) -> Result<UndoReport> {
     if id.len() < ID_LEAST {
-        return Err(Error::Usage(format!("`{id}` is too short for a conflict's id")));
+        return Err(Error::Usage(format!("`{id}` is too short for a conflict's id")).into());
     }
     let found = find(replica, id)?.written(replica)?;
     let mut report = UndoReport {
@@ -247,7 +248,7 @@ fn written_since(
     Err(Error::Usage(format!(
         "the row of `{}` has been written to since{by}: an undo would take that away; `restore` brings single rows back",
         table.def.name,
-    )))
+    )).into())
 }
 
 /// Returns whether a row, now `told` so of its table, has all that its decision wrote.
@@ -326,6 +327,7 @@ fn was_values(replica: &Replica, table: &Table, was: &Before) -> Result<Option<V
         Before::Untold => Err(Error::Usage(format!(
             "a row of `{}` was too large to be kept for an undo; `log --values` shows what is in the log",
             table.def.name
-        ))),
+        ))
+        .into()),
     }
 }

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, HashMap};
 use packmule_core::model::{DeviceId, Stream, Value};
 
 use crate::engine::capture::runs;
-use crate::engine::error::{Error, Result};
+use crate::engine::error::Result;
 use crate::engine::exchange::merge_settled::{self, Folded, Settled};
 use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
@@ -208,7 +208,7 @@ impl<'e> RowMerge<'e> {
         let key = self.loader.key_of(table, values)?;
         if empty && self.they_saw(table, &key)? && !self.has_versions(table.tid, &key)? {
             match self.loader.row(table, false, values) {
-                Err(Error::Sqlite(e)) if constraints::is_refused(&e) => {}
+                Err(e) if e.of_sqlite().is_some_and(constraints::is_refused) => {}
                 written => {
                     written?;
                     self.changed += 1;

@@ -417,11 +417,11 @@ impl<'e> StateMerge<'e> {
 }
 
 /// Says of an error that is about what a state says that the file is at fault.
-fn of_state(error: Error) -> Error {
-    match error {
+fn of_state(error: Box<Error>) -> Box<Error> {
+    match &*error {
         Error::Bundle { .. } => error,
-        e if aside::is_of_content(&e) => Error::bundle(0, BundleProblem::State(aside::said(&e))),
-        e => e,
+        e if aside::is_of_content(e) => Error::bundle(0, BundleProblem::State(aside::said(e))),
+        _ => error,
     }
 }
 

@@ -94,7 +94,8 @@ pub(crate) fn refuse_twin(
     match fit(replica, checkpoint, end, key)? {
         Fit::Fits => Ok(()),
         Fit::Diverges { .. } => {
-            Err(Error::Twin { device: devices::name_of(replica, checkpoint.author)?, seq: checkpoint.first })
+            Err(Error::Twin { device: devices::name_of(replica, checkpoint.author)?, seq: checkpoint.first }
+                .into())
         }
     }
 }
@@ -468,7 +469,9 @@ pub(crate) fn refuse_other_history(replica: &Replica, source: &Replica) -> Resul
         let there = devices::device_number(source, entry.author)?.unwrap_or(0);
         let both = known.min(entry.seq);
         if let Some(common) = common_with(replica, here, source, there, entry.stream, both)? {
-            return Err(Error::Twin { device: devices::name_of(replica, entry.author)?, seq: common + 1 });
+            return Err(
+                Error::Twin { device: devices::name_of(replica, entry.author)?, seq: common + 1 }.into()
+            );
         }
     }
     Ok(())

@@ -137,8 +137,10 @@ fn show_or_quarantine(replica: &Replica, tid: i64, key: &[u8], evictions: &mut V
     let claim = versions::claim_of(&table, &heads::heads(replica, tid, key)?);
     let refused = match quarantine::move_from_quarantine(replica, &table, key, false) {
         Ok(()) => return after_shown(replica, &table, key),
-        Err(Error::Sqlite(e)) if is_refused(&e) => e,
-        Err(e) => return Err(e),
+        Err(e) => match *e {
+            Error::Sqlite(e) if is_refused(&e) => e,
+            e => return Err(e.into()),
+        },
     };
     use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_ROWID, SQLITE_CONSTRAINT_UNIQUE};
     let unique = matches!(
@@ -189,7 +191,9 @@ fn show_or_quarantine(replica: &Replica, tid: i64, key: &[u8], evictions: &mut V
     }
     replica.db.execute_batch("ROLLBACK TO _pm_evict; RELEASE _pm_evict")?;
     match evicted {
-        Err(Error::Sqlite(e)) if is_refused(&e) => quarantine(replica, tid, key, &e.to_string(), None),
+        Err(e) if e.of_sqlite().is_some_and(is_refused) => {
+            quarantine(replica, tid, key, &e.to_string(), None)
+        }
         Err(e) => Err(e),
         Ok(_) => quarantine(replica, tid, key, &reason, blocker.as_deref()),
     }
@@ -253,7 +257,7 @@ pub(crate) fn conflicting_rows(replica: &Replica, table: &Table, key: &[u8]) -> 
     match tried {
         Ok(rows) => Ok(rows.into_iter().map(|(_, key)| key).collect()),
         // It breaks a NOT NULL, which is this database's own, or is no INTEGER: with these values it removes nothing.
-        Err(Error::Sqlite(e)) if is_refused(&e) => Ok(Vec::new()),
+        Err(e) if e.of_sqlite().is_some_and(is_refused) => Ok(Vec::new()),
         Err(e) => Err(e),
     }
 }

@@ -94,7 +94,7 @@ fn print_document(
     out.document(&Conflicts { conflicts: open, refused_decisions: refused, failed: Broken(&failed) });
     // What was printed stays a whole document.
     let failed = failed.borrow().as_ref().and_then(|failed: &OwnError| failed.error.clone());
-    failed.map_or(Ok(()), |message| Err(Failure::Reported(format!("{}: {message}", shown(path)))))
+    failed.map_or(Ok(()), |message| Err(Failure::reported(format!("{}: {message}", shown(path)))))
 }
 
 /// How many there are of each table and kind.

@@ -151,6 +151,26 @@ fn a_person_can_drop_a_column_with_an_index_over_it() {
     }
 }
 
+/// Renamed and retyped, then retyped again: where nothing ran between the two, the device took the column for another one, also
+/// when it had heard that it is the same, and forgot what others had written into it.
+#[test]
+fn a_column_that_is_retyped_twice_is_one_column_whenever_a_device_runs() {
+    for between in 0..8 {
+        let (_world, mut devices) = devices(Merge::Cell);
+        sql(&devices[0], "UPDATE t SET c0 = '8'");
+        meet(&mut devices);
+        for at in 0..3 {
+            sql(&devices[at], &rebuild("k TEXT PRIMARY KEY, c4 REAL, c1 INTEGER, c2", "k, c0, c1, c2"));
+            if between & (1 << at) > 0 {
+                meet(&mut devices);
+            }
+            sql(&devices[at], &rebuild("k TEXT PRIMARY KEY, c4, c1 INTEGER, c2", "k, c4, c1, c2"));
+            meet(&mut devices);
+        }
+        in_step(&mut devices, "SELECT k, c4, c1, c2 FROM t");
+    }
+}
+
 /// A type that was changed and changed back before anybody did the same leaves nothing behind.
 #[test]
 fn a_change_that_is_taken_back_is_said_of_nobody() {

@@ -344,8 +344,8 @@ fn listed(conflicts: &[Conflict]) -> String {
                 let values: Vec<String> = v.values.iter().map(|(_, v)| v.to_string()).collect();
                 let values =
                     if values.is_empty() { String::new() } else { format!(" `{}`", values.join(", ")) };
-                let name = v.name.as_deref().unwrap_or("?");
-                format!("{name}: {}{values}{}", v.op.word(), if v.shown { ", shown" } else { "" })
+                let name = v.name.as_deref().map_or_else(String::new, |name| format!("{name}: "));
+                format!("{name}{}{values}{}", v.op.word(), if v.shown { ", shown" } else { "" })
             })
             .collect();
         format!("**{}**{kind}, {}<br>{}", conflict.kind.word(), key.join(", "), versions.join("<br>"))

@@ -338,10 +338,12 @@ impl<'a> Visit<'a> {
                     self.report.not_left = Some(NotLeft::ReadOnly);
                     return Ok(());
                 }
-                Err(e) => return Err(Error::io("remove a bundle that is not needed any more", path)(e)),
+                Err(e) => {
+                    return Err(Error::io("remove a bundle that is not needed any more", path)(e).into());
+                }
             }
         }
-        self.card.sync_folder(&folder).map_err(Error::io("sync the card's folder", folder.clone()))
+        Ok(self.card.sync_folder(&folder).map_err(Error::io("sync the card's folder", folder.clone()))?)
     }
 
     /// Leaves what others lack, and states what we have.

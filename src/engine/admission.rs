@@ -1,7 +1,7 @@
 //! The part of the engine's face that is about admission to a fleet.
 
 use super::Engine;
-use crate::engine::error::Result;
+use crate::engine::Result;
 use crate::engine::exchange::admit::{self, Admission, Admitted};
 use crate::engine::fleet::admission::Applicant;
 
@@ -11,7 +11,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn applicants(&self) -> Result<Vec<Applicant>> {
-        admit::applicants(&self.replica)
+        Ok(admit::applicants(&self.replica)?)
     }
 
     /// Adds the requests for admission that this database has heard of, its own too, and what it knows of the fleet.
@@ -19,7 +19,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Usage`](crate::Error::Usage) if the database belongs to another fleet than the key.
     pub fn add_requests(&self, admission: &mut Admission<'_>) -> Result<()> {
-        admit::read_database(admission, &self.replica)
+        Ok(admit::read_database(admission, &self.replica)?)
     }
 
     /// Names the only fleet that may admit this device, by its public key, and trusts the devices of that fleet. Without
@@ -28,7 +28,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Usage`](crate::Error::Usage) if it belongs to another fleet already.
     pub fn expect_fleet(&mut self, fleet: [u8; 32]) -> Result<()> {
-        admit::expect_fleet(&mut self.replica, fleet)
+        Ok(admit::expect_fleet(&mut self.replica, fleet)?)
     }
 
     /// Takes in what a fleet key has signed: its own certificate, and those of others, which it sends to them.
@@ -36,6 +36,6 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn take_admitted(&mut self, admitted: &Admitted) -> Result<()> {
-        admit::take_admitted(&mut self.replica, admitted)
+        Ok(admit::take_admitted(&mut self.replica, admitted)?)
     }
 }

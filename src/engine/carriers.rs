@@ -9,7 +9,6 @@ use packmule_core::wire::{Position, Probe, Section};
 
 use super::Engine;
 use crate::engine::apply::report::ImportReport;
-use crate::engine::error::{Result, UntrustedDevice};
 use crate::engine::exchange::import;
 use crate::engine::exchange::newest;
 use crate::engine::exchange::offer;
@@ -26,6 +25,7 @@ use crate::engine::fleet::copies;
 use crate::engine::fleet::links::{self, LinkFigures};
 use crate::engine::fleet::peers::PeerEvidence;
 use crate::engine::table::route::Route;
+use crate::engine::{Result, UntrustedDevice};
 
 impl Engine {
     /// Names the way by which comes what is taken in from here on.
@@ -42,27 +42,27 @@ impl Engine {
         bundle: &mut R,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<ImportReport> {
-        import::import(&mut self.replica, bundle, progress)
+        Ok(import::import(&mut self.replica, bundle, progress)?)
     }
 
     /// Our certificate.
     pub(crate) fn own_certificate(&self) -> Result<Vec<u8>> {
-        peer::own_certificate(&self.replica)
+        Ok(peer::own_certificate(&self.replica)?)
     }
 
     /// Returns what decides whose frames are taken in.
     pub(crate) fn standing(&self) -> Result<Standing> {
-        admission::standing(&self.replica)
+        Ok(admission::standing(&self.replica)?)
     }
 
     /// Returns the hashes of the certificates that others are to have seen.
     pub(crate) fn stated_certificates(&self) -> Result<BTreeSet<[u8; 32]>> {
-        survey::stated_certificates(&self.replica)
+        Ok(survey::stated_certificates(&self.replica)?)
     }
 
     /// Returns the certificate of an author, and before it those of the devices that vouch for it.
     pub(crate) fn author_certificates(&self, dev: i64) -> Result<Vec<(DeviceId, Vec<u8>)>> {
-        peer::author_certificates(&self.replica, dev)
+        Ok(peer::author_certificates(&self.replica, dev)?)
     }
 
     /// Returns whom a certificate names; an error if it is damaged, an untrusted device if it is not trusted.
@@ -70,52 +70,52 @@ impl Engine {
         &self,
         certificate: &[u8],
     ) -> Result<std::result::Result<Peer, UntrustedDevice>> {
-        peer::verify_peer(&self.replica, certificate)
+        Ok(peer::verify_peer(&self.replica, certificate)?)
     }
 
     /// Returns whom a certificate names that a fleet has signed, if any fleet may admit this device.
     pub(crate) fn possible_fleet(&self, certificate: &[u8]) -> Result<Option<Peer>> {
-        peer::possible_fleet(&self.replica, certificate)
+        Ok(peer::possible_fleet(&self.replica, certificate)?)
     }
 
     /// Returns whether a fleet key signed a certificate that may follow our own fleet's.
     pub(crate) fn may_follow(&self, certificate: &[u8]) -> Result<bool> {
-        peer::may_follow(&self.replica, certificate)
+        Ok(peer::may_follow(&self.replica, certificate)?)
     }
 
     /// Returns the statements that fleet keys follow each other, as far as they are joined with our fleet's.
     pub(crate) fn successions(&self) -> Result<Vec<Vec<u8>>> {
-        peer::successions(&self.replica)
+        Ok(peer::successions(&self.replica)?)
     }
 
     /// Hears such statements. What no key of our fleet has signed says nothing.
     pub(crate) fn hear_successions(&mut self, statements: &[Vec<u8>]) -> Result<()> {
-        peer::hear_successions(&mut self.replica, statements)
+        Ok(peer::hear_successions(&mut self.replica, statements)?)
     }
 
     /// Looks whether a certificate gives this device a place in a fleet, or asks for one here.
     pub(crate) fn look_at(&mut self, certificate: &[u8]) -> Result<bool> {
-        peer::look_at(&mut self.replica, certificate)
+        Ok(peer::look_at(&mut self.replica, certificate)?)
     }
 
     /// Returns whether the device of a certificate asks for admission here.
     pub(crate) fn is_applicant(&self, certificate: &[u8]) -> Result<bool> {
-        peer::is_applicant(&self.replica, certificate)
+        Ok(peer::is_applicant(&self.replica, certificate)?)
     }
 
     /// Lists the certificates that a peer is to hear before all else.
     pub(crate) fn introductions(&self, peer: &Peer) -> Result<Vec<Vec<u8>>> {
-        peer::introductions(&self.replica, peer)
+        Ok(peer::introductions(&self.replica, peer)?)
     }
 
     /// Proves that we have our key.
     pub(crate) fn prove(&self, nonce: &[u8; 32], peer: (DeviceId, &[u8; 32])) -> Result<[u8; 64]> {
-        peer::prove(&self.replica, nonce, peer)
+        Ok(peer::prove(&self.replica, nonce, peer)?)
     }
 
     /// Keeps the certificate of a peer that has proved its key, and notes that it was heard.
     pub(crate) fn meet(&mut self, peer: &Peer) -> Result<()> {
-        peer::meet(&mut self.replica, peer)
+        Ok(peer::meet(&mut self.replica, peer)?)
     }
 
     /// Returns whether a device is revoked here, as far as that can be read.
@@ -125,22 +125,22 @@ impl Engine {
 
     /// Returns the statements of the fleet's key about revoked devices.
     pub(crate) fn revocations(&self) -> Result<Vec<Vec<u8>>> {
-        revoke::statements(&self.replica)
+        Ok(revoke::statements(&self.replica)?)
     }
 
     /// Hears that another database under this device's identity has left something on a card.
     pub(crate) fn hear_of_copy(&mut self) -> Result<()> {
-        transaction::record(&mut self.replica, copies::hear_of_another)
+        Ok(transaction::record(&mut self.replica, copies::hear_of_another)?)
     }
 
     /// Returns what is applied here.
     pub(crate) fn session_vector(&self) -> Result<Vec<Position>> {
-        session::session_vector(&self.replica)
+        Ok(session::session_vector(&self.replica)?)
     }
 
     /// Returns probes of the peer's own log, for it to compare.
     pub(crate) fn session_probes(&self, peer: DeviceId) -> Result<Vec<Probe>> {
-        session::session_probes(&self.replica, peer)
+        Ok(session::session_probes(&self.replica, peer)?)
     }
 
     /// Makes a signed header of these positions and probes.
@@ -150,38 +150,38 @@ impl Engine {
         applied: &[Position],
         probes: &[Probe],
     ) -> Result<Vec<u8>> {
-        session::session_header(&self.replica, to, applied, probes)
+        Ok(session::session_header(&self.replica, to, applied, probes)?)
     }
 
     /// Returns what is here beyond the vector: pending groups, and frames of one that this peer has not sent whole.
     pub(crate) fn beyond_vector(&mut self, peer: DeviceId) -> Result<Vec<Frontier>> {
-        session::beyond_vector(&mut self.replica, peer)
+        Ok(session::beyond_vector(&mut self.replica, peer)?)
     }
 
     /// Returns what goes to a peer next of each stream of which it lacks something. Its frontier is in the order of authors and
     /// streams.
     pub(crate) fn streams_out(&self, peer: &Peer, frontier: &[Frontier]) -> Result<Vec<StreamOut>> {
-        session::streams_out(&self.replica, peer, frontier)
+        Ok(session::streams_out(&self.replica, peer, frontier)?)
     }
 
     /// Returns what goes to a peer next of a stream that it has up to `have`.
     pub(crate) fn stream_out(&self, peer: &Peer, section: Section, have: u64) -> Result<StreamOut> {
-        session::stream_out(&self.replica, peer, section, have)
+        Ok(session::stream_out(&self.replica, peer, section, have)?)
     }
 
     /// Counts the frames, and bytes of frames, that a peer lacks that has this much.
     pub(crate) fn plan_out(&self, peer: &Peer, frontier: &[Frontier]) -> Result<(u64, u64)> {
-        session::plan_out(&self.replica, peer, frontier)
+        Ok(session::plan_out(&self.replica, peer, frontier)?)
     }
 
     /// Reads a frame of a group that is sent.
     pub(crate) fn frame_out(&self, group: &GroupOut, seq: u64) -> Result<Vec<u8>> {
-        session::frame_out(&self.replica, group, seq)
+        Ok(session::frame_out(&self.replica, group, seq)?)
     }
 
     /// Reads the checkpoint of a group that is sent.
     pub(crate) fn checkpoint_out(&self, group: &GroupOut) -> Result<Vec<u8>> {
-        session::checkpoint_out(&self.replica, group)
+        Ok(session::checkpoint_out(&self.replica, group)?)
     }
 
     /// Seals, then writes the state of the shared tables for a peer that has this much. Returns whether it needs one.
@@ -191,7 +191,7 @@ impl Engine {
         peer: &Peer,
         frontier: &[Frontier],
     ) -> Result<bool> {
-        offer::export_state(&mut self.replica, to, peer, frontier)
+        Ok(offer::export_state(&mut self.replica, to, peer, frontier)?)
     }
 
     /// Returns whether a peer lacks what is folded here, also when it has what stands in `vector`.
@@ -201,7 +201,7 @@ impl Engine {
         frontier: &[Frontier],
         vector: &[Position],
     ) -> Result<bool> {
-        offer::is_behind_with(&self.replica, peer, frontier, vector)
+        Ok(offer::is_behind_with(&self.replica, peer, frontier, vector)?)
     }
 
     /// Returns how many bytes of groups that have not ended may be kept of a peer, if there is a bound.
@@ -211,12 +211,12 @@ impl Engine {
 
     /// Forgets what a peer has sent of groups that have not ended.
     pub(crate) fn drop_unfinished(&mut self, peer: DeviceId) -> Result<()> {
-        staged::drop_all(&mut self.replica, peer)
+        Ok(staged::drop_all(&mut self.replica, peer)?)
     }
 
     /// Forgets what of it does not stay over sessions.
     pub(crate) fn tidy_unfinished(&mut self, peer: DeviceId) -> Result<()> {
-        staged::tidy(&mut self.replica, peer)
+        Ok(staged::tidy(&mut self.replica, peer)?)
     }
 
     /// Takes in what came from a peer, in one transaction. Groups whose checkpoint is among it are verified, and
@@ -231,17 +231,17 @@ impl Engine {
         staged: &[Staged],
         report: &mut ImportReport,
     ) -> Result<()> {
-        session::take_staged(&mut self.replica, peer, staged, report)
+        Ok(session::take_staged(&mut self.replica, peer, staged, report)?)
     }
 
     /// Makes a notice that there is a clone of this device.
     pub(crate) fn record_clone(&mut self) -> Result<()> {
-        session::record_clone(&mut self.replica)
+        Ok(session::record_clone(&mut self.replica)?)
     }
 
     /// Records what a peer acknowledges. The header is the peer's own, and signed.
     pub(crate) fn record_vector(&mut self, peer: DeviceId, applied: &[Position], whole: bool) -> Result<()> {
-        session::record_vector(&mut self.replica, peer, applied, whole)
+        Ok(session::record_vector(&mut self.replica, peer, applied, whole)?)
     }
 
     /// Compares what a peer has applied, and its probes, with what is here, and draws the consequences of what they
@@ -253,27 +253,27 @@ impl Engine {
         probes: &[Probe],
         evidence: &mut PeerEvidence,
     ) -> Result<bool> {
-        session::reconcile(&mut self.replica, peer, applied, probes, evidence)
+        Ok(session::reconcile(&mut self.replica, peer, applied, probes, evidence)?)
     }
 
     /// Returns the newest checkpoints of the peer's own streams, if it has less of them than is here, the next one last.
     pub(crate) fn newest_for(&self, peer: DeviceId, applied: &[Position]) -> Result<Vec<Vec<u8>>> {
-        newest::for_peer(&self.replica, peer, applied)
+        Ok(newest::for_peer(&self.replica, peer, applied)?)
     }
 
     /// Hears such a checkpoint of ours. Whether this device goes on under a new identity.
     pub(crate) fn hear_newest(&mut self, bytes: &[u8], evidence: &mut PeerEvidence) -> Result<bool> {
-        session::hear_newest(&mut self.replica, bytes, evidence)
+        Ok(session::hear_newest(&mut self.replica, bytes, evidence)?)
     }
 
     /// Reissues this device's per-device tables, if a base lacks what is folded of them. Returns whether it did.
     pub(crate) fn reissue(&mut self) -> Result<bool> {
-        session::reissue(&mut self.replica)
+        Ok(session::reissue(&mut self.replica)?)
     }
 
     /// Returns a number that changes whenever another program, or another connection, wrote to the database.
     pub(crate) fn data_version(&self) -> Result<i64> {
-        session::data_version(&self.replica)
+        Ok(session::data_version(&self.replica)?)
     }
 
     /// Remembers what is applied here, which [`Engine::export_part`] is about to say.
@@ -281,13 +281,13 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub(crate) fn remember(&mut self) -> Result<()> {
-        transaction::remember(&mut self.replica)
+        Ok(transaction::remember(&mut self.replica)?)
     }
 
     /// Records what a session has carried: figures, which decide nothing.
     #[cfg(all(unix, any(feature = "net", feature = "serial")))]
     pub(crate) fn record_link(&mut self, peer: DeviceId, link: &str, carried: &links::Carried) -> Result<()> {
-        transaction::record(&mut self.replica, |replica| links::record(replica, peer, link, carried))
+        Ok(transaction::record(&mut self.replica, |replica| links::record(replica, peer, link, carried))?)
     }
 
     /// Lists what sessions have carried, by peers and kinds of links: figures for people.
@@ -295,7 +295,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn link_figures(&self) -> Result<Vec<LinkFigures>> {
-        links::all(&self.replica)
+        Ok(links::all(&self.replica)?)
     }
 
     /// Lists the trusted devices that were retired and have spoken since: what is left for them tells them so, and they
@@ -304,7 +304,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn returning(&self) -> Result<Vec<Trusted>> {
-        survey::returning(&self.replica)
+        Ok(survey::returning(&self.replica)?)
     }
 
     /// Returns what a device has, as last heard of: from itself, or from what its frames say it had seen.
@@ -312,7 +312,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn acknowledged_by(&self, peer: DeviceId) -> Result<Positions> {
-        survey::acknowledged_by(&self.replica, peer)
+        Ok(survey::acknowledged_by(&self.replica, peer)?)
     }
 
     /// Returns whether a device lacks frames that are folded here, as last heard of: a bundle for it has the state.
@@ -320,7 +320,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn needs_state(&self, peer: &Trusted) -> Result<bool> {
-        survey::needs_state(&self.replica, peer)
+        Ok(survey::needs_state(&self.replica, peer)?)
     }
 
     /// Returns what the log could give: of each stream, what is applied here and still in the log.
@@ -328,6 +328,6 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn log_spans(&self) -> Result<Vec<Span>> {
-        survey::log_spans(&self.replica)
+        Ok(survey::log_spans(&self.replica)?)
     }
 }

@@ -6,7 +6,7 @@ use std::io::{Read, Seek, Write};
 use packmule_core::model::DeviceId;
 
 use super::Engine;
-use crate::engine::error::Result;
+use crate::engine::Result;
 use crate::engine::exchange::introduce;
 use crate::engine::exchange::records::PartReport;
 use crate::engine::fleet::readers;
@@ -20,7 +20,7 @@ impl Engine {
     /// # Errors
     /// [`Error::KeyMissing`](crate::Error::KeyMissing), [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn fleet_readers(&self) -> Result<Readers> {
-        readers::fleet(&self.replica)
+        Ok(readers::fleet(&self.replica)?)
     }
 
     /// Returns this device and these.
@@ -29,7 +29,7 @@ impl Engine {
     /// [`Error::Usage`](crate::Error::Usage) for a device that is revoked or whose certificate is not known here;
     /// [`Error::KeyMissing`](crate::Error::KeyMissing), [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn device_readers(&self, ids: &[DeviceId]) -> Result<Readers> {
-        readers::these(&self.replica, ids)
+        Ok(readers::these(&self.replica, ids)?)
     }
 
     /// Returns whoever has a passphrase. To make a key of it takes 12 MiB of memory.
@@ -44,17 +44,17 @@ impl Engine {
     /// [`Error::Bundle`](crate::Error::Bundle) if it is encrypted and neither opens it, or if it is damaged;
     /// [`Error::Stream`](crate::Error::Stream) if it cannot be read, or for too little memory.
     pub fn open_bundle<R: Read + Seek>(&self, file: R, passphrase: Option<&[u8]>) -> Result<BundleFile<R>> {
-        BundleFile::open(file, self.replica.key.as_ref(), passphrase)
+        Ok(BundleFile::open(file, self.replica.key.as_ref(), passphrase)?)
     }
 
     /// Returns the hashes of the certificates in an introduction of this device.
     pub(crate) fn introduction(&self) -> Result<BTreeSet<[u8; 32]>> {
-        introduce::hashes(&self.replica)
+        Ok(introduce::hashes(&self.replica)?)
     }
 
     /// Writes this device's certificate or request alone. The footer is left to the caller.
     pub(crate) fn write_introduction(&self, to: &mut dyn Write) -> Result<PartReport> {
-        introduce::write(&self.replica, to)
+        Ok(introduce::write(&self.replica, to)?)
     }
 }
 
@@ -63,5 +63,5 @@ impl Engine {
 /// # Errors
 /// As [`Engine::open_bundle`].
 pub fn open_bundle<R: Read + Seek>(file: R, passphrase: Option<&[u8]>) -> Result<BundleFile<R>> {
-    BundleFile::open(file, None, passphrase)
+    Ok(BundleFile::open(file, None, passphrase)?)
 }

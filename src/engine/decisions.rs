@@ -5,6 +5,7 @@ use std::path::Path;
 use packmule_core::model::{DeviceId, WallMs};
 
 use super::Engine;
+use crate::engine::Result;
 use crate::engine::conflicts::change::RowChange;
 use crate::engine::conflicts::list::Conflict;
 use crate::engine::conflicts::many::{self, Decided, DecisionReport};
@@ -15,7 +16,6 @@ use crate::engine::conflicts::told;
 use crate::engine::conflicts::undecided::{self, Answer};
 use crate::engine::conflicts::undo::{self, UndoReport};
 use crate::engine::conflicts::{walk, wishes};
-use crate::engine::error::Result;
 use crate::engine::exchange::transaction;
 use crate::engine::store::value::OwnedValue;
 use crate::engine::table::carried::CarriedOut;
@@ -35,7 +35,7 @@ impl Engine {
         selection: &Selection,
         each: &mut dyn FnMut(Conflict) -> Result<()>,
     ) -> Result<()> {
-        catalog::reading(&self.replica, |e| walk::each_conflict(e, selection, each))
+        Ok(catalog::reading(&self.replica, |e| walk::each_conflict(e, selection, &mut |x| Ok(each(x)?)))?)
     }
 
     /// Counts the open conflicts.
@@ -43,7 +43,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn open_conflicts(&self) -> Result<u64> {
-        catalog::reading(&self.replica, walk::open_conflicts)
+        Ok(catalog::reading(&self.replica, walk::open_conflicts)?)
     }
 
     /// Closes all open conflicts that are meant, in one transaction, and gives each to `each` with what it does to rows.
@@ -58,8 +58,8 @@ impl Engine {
         resolution: &Resolution,
         each: &mut dyn FnMut(Decided) -> Result<()>,
     ) -> Result<DecisionReport> {
-        let work = |replica: &_| many::resolve_all(replica, selection, resolution, each);
-        transaction::after_seal(&mut self.replica, work)
+        let work = |replica: &_| many::resolve_all(replica, selection, resolution, &mut |x| Ok(each(x)?));
+        Ok(transaction::after_seal(&mut self.replica, work)?)
     }
 
     /// Tells what [`Engine::resolve_all`] would do, and changes nothing.
@@ -72,8 +72,8 @@ impl Engine {
         resolution: &Resolution,
         each: &mut dyn FnMut(Decided) -> Result<()>,
     ) -> Result<DecisionReport> {
-        let work = |replica: &_| many::resolve_all(replica, selection, resolution, each);
-        transaction::rehearse(&mut self.replica, work)
+        let work = |replica: &_| many::resolve_all(replica, selection, resolution, &mut |x| Ok(each(x)?));
+        Ok(transaction::rehearse(&mut self.replica, work)?)
     }
 
     /// Returns whether a row, as [`Conflict`](crate::Conflict) and [`RowChange`](crate::RowChange) list it, is kept whole by
@@ -126,7 +126,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn refused_decisions(&self) -> Result<Vec<(String, String)>> {
-        wishes::refused(&self.replica)
+        Ok(wishes::refused(&self.replica)?)
     }
 
     /// Undoes the last resolution of the conflict with this id, of which a beginning of four letters will do: the rows that
@@ -136,7 +136,7 @@ impl Engine {
     /// [`Error::Usage`](crate::Error::Usage) if it is not in the log, or if a row was written to since, or is too large to
     /// have been kept; [`Error::KeyMissing`](crate::Error::KeyMissing).
     pub fn undo_resolution(&mut self, id: &str) -> Result<UndoReport> {
-        transaction::after_seal(&mut self.replica, |replica| undo::undo(replica, id))
+        Ok(transaction::after_seal(&mut self.replica, |replica| undo::undo(replica, id))?)
     }
 
     /// Writes all rows of shared tables that a device has written to since a time (by its own clock, in milliseconds since
@@ -151,11 +151,12 @@ impl Engine {
         rehearse: bool,
         each: &mut dyn FnMut(&str, RowChange) -> Result<()>,
     ) -> Result<TakenBack> {
-        let work = |replica: &_| restore::take_back(replica, (by, since), each);
+        let work =
+            |replica: &_| restore::take_back(replica, (by, since), &mut |table, row| Ok(each(table, row)?));
         if rehearse {
-            transaction::rehearse(&mut self.replica, work)
+            Ok(transaction::rehearse(&mut self.replica, work)?)
         } else {
-            transaction::after_seal(&mut self.replica, work)
+            Ok(transaction::after_seal(&mut self.replica, work)?)
         }
     }
 
@@ -172,7 +173,7 @@ impl Engine {
         frame: u64,
     ) -> Result<Option<RowChange>> {
         let work = |replica: &_| restore::restore(replica, (table, key), (author, frame));
-        transaction::after_seal(&mut self.replica, work)
+        Ok(transaction::after_seal(&mut self.replica, work)?)
     }
 
     /// Writes the tables as they were at a time, in milliseconds since 1970, into a new database that is no device.
@@ -181,6 +182,6 @@ impl Engine {
     /// [`Error::Usage`](crate::Error::Usage) if the file is there, or something is not sealed;
     /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn at(&self, when: WallMs, to: &Path) -> Result<AtReport> {
-        at::at(&self.replica, when, to)
+        Ok(at::at(&self.replica, when, to)?)
     }
 }

@@ -59,7 +59,7 @@ pub use conflicts::restore::TakenBack;
 pub use conflicts::selection::Selection;
 pub use conflicts::undecided::Answer;
 pub use conflicts::undo::UndoReport;
-pub use error::{BundleProblem, Error, Hint, Result, UntrustedDevice, Way};
+pub use error::{BundleProblem, Error, Hint, UntrustedDevice, Way};
 pub use exchange::admit::{Admission, AdmitOptions, Admitted, Outcome};
 pub use exchange::export::{ExportReport, Part, Recipient};
 pub use exchange::inspect::{BundleInfo, GroupInfo, inspect};
@@ -109,6 +109,9 @@ use crate::engine::table::replica::Replica;
 use crate::engine::track::{columns, tables};
 use crate::engine::upkeep::{compact, digest, remove, status, verify};
 
+/// The engine's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
 /// A database that is a device of a fleet.
 ///
 /// Every method leaves the database either as it was or with the whole of its effect, also across
@@ -136,7 +139,7 @@ impl Engine {
 
     /// Does what [`Engine::init`] does, with its errors and with options for the engine that it returns.
     pub fn init_with(path: &Path, init: &InitOptions<'_>, options: Options) -> Result<Self> {
-        open::init_with(path, init, options).map(Self::of)
+        Ok(open::init_with(path, init, options).map(Self::of)?)
     }
 
     /// Opens a device.
@@ -155,7 +158,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::open`], and [`Error::Usage`] for options out of their range.
     pub fn open_with(path: &Path, options: Options) -> Result<Self> {
-        open::open_as(path, options, OpenFlags::SQLITE_OPEN_READ_WRITE).map(Self::of)
+        Ok(open::open_as(path, options, OpenFlags::SQLITE_OPEN_READ_WRITE).map(Self::of)?)
     }
 
     /// Opens a device for reading alone, for instance from a card that is mounted read-only.
@@ -166,7 +169,7 @@ impl Engine {
     /// As [`Engine::open_with`]; [`Error::WalUnread`] where nothing can be written, and the last writes
     /// have not come from the -wal file into the database.
     pub fn open_read_only(path: &Path, options: Options) -> Result<Self> {
-        open::open_as(path, options, OpenFlags::SQLITE_OPEN_READ_ONLY).map(Self::of)
+        Ok(open::open_as(path, options, OpenFlags::SQLITE_OPEN_READ_ONLY).map(Self::of)?)
     }
 
     /// Returns a connection for an application that is written in Rust: an ordinary one, opened at the first
@@ -207,7 +210,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Usage`] for this device or another fleet's key, [`Error::KeyMissing`], [`Error::Sqlite`].
     pub fn retire(&mut self, id: DeviceId, key: Option<&FleetKey>) -> Result<bool> {
-        compact::retire(&mut self.replica, id, key)
+        Ok(compact::retire(&mut self.replica, id, key)?)
     }
 
     /// Says that a device which was retired is back: with the fleet's key or at a base for all, elsewhere for this device
@@ -217,7 +220,7 @@ impl Engine {
     /// [`Error::Usage`] if it is not retired, or goes on under a new identity; [`Error::KeyMissing`],
     /// [`Error::Sqlite`].
     pub fn take_back_retirement(&mut self, id: DeviceId, key: Option<&FleetKey>) -> Result<bool> {
-        compact::take_back_retirement(&mut self.replica, id, key)
+        Ok(compact::take_back_retirement(&mut self.replica, id, key)?)
     }
 
     /// Lists every open conflict in memory, with the errors of [`Engine::each_conflict`], which holds one at a time.
@@ -244,7 +247,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Device`] if none or several are meant.
     pub fn find_device(&self, given: &str) -> Result<DeviceId> {
-        trust::find_device(&self.replica, given)
+        Ok(trust::find_device(&self.replica, given)?)
     }
 
     /// Trusts one device by its fingerprint, which is its id; its frames are taken in from then on.
@@ -252,7 +255,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`].
     pub fn trust(&mut self, id: DeviceId) -> Result<()> {
-        transaction::transaction(&mut self.replica, |replica| trust::trust(replica, id))
+        Ok(transaction::transaction(&mut self.replica, |replica| trust::trust(replica, id))?)
     }
 
     /// Trusts the device that made a bundle, whose header and certificate are signed by the same key;
@@ -262,7 +265,7 @@ impl Engine {
     /// [`Error::Bundle`] if the bundle is damaged, or not made by whom it says; [`Error::Untrusted`] if
     /// its sender's certificate is not in it; [`Error::Usage`] if that is this device itself.
     pub fn trust_sender<R: std::io::Read>(&mut self, bundle: &mut R) -> Result<DeviceInfo> {
-        trust_sender::trust_sender(&mut self.replica, bundle)
+        Ok(trust_sender::trust_sender(&mut self.replica, bundle)?)
     }
 
     /// Revokes a device: nothing is taken from it any more, nor from those that it vouches for. What other devices
@@ -273,7 +276,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Usage`] if the device is this one, or the key that of another fleet; whatever sealing meets.
     pub fn revoke(&mut self, id: DeviceId, key: Option<&FleetKey>) -> Result<RevokeReport> {
-        revoke::revoke(&mut self.replica, id, key)
+        Ok(revoke::revoke(&mut self.replica, id, key)?)
     }
 
     /// Takes a revocation back. What was set aside of the device is applied.
@@ -282,7 +285,7 @@ impl Engine {
     /// [`Error::Usage`] if the device is not revoked, or the fleet's key said so and is not given; whatever sealing
     /// meets.
     pub fn take_back_revocation(&mut self, id: DeviceId, key: Option<&FleetKey>) -> Result<RevokeReport> {
-        revoke::take_back(&mut self.replica, id, key)
+        Ok(revoke::take_back(&mut self.replica, id, key)?)
     }
 
     /// Lists all devices that are known, this one first.
@@ -290,7 +293,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`].
     pub fn devices(&self) -> Result<Vec<DeviceInfo>> {
-        roster::devices(&self.replica)
+        Ok(roster::devices(&self.replica)?)
     }
 
     /// Lists the tables of which not all travels, with the reasons: those that are held, and those with columns of other
@@ -299,7 +302,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`].
     pub fn left_out(&self) -> Result<Vec<TableStatus>> {
-        status::left_out(&self.replica)
+        Ok(status::left_out(&self.replica)?)
     }
 
     /// Computes the digest of the shared tables' content and of the open conflicts: 64 hexadecimal digits.
@@ -309,7 +312,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`].
     pub fn digest(&self, gathered: bool) -> Result<String> {
-        digest::digest(&self.replica, gathered)
+        Ok(digest::digest(&self.replica, gathered)?)
     }
 
     /// Adds a column to a table here; others that track it add it when they hear of it. A column that
@@ -325,9 +328,9 @@ impl Engine {
         decl_type: &str,
         default: Option<&OwnedValue>,
     ) -> Result<()> {
-        transaction::after_seal(&mut self.replica, |replica| {
+        Ok(transaction::after_seal(&mut self.replica, |replica| {
             columns::add_column(replica, table, name, decl_type, default)
-        })
+        })?)
     }
 
     /// Drops a column of a table here; others that track it drop it when they hear of it, also where an application made
@@ -337,7 +340,7 @@ impl Engine {
     /// [`Error::UnknownTable`]; [`Error::Usage`] if there is no such column, it is of the primary key, or something of the
     /// schema is in the way; [`Error::KeyMissing`], [`Error::Sqlite`].
     pub fn drop_column(&mut self, table: &str, name: &str) -> Result<()> {
-        transaction::after_seal(&mut self.replica, |replica| columns::drop_column(replica, table, name))
+        Ok(transaction::after_seal(&mut self.replica, |replica| columns::drop_column(replica, table, name))?)
     }
 
     /// Seals, then writes a bundle: the frames that the recipient lacks.
@@ -347,7 +350,7 @@ impl Engine {
     /// # Errors
     /// [`Error::KeyMissing`], [`Error::Stream`], and whatever sealing meets.
     pub fn export(&mut self, to: &mut dyn Write, recipient: Recipient) -> Result<ExportReport> {
-        export::export(&mut self.replica, to, recipient)
+        Ok(export::export(&mut self.replica, to, recipient)?)
     }
 
     /// Writes what of the log is not in `part.have`, up to a limit, without sealing first. The footer is
@@ -356,7 +359,7 @@ impl Engine {
     /// # Errors
     /// [`Error::KeyMissing`], [`Error::Stream`], [`Error::Sqlite`].
     pub fn export_part(&self, to: &mut dyn Write, part: &Part<'_>) -> Result<PartReport> {
-        export::export_part(&self.replica, to, part)
+        Ok(export::export_part(&self.replica, to, part)?)
     }
 
     /// Walks the log in the order in which groups are applied: each group that has ops of the table
@@ -370,7 +373,7 @@ impl Engine {
         key: &[OwnedValue],
         each: &mut dyn FnMut(HistoryItem<'_>) -> Result<()>,
     ) -> Result<()> {
-        history::log(&self.replica, table, key, each)
+        Ok(history::log(&self.replica, table, key, &mut |x| Ok(each(x)?))?)
     }
 
     /// Takes in a bundle.
@@ -394,7 +397,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::import`].
     pub fn check<R: Read + Seek>(&self, bundle: &mut R) -> Result<()> {
-        import::check(&self.replica, bundle)
+        Ok(import::check(&self.replica, bundle)?)
     }
 
     /// Takes in what another device's database file has sealed. The file is read alone, be it a copy or the device's
@@ -408,7 +411,7 @@ impl Engine {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<ImportReport> {
         self.comes_by(Route::Database);
-        source::import_database(&mut self.replica, path, progress)
+        Ok(source::import_database(&mut self.replica, path, progress)?)
     }
 
     /// Makes a database a device that starts from a snapshot; creates the file if need be.
@@ -432,7 +435,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Usage`] for an impossible name, [`Error::KeyMissing`].
     pub fn rename(&mut self, name: &str) -> Result<bool> {
-        certificates::rename(&mut self.replica, name)
+        Ok(certificates::rename(&mut self.replica, name)?)
     }
 
     /// Returns the name that this device asks its fleet to sign, if it asks for another.
@@ -440,7 +443,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`].
     pub fn asked_name(&self) -> Result<Option<String>> {
-        admit::asked_name(&self.replica)
+        Ok(admit::asked_name(&self.replica)?)
     }
 
     /// Makes a device a plain database again: all `_pm_` tables and triggers go, and the key files. The application's
@@ -449,7 +452,7 @@ impl Engine {
     /// # Errors
     /// [`Error::NotADevice`]; [`Error::Io`] if a key file cannot be removed, which the next call tries again.
     pub fn remove(path: &Path, options: &Options) -> Result<RemoveReport> {
-        remove::remove(path, options, false)
+        Ok(remove::remove(path, options, false)?)
     }
 
     /// Says what [`Engine::remove`] would do; nothing is changed.
@@ -457,7 +460,7 @@ impl Engine {
     /// # Errors
     /// [`Error::NotADevice`], [`Error::Sqlite`].
     pub fn rehearse_remove(path: &Path, options: &Options) -> Result<RemoveReport> {
-        remove::remove(path, options, true)
+        Ok(remove::remove(path, options, true)?)
     }
 
     /// Closes the conflict with this id, of which a beginning that is its alone will do.
@@ -465,7 +468,7 @@ impl Engine {
     /// # Errors
     /// [`Error::NoSuchConflict`], [`Error::CannotResolve`] with the reason, [`Error::KeyMissing`].
     pub fn resolve(&mut self, id: &str, resolution: &Resolution) -> Result<()> {
-        transaction::after_seal(&mut self.replica, |replica| many::resolve(replica, id, resolution))
+        Ok(transaction::after_seal(&mut self.replica, |replica| many::resolve(replica, id, resolution))?)
     }
 
     /// Lets the application decide: `decide` sees each open conflict with all its versions, and its
@@ -490,7 +493,7 @@ impl Engine {
     /// # Errors
     /// [`Error::KeyMissing`] without the secret key, [`Error::Sqlite`].
     pub fn seal(&mut self) -> Result<SealReport> {
-        transaction::seal(&mut self.replica)
+        Ok(transaction::seal(&mut self.replica)?)
     }
 
     /// Seals, then writes a snapshot of the shared tables, from which [`Engine::join`] starts.
@@ -498,7 +501,7 @@ impl Engine {
     /// # Errors
     /// [`Error::KeyMissing`], [`Error::Stream`], and whatever sealing meets.
     pub fn snapshot(&mut self, to: &mut dyn Write) -> Result<SnapshotReport> {
-        snapshot::snapshot(&mut self.replica, to)
+        Ok(snapshot::snapshot(&mut self.replica, to)?)
     }
 
     /// Reports the state of this device.
@@ -506,7 +509,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`].
     pub fn status(&self) -> Result<Status> {
-        status::status(&self.replica)
+        Ok(status::status(&self.replica)?)
     }
 
     /// Reads a bundle to its end and reports what it has. Holds one record in memory, and a few numbers
@@ -522,7 +525,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Untrusted`] if the sender is not trusted, [`Error::Bundle`] if the header is not its own.
     pub fn hear(&mut self, input: impl Read) -> Result<Vec<DeviceId>> {
-        survey::hear(&mut self.replica, input)
+        Ok(survey::hear(&mut self.replica, input)?)
     }
 
     /// Lists the trusted devices other than this one that were not retired: bases first, then by id.
@@ -530,7 +533,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`].
     pub fn peers(&self) -> Result<Vec<Trusted>> {
-        survey::peers(&self.replica)
+        Ok(survey::peers(&self.replica)?)
     }
 
     /// Returns what is applied here.
@@ -538,7 +541,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`].
     pub fn positions(&self) -> Result<Positions> {
-        survey::positions(&self.replica)
+        Ok(survey::positions(&self.replica)?)
     }
 
     /// Tracks a table: takes in the rows that it has, and captures what is written from now on.
@@ -554,7 +557,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::track`], for the first that cannot be tracked.
     pub fn track_all(&mut self, names: &[&str], options: &TrackOptions) -> Result<Vec<TrackReport>> {
-        transaction::after_seal(&mut self.replica, |replica| tables::track_all(replica, names, options))
+        Ok(transaction::after_seal(&mut self.replica, |replica| tables::track_all(replica, names, options))?)
     }
 
     /// Lets a table go: its rows stay, here and elsewhere; what is written from now on stays here.
@@ -570,7 +573,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::untrack`], for the first that is not tracked.
     pub fn untrack_all(&mut self, names: &[&str]) -> Result<()> {
-        transaction::after_seal(&mut self.replica, |replica| tables::untrack_all(replica, names))
+        Ok(transaction::after_seal(&mut self.replica, |replica| tables::untrack_all(replica, names))?)
     }
 
     /// Checks SQLite's own integrity, every frame, chain and signature of the log, and that every
@@ -579,6 +582,6 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`]; what is wrong in the database is in the report.
     pub fn verify(&self) -> Result<VerifyReport> {
-        verify::verify(&self.replica)
+        Ok(verify::verify(&self.replica)?)
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use packmule_core::model::WallMs;
 
 use super::Engine;
+use crate::engine::Result;
 use crate::engine::capture::not_sent::{self, NotSent};
-use crate::engine::error::Result;
 use crate::engine::table::catalog;
 use crate::engine::upkeep::compact::{self, CompactReport};
 use crate::engine::upkeep::prune::{self, Keep, PruneReport};
@@ -18,7 +18,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn not_sent(&self) -> Result<Vec<NotSent>> {
-        catalog::reading(&self.replica, not_sent::not_sent)
+        Ok(catalog::reading(&self.replica, not_sent::not_sent)?)
     }
 
     /// Deletes rows of an append table here that a base has acknowledged; nothing where no base has. Seals first.
@@ -29,7 +29,7 @@ impl Engine {
     /// [`Error::UnknownTable`](crate::Error::UnknownTable); [`Error::Usage`](crate::Error::Usage) if it is no append
     /// table; [`Error::KeyMissing`](crate::Error::KeyMissing), [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn prune(&mut self, table: &str, keep: Keep) -> Result<PruneReport> {
-        prune::prune(&mut self.replica, table, keep)
+        Ok(prune::prune(&mut self.replica, table, keep)?)
     }
 
     /// Says what [`Engine::prune`] would do; nothing is changed.
@@ -37,7 +37,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::prune`].
     pub fn rehearse_prune(&mut self, table: &str, keep: Keep) -> Result<PruneReport> {
-        prune::rehearse(&mut self.replica, table, keep)
+        Ok(prune::rehearse(&mut self.replica, table, keep)?)
     }
 
     /// Folds away what every device that is not retired has; the digest stays as it is.
@@ -48,7 +48,7 @@ impl Engine {
     /// # Errors
     /// [`Error::KeyMissing`](crate::Error::KeyMissing), [`Error::Sqlite`](crate::Error::Sqlite).
     pub fn compact(&mut self) -> Result<CompactReport> {
-        compact::compact(&mut self.replica, None)
+        Ok(compact::compact(&mut self.replica, None)?)
     }
 
     /// The same, but what was sealed within `age` stays in the log, by its author's clock: it can be undone, and `history`
@@ -58,7 +58,7 @@ impl Engine {
     /// As [`Engine::compact`].
     pub fn compact_keeping(&mut self, age: Duration) -> Result<CompactReport> {
         let from = self.before_now(age);
-        compact::compact(&mut self.replica, Some(from))
+        Ok(compact::compact(&mut self.replica, Some(from))?)
     }
 
     /// Says what [`Engine::compact`] would do or, with `kept`, [`Engine::compact_keeping`]; nothing is changed.
@@ -67,7 +67,7 @@ impl Engine {
     /// As [`Engine::compact`].
     pub fn rehearse_compact(&mut self, kept: Option<Duration>) -> Result<CompactReport> {
         let from = kept.map(|age| self.before_now(age));
-        compact::rehearse(&mut self.replica, from)
+        Ok(compact::rehearse(&mut self.replica, from)?)
     }
 
     fn before_now(&self, age: Duration) -> WallMs {

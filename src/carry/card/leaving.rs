@@ -192,6 +192,6 @@ fn failed(e: io::Error, doing: &'static str, path: &Path) -> Failed {
     match e {
         e if read_only(&e) => Failed::ReadOnly,
         e if full(&e) => Failed::Full { written: 0 },
-        e => Failed::Other(Error::io(doing, path)(e)),
+        e => Failed::Other(*Error::io(doing, path)(e)),
     }
 }

@@ -119,6 +119,12 @@ impl From<EngineError> for Error {
     }
 }
 
+impl From<Box<EngineError>> for Error {
+    fn from(error: Box<EngineError>) -> Self {
+        Self::Engine(*error)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

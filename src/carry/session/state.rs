@@ -197,7 +197,7 @@ impl Ready {
     /// Reads what stands from `at` on.
     pub(super) fn read(&mut self, at: u64, to: &mut [u8]) -> Result<()> {
         let read = self.file.seek(SeekFrom::Start(at)).and_then(|_| self.file.read_exact(to));
-        read.map_err(Error::io("read the state in", &self.path))
+        Ok(read.map_err(Error::io("read the state in", &self.path))?)
     }
 
     /// Deletes it: the peer has it.
@@ -271,7 +271,7 @@ impl Coming {
         let walked = walk(&self.file).map_err(Error::io("read the state in", &self.path))?;
         if !walked.whole || (walked.end, walked.sha256) != (self.offer.bytes, self.offer.sha256) {
             let _ = fs::remove_file(&self.path);
-            return Err(Error::bundle(walked.end, BundleProblem::Structure(ANOTHER)));
+            return Err(Error::bundle(walked.end, BundleProblem::Structure(ANOTHER)).into());
         }
         let report = engine.import_carried(&mut self.file, &mut |_| ())?;
         let _ = fs::remove_file(&self.path);

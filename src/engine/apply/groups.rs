@@ -36,7 +36,7 @@ use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::log::visit::{self, Part};
 use crate::engine::log::{contexts, frames};
 use crate::engine::merge::folds::{self, Fold};
-use crate::engine::merge::heads::{self, Cause, Head, Kept, Seen, Stamp, Vector};
+use crate::engine::merge::heads::{self, Head, Kept, Seen, Stamp, Vector};
 use crate::engine::merge::{compose, context_free, counters, deferred, given_up, late, late_held, register};
 use crate::engine::show::write::{self, Counts, Origin, Writer};
 use crate::engine::show::{constraints, count, references, unsaid};
@@ -111,7 +111,7 @@ pub(crate) fn apply_group(
     if counts.ops > 0 && stream == Stream::Shared {
         meta::set(&replica.db, "unanswered", true)?;
     }
-    constraints::resolve_constraints(replica, &Cause { dev, first, seen: &Seen::Context(&context) })?;
+    constraints::resolve_constraints(replica)?;
     if dev == replica.me {
         catalog::reload_catalog(replica)?; // Up to where append tables are sealed.
     }
@@ -133,7 +133,7 @@ fn hear_context(
         let other = devices::device_number_or_new(replica, id)?;
         context.insert(other, seen);
         let here = positions::position(replica, other, Stream::Shared)?.seq;
-        if here < seen && other != dev && peers::has_given_up(replica, dev, other, seen)? {
+        if here < seen && other != dev && peers::has_given_up(replica, (dev, frame.head.seq), other, seen)? {
             given_up::claim(replica, other, here + 1, seen)?;
         }
         positions::set_context(replica, dev, stream, other, seen)?;
@@ -487,7 +487,7 @@ fn show_op(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], new: &Head, w
     let (table, seen) = (&writer.table, sight.seen);
     let there = constraints::before_change(replica, table, key)?;
     if new.kind == OpKind::Delete && table.is_parent {
-        references::record_deleted(replica, table, key, true)?;
+        references::record_deleted(replica, table, key)?;
     }
     if new.kind == OpKind::Delete && !there {
         references::record_changed(replica, table)?;
@@ -500,7 +500,9 @@ fn show_op(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], new: &Head, w
         Ok(true) => constraints::after_shown(replica, table, key),
         // The row to be changed is not in its table.
         Ok(false) => deferred::defer(replica, table.tid, key),
-        Err(Error::Sqlite(e)) if constraints::is_refused(&e) => deferred::defer(replica, table.tid, key),
+        Err(e) if e.of_sqlite().is_some_and(constraints::is_refused) => {
+            deferred::defer(replica, table.tid, key)
+        }
         Err(e) => Err(e),
     }
 }

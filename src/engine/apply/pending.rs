@@ -81,7 +81,8 @@ fn missing_in(
         };
         let comes_never = |other| {
             Ok::<_, Error>(
-                revocation::is_forked(replica, other)? || peers::has_given_up(replica, dev, other, seq)?,
+                revocation::is_forked(replica, other)?
+                    || peers::has_given_up(replica, (dev, frame.head.seq), other, seq)?,
             )
         };
         if have < seq && !other.map_or(Ok(false), comes_never)? {
@@ -226,7 +227,7 @@ pub(crate) fn next_group(replica: &Replica, dev: i64, stream: Stream) -> Result<
     let checkpoint = Checkpoint::decode(&checkpoint).map_err(error::bad)?;
     if checkpoint.prev != position.chain {
         // It was pending beyond a gap, and what filled the gap is of another history.
-        return Err(Error::Twin { device: devices::device_label(replica, dev)?, seq: next.first });
+        return Err(Error::Twin { device: devices::device_label(replica, dev)?, seq: next.first }.into());
     }
     Ok(Some(next))
 }

@@ -209,7 +209,7 @@ fn remove_row(
     keep_image(replica, table, key, &row)?;
     constraints::before_change(replica, table, key)?;
     if table.is_parent {
-        references::record_deleted(replica, table, key, true)?;
+        references::record_deleted(replica, table, key)?;
         references::record_changed(replica, table)?;
     }
     write::delete_row(replica, table, key)?;

@@ -233,13 +233,13 @@ fn retype(
         let (quarantine, c) = (table.quarantine_table(), value::quote(&column.name));
         let quarantine_table = replace_sql(&quarantine, &c, &def.quarantine_sql(column), given.as_deref());
         let replaced = replace_column(replica, &def.name, def, column, given.as_deref());
-        if let Err(e) = replaced.and_then(|()| Ok(replica.db.execute_batch(&quarantine_table)?)) {
-            let Error::Sqlite(e) = e else { return Err(e) };
+        if let Err(error) = replaced.and_then(|()| Ok(replica.db.execute_batch(&quarantine_table)?)) {
+            let Error::Sqlite(e) = &*error else { return Err(error) };
             if !matches!(
                 e.sqlite_error_code(),
                 Some(rusqlite::ErrorCode::Unknown | rusqlite::ErrorCode::ConstraintViolation)
             ) {
-                return Err(e.into());
+                return Err(error);
             }
             replica.db.execute_batch("ROLLBACK TO _pm_retype; RELEASE _pm_retype")?;
             meta::set(&replica.db, &owed_key(table.tid), column.name.to_ascii_lowercase())?;

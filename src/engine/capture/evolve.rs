@@ -174,7 +174,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
         return notice_absence(replica, table);
     }
     uniques::drop_doubled(replica, table)?;
-    let mut intact = watch::capture_intact(replica, table)? && !held::is_made_anew(replica, table.tid)?;
+    let mut intact = watch::capture_intact(replica, table)? && !suspended::is_made_anew(replica, table.tid)?;
     if let Some(reason) = follow_others(replica, table, noticed)? {
         return Ok(Some(reason));
     }
@@ -182,8 +182,10 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     // A table that cannot be read any more, for instance one without a primary key, is suspended too.
     let mut now = match read_now(replica, &table.def) {
         Ok(now) => now,
-        Err(Error::CannotTrack { reason, .. }) => return Ok(Some(reason)),
-        Err(e) => return Err(e),
+        Err(e) => match *e {
+            Error::CannotTrack { reason, .. } => return Ok(Some(reason)),
+            e => return Err(e.into()),
+        },
     };
     let kinds = changed_kinds(replica, table, &mut now)?;
     let decided = |at: usize| {
@@ -271,7 +273,7 @@ fn watch_held(replica: &Replica, tid: i64) -> Result<()> {
     let table = catalog::table(replica, tid)?;
     match read_now(replica, &table.def) {
         Ok(now) => held::watch(replica, &table, &now),
-        Err(Error::CannotTrack { .. }) => Ok(()),
+        Err(e) if matches!(*e, Error::CannotTrack { .. }) => Ok(()),
         Err(e) => Err(e),
     }
 }

@@ -12,7 +12,7 @@ use crate::engine::capture::{append, declare, follow};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
-use crate::engine::merge::heads::{self, Cause, Head, Seen, Stamp};
+use crate::engine::merge::heads::{self, Head, Seen, Stamp};
 use crate::engine::merge::{compose, context_free, counters, deferred, stretches, versions};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
@@ -138,7 +138,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
     if peers::is_rolled_back(replica)? {
         // What was written waits for the log that is missing; what somebody asks for now cannot.
         let asked = says || options.reissue || !options.take_in.is_empty() || !options.decided.is_empty();
-        return if asked { Err(Error::RolledBack) } else { Ok(report) };
+        return if asked { Err(Error::RolledBack.into()) } else { Ok(report) };
     }
     let lamport = positions::next_lamport(replica)?;
     let firsts: Vec<u64> = Stream::ALL
@@ -180,10 +180,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
     catalog::reload_catalog(replica)?;
     if options.without.is_empty() {
         // What is left must be sealed before its row is composed from its versions.
-        constraints::resolve_constraints(
-            replica,
-            &Cause { dev: replica.me, first: firsts[0], seen: &Seen::All },
-        )?;
+        constraints::resolve_constraints(replica)?;
     }
     Ok(report)
 }

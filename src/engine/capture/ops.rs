@@ -307,7 +307,8 @@ pub(crate) fn write_op(
                         "it does not fit into a frame of {} bytes: use larger frames",
                         replica.options.frame_bytes
                     ),
-                });
+                }
+                .into());
             }
         };
         let number = group.next_big();
@@ -334,7 +335,7 @@ fn register_own(
     if table.is_parent {
         references::record_changed(replica, table)?;
         if new.kind == OpKind::Delete {
-            references::record_deleted(replica, table, key, true)?;
+            references::record_deleted(replica, table, key)?;
         }
     }
     let old = match known {

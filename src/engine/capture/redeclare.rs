@@ -1,13 +1,10 @@
 //! Seals declarations of this device: it decides for all devices how a table merges, or what a column is.
 
-use packmule_core::model::Stream;
 use packmule_core::wire::{ColumnMerge, FrameFlags};
 
 use crate::engine::capture::declare;
 use crate::engine::capture::groups::{self, SealOptions};
 use crate::engine::error::{Error, Result};
-use crate::engine::fleet::positions;
-use crate::engine::merge::heads::{Cause, Seen};
 use crate::engine::show::constraints;
 use crate::engine::table::catalog;
 use crate::engine::table::def::{ColumnDef, TableDef};
@@ -46,10 +43,9 @@ pub(crate) fn declare(replica: &Replica, tid: i64, mut def: TableDef) -> Result<
     let (id, body) = def.encode()?;
     catalog::keep_def(replica, &def, id, &body)?;
     let flags = FrameFlags::RESOLUTION;
-    let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
     groups::seal_groups(replica, SealOptions { flags, declare: Some(&def), ..SealOptions::default() })?;
     declare::apply_declarations(replica, tid, &disputed)?;
-    constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })
+    constraints::resolve_constraints(replica)
 }
 
 /// Declares for all devices what a column is: a group that resolves what others declared.

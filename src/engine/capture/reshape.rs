@@ -8,15 +8,13 @@
 //! under their new names; an op in an older definition is read as if its columns had their new names and types. So what a
 //! row is depends on the ops, and not on when the definition came.
 
-use packmule_core::model::Stream;
 use packmule_core::wire::{Mode, SchemaBits};
 
 use crate::engine::capture::groups::{self, SealOptions};
 use crate::engine::capture::{adopt, column_numbers, column_order, dirty, follow, renaming, uniques, watch};
-use crate::engine::error::{Error, Result};
-use crate::engine::fleet::{devices, peers, positions};
+use crate::engine::error::Result;
+use crate::engine::fleet::{devices, peers};
 use crate::engine::merge::deferred;
-use crate::engine::merge::heads::{Cause, Seen};
 use crate::engine::show::constraints;
 use crate::engine::store::value;
 use crate::engine::table::def::{ColumnDef, TableDef};
@@ -304,7 +302,10 @@ pub(crate) fn follow(replica: &Replica, table: &Table) -> Result<std::result::Re
     replica.db.execute_batch("SAVEPOINT _pm_follow")?;
     match change_columns(replica, table, &change) {
         Ok(()) => replica.db.execute_batch("RELEASE _pm_follow")?,
-        Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown) => {
+        Err(e)
+            if e.of_sqlite().and_then(rusqlite::Error::sqlite_error_code)
+                == Some(rusqlite::ErrorCode::Unknown) =>
+        {
             replica.db.execute_batch("ROLLBACK TO _pm_follow; RELEASE _pm_follow")?;
             return Ok(Err(format!(
                 "others have changed its columns, and that cannot be done here ({e}); drop what is in the way, a view, a \
@@ -363,9 +364,8 @@ pub(crate) fn drop_for_all(replica: &Replica, table: &Table, name: &str) -> Resu
     let says = groups::Says { def: &table.def, bits, names: &names };
     groups::seal_groups(replica, SealOptions { says: Some(&says), ..SealOptions::default() })?;
     groups::seal_groups(replica, SealOptions::default())?;
-    let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
     deferred::defer_all(replica, table.tid)?;
-    constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })
+    constraints::resolve_constraints(replica)
 }
 
 /// Reads what a table is after its columns were changed here.
@@ -397,6 +397,7 @@ pub(crate) fn drop_column(replica: &Replica, table: &Table, name: &str) -> Resul
     for index in indexes {
         replica.db.execute_batch(&format!("DROP INDEX main.{}", value::quote(&index)))?;
     }
+    watch::remove_displacing(replica, table.tid)?;
     Ok(replica.db.execute_batch(&format!(
         "ALTER TABLE {} DROP COLUMN {}",
         table.sql_name,

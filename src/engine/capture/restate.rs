@@ -17,7 +17,7 @@ use crate::engine::capture::{held, runs};
 use crate::engine::error::Result;
 use crate::engine::fleet::{peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
-use crate::engine::merge::heads::{self, Cause, Seen};
+use crate::engine::merge::heads::{self, Seen};
 use crate::engine::merge::{counters, versions};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
@@ -52,7 +52,6 @@ pub(crate) fn restate(
     }
     let stream = groups::stream_of(&table);
     let lamport = positions::next_lamport(replica)?;
-    let first = positions::position(replica, replica.me, stream)?.seq + 1;
     let mut buf = writer::frame_memory(replica);
     let mut group = writer::begin_group(replica, stream, FrameFlags::RESTATED, lamport, 0, &mut buf)?;
     groups::tell_definition(replica, &table, &mut group)?;
@@ -62,7 +61,7 @@ pub(crate) fn restate(
     let report = SealReport { frames: group.frames + 1, ops: group.ops };
     let position = group.finish()?;
     positions::set_position(replica, replica.me, stream, position)?;
-    constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
+    constraints::resolve_constraints(replica)?;
     if spans > 0 {
         runs::refresh(replica, &table)?;
     }

@@ -3,7 +3,6 @@
 //! The seal reads the rows' values, so that a row that was written a thousand times is one op. Everything is streamed:
 //! a row at a time, and of a large value a piece at a time.
 
-use packmule_core::model::Stream;
 use packmule_core::wire::FrameFlags;
 use rusqlite::params_from_iter;
 
@@ -12,9 +11,7 @@ use crate::engine::capture::{
     evolve, follow, merge_definitions, redeclare, renumbered, restate, suspended, waited,
 };
 use crate::engine::error::Result;
-use crate::engine::fleet::positions;
 use crate::engine::merge::counters::{self, Entry};
-use crate::engine::merge::heads::{Cause, Seen};
 use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::show::constraints;
 use crate::engine::store::value::{self, Bind, OwnedValue};
@@ -52,18 +49,16 @@ pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<S
         report.also_made(&restate::restate(replica, *tid, added, added)?);
     }
     for tid in &noticed.filled {
-        let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
         deferred::defer_all(replica, *tid)?;
-        constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
+        constraints::resolve_constraints(replica)?;
     }
     noticed.come.into_iter().try_for_each(|tid| waited::settle_shown(replica, tid))?;
     for (tid, added) in noticed.anew {
         report.also_made(&restate::restate(replica, tid, &added, &[])?);
     }
     for tid in noticed.changed {
-        let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
         if deferred::defer_quarantined(replica, tid)? {
-            constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
+            constraints::resolve_constraints(replica)?;
         }
     }
     for (tid, column) in noticed.decided {
@@ -123,7 +118,6 @@ fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
         }
     }
     let options = SealOptions { only: Some(tid), made, ..SealOptions::default() };
-    let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
     let mut report = groups::seal_groups(replica, SealOptions { without: &both, ..options })?;
     let is_own = |key: &[u8]| Ok(both.binary_search_by(|own| own.as_slice().cmp(key)).is_ok());
     context_free::unplace_waiting(replica, &*catalog::table(replica, tid)?, &is_own)?;
@@ -135,7 +129,7 @@ fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
         context_free::unplace_under(replica, &*catalog::table(replica, tid)?, &both, unseen.as_deref())?;
     }
     deferred::defer_all(replica, tid)?;
-    constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
+    constraints::resolve_constraints(replica)?;
     replica.db.execute("DELETE FROM _pm_held WHERE tid = ?1", [tid])?;
     suspended::forget(replica, tid)?;
     Ok(report)

@@ -10,7 +10,7 @@ use packmule_core::wire::KeptRun;
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::merge::heads::Head;
-use crate::engine::store::value;
+use crate::engine::store::{meta, value};
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
@@ -58,4 +58,14 @@ pub(crate) fn has_seen(replica: &Replica, tid: i64, head: &Head) -> Result<bool>
 pub(crate) fn forget(replica: &Replica, tid: i64) -> Result<()> {
     replica.db.execute("DELETE FROM _pm_suspended WHERE tid = ?1", [tid])?;
     Ok(())
+}
+
+/// Returns the name under which `_pm_meta` has that a held table was made anew.
+pub(crate) fn flag(tid: i64) -> String {
+    format!("made anew {tid}")
+}
+
+/// Returns whether a table was made anew while it was held, and has not gone on since.
+pub(crate) fn is_made_anew(replica: &Replica, tid: i64) -> Result<bool> {
+    Ok(meta::get::<bool>(&replica.db, &flag(tid))? == Some(true))
 }

@@ -24,8 +24,8 @@ use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::{peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::counters::{self, Entry};
-use crate::engine::merge::heads::{self, Cause, Head, Seen};
-use crate::engine::merge::{compose, deferred, given_up, late, versions, written};
+use crate::engine::merge::heads::{self, Head};
+use crate::engine::merge::{compose, deferred, given_up, late, restated, versions, written};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
 use crate::engine::store::value;
@@ -76,7 +76,7 @@ pub(crate) fn seal_verdict(replica: &Replica) -> Result<()> {
     replica.db.execute("DELETE FROM _pm_unplaced", [])?;
     given_up::forget_done(replica)?;
     catalog::reload_catalog(replica)?;
-    constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })
+    constraints::resolve_constraints(replica)
 }
 
 /// A row of which a verdict is to be written, with its settled value of this number.
@@ -151,11 +151,11 @@ fn judge_row(
     let (baselines, kept): (Vec<Head>, Vec<Head>) = heads.into_iter().partition(|h| h.dev == BASELINE);
     let counted = counters::entries(&replica.db, "_pm_count", row.tid, &row.key)?;
     let added = counted.iter().filter(|entry| !entry.is_base()).map(|entry| (entry.author, entry.seq));
-    let frames = kept.iter().map(|head| (head.author, head.seq)).chain(added).collect();
-    group.keep(runs_of(frames, common))?;
+    let frames = kept.iter().map(|head| (head.author, head.seq)).chain(added);
+    group.keep(runs_of(frames.collect(), common))?;
     let is_sum = |entry: &&Entry| entry.is_base() && entry.seq == row.number && row.number > 0;
     let sums: Vec<&Entry> = counted.iter().filter(is_sum).collect();
-    let settled = baselines.into_iter().find(|head| head.seq == row.number);
+    let settled = baselines.iter().find(|head| head.seq == row.number).cloned();
     let Some((kind, columns, mut values)) = said_of(replica, &table, row, settled.as_ref(), &kept, &sums)?
     else {
         return Ok(()); // It was overwritten here meanwhile, by who had seen it.
@@ -169,13 +169,10 @@ fn judge_row(
         None => shown_first(replica, &kept, group.wall)?,
     };
     let version = kind != OpKind::Keep;
-    let head = OpHead {
-        kind,
-        claim: version.then_some(0),
-        columns: mask.as_ref().map(|(bytes, _)| bytes.as_slice()),
-        wall: version.then_some(wall),
-        image: kind == OpKind::Delete && carried.len() > table.def.keys().count(),
-    };
+    let columns = mask.as_ref().map(|(bytes, _)| bytes.as_slice());
+    let image = kind == OpKind::Delete && carried.len() > table.def.keys().count();
+    let (claim, told) = (version.then_some(0), version.then_some(wall));
+    let head = OpHead { kind, claim, columns, wall: told, image };
     let mut written: Vec<Value<'_>> = values.iter().map(|(_, value)| value.borrow()).collect();
     let (seq, offset) =
         ops::write_op(replica, &table, group, &head, |at| carried[at], &mut written, Vec::new())?;
@@ -186,8 +183,8 @@ fn judge_row(
         counters::forget_entry(&replica.db, row.tid, &row.key, sum)?;
         // A delete without last values says nothing of sums: what is added beside it begins anew, here as elsewhere.
         if kind == OpKind::Insert || head.image {
-            let (dev, author) = (replica.me, replica.identity.id);
-            let said = Entry { dev, author, seq, lamport: group.lamport, ..sum.clone() };
+            let (dev, author, lamport) = (replica.me, replica.identity.id, group.lamport);
+            let said = Entry { dev, author, seq, lamport, ..sum.clone() };
             counters::put_entry(&replica.db, row.tid, &row.key, &said)?;
         }
     }
@@ -205,6 +202,8 @@ fn judge_row(
             columns: mask.map(|(_, columns)| columns),
             baseline: None,
         };
+        // As everybody does who takes it in: it is not restated.
+        restated::overrule(replica, &table, &row.key, &new, &[baselines, kept].concat())?;
         written::insert_head(replica, row.tid, &row.key, &new)?;
     }
     deferred::defer(replica, row.tid, &row.key)
@@ -303,7 +302,7 @@ fn shown_first(replica: &Replica, kept: &[Head], now: i64) -> Result<i64> {
     Ok(folded.unwrap_or(i64::MIN).max(latest.unwrap_or(now)))
 }
 
-/// Lists the settled rows that claim a unique value which another row's winner claims.
+/// Lists the settled rows that claim a unique value which another row's winner claims; those of a held table when it goes on.
 fn list_settled_claims(replica: &Replica) -> Result<()> {
     if !replica.quarantined.get() {
         return Ok(());
@@ -317,7 +316,7 @@ fn list_settled_claims(replica: &Replica) -> Result<()> {
         .collect::<rusqlite::Result<Vec<(i64, Vec<u8>)>>>()?;
     for (tid, key) in rows {
         let table = catalog::table(replica, tid)?;
-        if !heads::all_heads(replica, tid, &key)?.is_empty() {
+        if !table.shows_shared() || !heads::all_heads(replica, tid, &key)?.is_empty() {
             continue;
         }
         let Some(row) = compose::row_of(replica, &table, &key)? else { continue };

@@ -99,7 +99,8 @@ pub(crate) fn canonical_key(table: &Table, key: &[OwnedValue]) -> Result<Vec<u8>
             table.def.name,
             columns.len(),
             key.len()
-        )));
+        ))
+        .into());
     }
     for (value, at) in key.iter().zip(columns) {
         value::push_key(&mut canonical, value.borrow(), table.def.columns[at].collation)?;

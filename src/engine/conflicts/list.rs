@@ -15,7 +15,6 @@ use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::merge::deferred;
 use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::versions::{self, Judgement};
-use crate::engine::show::references;
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
 use crate::engine::store::value::{self, Bind, OwnedValue};
@@ -375,8 +374,7 @@ pub(crate) fn blocking_row(
 /// Describes an orphan: a row whose foreign key refers to a row that is not there.
 pub(crate) fn orphan(replica: &Replica, table: &Table, key: Vec<u8>, foreign: usize) -> Result<Open> {
     let heads = heads::heads(replica, table.tid, &key)?;
-    let attributed = references::is_attributed(replica, table, &key, &heads, foreign)?;
-    let row = row_version(replica, table, &key, &heads, true, attributed)?;
+    let row = row_version(replica, table, &key, &heads, true, false)?;
     let foreign = &table.def.foreign_keys[foreign];
     let columns = foreign.columns.iter().map(|(here, _)| here.clone()).collect();
     let kind = ConflictKind::ForeignKey(columns, foreign.parent.clone());

@@ -183,7 +183,8 @@ fn list_marked(replica: &Replica) -> Result<()> {
 fn list_place(replica: &Replica, place: Place) -> Result<()> {
     match place.clone().describe(replica) {
         Ok(Some(open)) => insert(replica, &place, &open),
-        Ok(None) | Err(Error::Damaged(_) | Error::UnknownTable { .. }) => Ok(()),
+        Ok(None) => Ok(()),
+        Err(error) if matches!(*error, Error::Damaged(_) | Error::UnknownTable { .. }) => Ok(()),
         Err(error) => Err(error),
     }
 }

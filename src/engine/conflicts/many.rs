@@ -115,7 +115,7 @@ fn close(
         let decided = run.decide(open, resolution)?;
         if let Some(refused) = decided.refused {
             if !selection.ids.is_empty() {
-                return Err(refused);
+                return Err(refused.into());
             }
             report.refused += 1;
             each(Decided { refused: Some(refused), ..decided })?;
@@ -151,7 +151,7 @@ fn remember_open(replica: &Replica, selection: &Selection) -> Result<()> {
             db.prepare_cached(&format!("SELECT count(*) {of}"))?.query_row([id], |row| row.get(0))?;
         if found != 1 || id.len() < ID_LEAST {
             let open: usize = db.query_row("SELECT count(*) FROM _pm_listed", [], |row| row.get(0))?;
-            return Err(Error::NoSuchConflict { id: id.clone(), open });
+            return Err(Error::NoSuchConflict { id: id.clone(), open }.into());
         }
         db.prepare_cached(&format!(
             "UPDATE temp._pm_was_open SET meant = 1 WHERE (tid, key, what) = (SELECT tid, key, what {of})"
@@ -233,7 +233,7 @@ impl<'r> Run<'r> {
                 replica.db.execute_batch("ROLLBACK TO _pm_decide; RELEASE _pm_decide")?;
                 // Copies that were made within the savepoint are gone.
                 triggers::forget_local_triggers(replica);
-                return Ok(Decided { conflict: open.conflict, rows: Vec::new(), refused: Some(refused) });
+                return Ok(Decided { conflict: open.conflict, rows: Vec::new(), refused: Some(*refused) });
             }
             Err(error) => return Err(error),
         };

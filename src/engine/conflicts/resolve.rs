@@ -52,7 +52,10 @@ pub(crate) fn resolve_seen(replica: &Replica, seen: &Open, resolution: &Resoluti
             seal::seal_here(replica, SealOptions { flags, ..SealOptions::default() })?;
             Ok(())
         }
-        None => Err(Error::NoSuchConflict { id: id.clone(), open: walk::open_conflicts(replica)? as usize }),
+        None => {
+            Err(Error::NoSuchConflict { id: id.clone(), open: walk::open_conflicts(replica)? as usize }
+                .into())
+        }
     }
 }
 
@@ -72,11 +75,11 @@ pub(crate) fn close_open(replica: &Replica, open: &Open, resolution: &Resolution
         close_schema(replica, &table, open, column, resolution)?;
         return Ok(Closed::default());
     }
-    let made = close(replica, &table, open, resolution).map_err(|error| match error {
-        Error::Sqlite(e) if constraints::is_refused(&e) => {
+    let made = close(replica, &table, open, resolution).map_err(|error| match &*error {
+        Error::Sqlite(e) if constraints::is_refused(e) => {
             Error::cannot_resolve(e.to_string(), instead(open, resolution))
         }
-        error => error,
+        _ => error,
     })?;
     Ok(Closed { flags: FrameFlags::RESOLUTION, made })
 }
@@ -415,7 +418,7 @@ fn insert_version(
 }
 
 /// Makes the error of a device of which no version is.
-fn no_version(open: &Open) -> Error {
+fn no_version(open: &Open) -> Box<Error> {
     Error::cannot_resolve(
         format!("no version is of that device; take one of: {}", authors(open)),
         &[Way::Take],

@@ -68,13 +68,17 @@ pub(crate) fn restore(
 ) -> Result<Option<RowChange>> {
     let table = catalog::tracked_table(replica, table)?;
     if !table.shows_shared() {
-        return Err(Error::Usage(format!("`{}` is no shared table that is tracked here", table.def.name)));
+        return Err(
+            Error::Usage(format!("`{}` is no shared table that is tracked here", table.def.name)).into()
+        );
     }
     let key = history::canonical_key(&table, key)?;
     let dev = devices::device_number(replica, author)?.unwrap_or_default();
     let former = rewind::in_frame(replica, (dev, seq), (table.tid, &key))?;
     if matches!(former, Before::Untold) {
-        return Err(Error::Usage("the row has a value in that frame that is too large for this".into()));
+        return Err(
+            Error::Usage("the row has a value in that frame that is too large for this".into()).into()
+        );
     }
     let mut change = None;
     undo::write_group(replica, &mut |group| {

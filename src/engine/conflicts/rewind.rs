@@ -212,7 +212,7 @@ pub(crate) fn next(replica: &Replica, after: &(i64, Vec<u8>)) -> Result<Option<(
 /// Returns what one frame says of a row.
 pub(crate) fn in_frame(replica: &Replica, (dev, seq): (i64, u64), row: (i64, &[u8])) -> Result<Before> {
     let said = said_in_frame(replica, (dev, seq), row)?;
-    said.ok_or_else(|| Error::Usage(format!("frame {seq} of it writes nothing to that row")))
+    Ok(said.ok_or_else(|| Error::Usage(format!("frame {seq} of it writes nothing to that row")))?)
 }
 
 /// Returns what one frame says of a row, if it says anything.
@@ -224,7 +224,8 @@ pub(crate) fn said_in_frame(
     let Some(body) = frames::frame(replica, dev, Stream::Shared, seq)? else {
         return Err(Error::Usage(format!(
             "frame {seq} of it is not in the log here: it may be compacted away"
-        )));
+        ))
+        .into());
     };
     let mut found = None;
     visit::visit(replica, &frames::parse(&body)?, |part| {

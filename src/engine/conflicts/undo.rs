@@ -19,7 +19,7 @@ use crate::engine::fleet::{devices, positions};
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
 use crate::engine::log::writer::{self, GroupWriter};
-use crate::engine::merge::heads::{self, Cause, Head, Seen};
+use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{compose, deferred, versions};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
@@ -149,7 +149,8 @@ fn find(replica: &Replica, id: &str) -> Result<Found> {
                 if found.conflict != conflict {
                     return Err(Error::Usage(format!(
                         "`{id}` is the beginning of several ids: give more of it"
-                    )));
+                    ))
+                    .into());
                 }
                 let was = match was {
                     Was::Gone => Before::Gone,
@@ -166,13 +167,13 @@ fn find(replica: &Replica, id: &str) -> Result<Found> {
     }
     Err(Error::Usage(format!(
         "no resolution of a conflict `{id}` is in the log here: it has not come yet, is compacted away, or decided a column"
-    )))
+    )).into())
 }
 
 /// Undoes the last resolution of a conflict, within the open transaction. What was written here must be sealed.
 pub(crate) fn undo(replica: &Replica, id: &str) -> Result<UndoReport> {
     if id.len() < ID_LEAST {
-        return Err(Error::Usage(format!("`{id}` is too short for a conflict's id")));
+        return Err(Error::Usage(format!("`{id}` is too short for a conflict's id")).into());
     }
     let found = find(replica, id)?.written(replica)?;
     let mut report = UndoReport {
@@ -218,7 +219,6 @@ pub(crate) fn write_group(
     rows: &mut dyn FnMut(&mut GroupWriter<'_>) -> Result<()>,
 ) -> Result<()> {
     let lamport = positions::next_lamport(replica)?;
-    let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
     let mut buf = writer::frame_memory(replica);
     let flags = FrameFlags::RESOLUTION;
     let mut group = writer::begin_group(replica, Stream::Shared, flags, lamport, 0, &mut buf)?;
@@ -227,7 +227,7 @@ pub(crate) fn write_group(
     positions::set_position(replica, replica.me, Stream::Shared, position)?;
     meta::set(&replica.db, "unanswered", false)?;
     catalog::reload_catalog(replica)?;
-    constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })
+    constraints::resolve_constraints(replica)
 }
 
 /// Refuses to undo what somebody has written over since. Of a row whose versions are all compacted away it is compared
@@ -248,7 +248,7 @@ fn written_since(
     Err(Error::Usage(format!(
         "the row of `{}` has been written to since{by}: an undo would take that away; `restore` brings single rows back",
         table.def.name,
-    )))
+    )).into())
 }
 
 /// Returns whether a row, now `told` so of its table, has all that its decision wrote.
@@ -327,6 +327,7 @@ fn was_values(replica: &Replica, table: &Table, was: &Before) -> Result<Option<V
         Before::Untold => Err(Error::Usage(format!(
             "a row of `{}` was too large to be kept for an undo; `log --values` shows what is in the log",
             table.def.name
-        ))),
+        ))
+        .into()),
     }
 }

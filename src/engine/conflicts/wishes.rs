@@ -106,7 +106,7 @@ fn within(replica: &Replica, work: impl FnOnce() -> Result<CarriedOut>) -> Resul
             triggers::forget_local_triggers(replica);
             replica.catalog.borrow_mut().forget();
             catalog::load_catalog(replica)?;
-            Ok(Some(error))
+            Ok(Some(*error))
         }
     }
 }
@@ -142,7 +142,7 @@ fn decide(run: &mut Run<'_>, wish: &Wish) -> Result<()> {
     let open = open.filter(|open| open.conflict.id == wish.id).ok_or_else(none)?;
     let open = run.settled(open)?.ok_or_else(none)?;
     match run.decide(open, &resolution)?.refused {
-        Some(refused) => Err(refused),
+        Some(refused) => Err(refused.into()),
         None => Ok(()),
     }
 }

@@ -233,8 +233,9 @@ pub enum BundleProblem {
 
 impl std::error::Error for BundleProblem {}
 
-/// The engine's result.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+/// The engine's result, within: an error is one pointer on its way up, and the program a twentieth smaller for it. What
+/// the engine gives to others has [`Error`] itself.
+pub(crate) type Result<T, E = Box<Error>> = std::result::Result<T, E>;
 
 /// Returns whether a failure of SQLite is the machine's, and not about what was to be done: its disk, its memory, a lock,
 /// the file itself.
@@ -268,37 +269,45 @@ impl Error {
         matches!(self, Self::Sqlite(e) if matches!(e.sqlite_error_code(), Some(CannotOpen | ReadOnly)))
     }
 
+    /// What SQLite said, if that is it.
+    pub(crate) fn of_sqlite(&self) -> Option<&rusqlite::Error> {
+        match self {
+            Self::Sqlite(e) => Some(e),
+            _ => None,
+        }
+    }
+
     /// Makes an error of what a bundle's stream said at an offset: it may know what is wrong with the bundle.
-    pub(crate) fn reading(offset: u64, error: io::Error) -> Self {
+    pub(crate) fn reading(offset: u64, error: io::Error) -> Box<Self> {
         match error.downcast::<BundleProblem>() {
             Ok(BundleProblem::Ciphertext { chunk }) => {
                 Self::bundle(chunk, BundleProblem::Ciphertext { chunk })
             }
             Ok(problem) => Self::bundle(offset, problem),
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Self::bundle(offset, DecodeError::Short),
-            Err(e) => Self::Stream(e),
+            Err(e) => Box::new(Self::Stream(e)),
         }
     }
 
-    pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Box<Self> {
         let path = path.into();
-        move |source| Self::Io { doing, path, source }
+        move |source| Box::new(Self::Io { doing, path, source })
     }
 
-    pub(crate) fn cannot_track(table: &str, reason: impl Into<String>) -> Self {
-        Self::CannotTrack { table: table.into(), reason: reason.into() }
+    pub(crate) fn cannot_track(table: &str, reason: impl Into<String>) -> Box<Self> {
+        Box::new(Self::CannotTrack { table: table.into(), reason: reason.into() })
     }
 
-    pub(crate) fn cannot_resolve(reason: impl Into<String>, ways: &'static [Way]) -> Self {
-        Self::CannotResolve { reason: reason.into(), ways }
+    pub(crate) fn cannot_resolve(reason: impl Into<String>, ways: &'static [Way]) -> Box<Self> {
+        Box::new(Self::CannotResolve { reason: reason.into(), ways })
     }
 
-    pub(crate) fn damaged(what: impl Into<String>) -> Self {
-        Self::Damaged(what.into())
+    pub(crate) fn damaged(what: impl Into<String>) -> Box<Self> {
+        Box::new(Self::Damaged(what.into()))
     }
 
-    pub(crate) fn bundle(offset: u64, cause: impl Into<BundleProblem>) -> Self {
-        Self::Bundle { offset, cause: cause.into() }
+    pub(crate) fn bundle(offset: u64, cause: impl Into<BundleProblem>) -> Box<Self> {
+        Box::new(Self::Bundle { offset, cause: cause.into() })
     }
 }
 
@@ -321,6 +330,21 @@ impl From<rusqlite::Error> for Error {
     }
 }
 
+impl From<rusqlite::Error> for Box<Error> {
+    /// Not inlined: each statement that is run has this.
+    #[cold]
+    #[inline(never)]
+    fn from(error: rusqlite::Error) -> Self {
+        Self::new(error.into())
+    }
+}
+
+impl From<Box<Error>> for Error {
+    fn from(error: Box<Error>) -> Self {
+        *error
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -333,6 +357,6 @@ impl std::error::Error for Error {
 }
 
 /// Says that what was verified before cannot be decoded: the log is damaged.
-pub(crate) fn bad(error: DecodeError) -> Error {
+pub(crate) fn bad(error: DecodeError) -> Box<Error> {
     Error::damaged(format!("a frame in the log: {error}"))
 }

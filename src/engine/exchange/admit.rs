@@ -95,7 +95,7 @@ impl<'a> Admission<'a> {
     ///
     /// # Errors
     /// [`Error::Bundle`] if it is damaged, [`Error::Stream`] if it cannot be read.
-    pub fn read(&mut self, bundle: impl Read) -> Result<Vec<DeviceId>> {
+    pub fn read(&mut self, bundle: impl Read) -> Result<Vec<DeviceId>, Error> {
         let mut reader = BundleReader::new(bundle);
         let mut found: Vec<Vec<u8>> = Vec::new();
         loop {
@@ -149,7 +149,7 @@ impl<'a> Admission<'a> {
     ///
     /// # Errors
     /// [`Error::Damaged`] if a certificate has no room.
-    pub fn sign(&self, options: &AdmitOptions<'_>) -> Result<Admitted> {
+    pub fn sign(&self, options: &AdmitOptions<'_>) -> Result<Admitted, Error> {
         let mut admitted =
             Admitted { successions: self.key.1.clone(), anew: self.anew, ..Admitted::default() };
         for (id, bytes) in &self.requests {
@@ -219,7 +219,7 @@ impl Admitted {
         key: &FleetKey,
         of: &BTreeSet<DeviceId>,
         wall: i64,
-    ) -> Result<Vec<u8>> {
+    ) -> Result<Vec<u8>, Error> {
         let sender = (&key.0, DeviceId::of_key(&key.public_key()));
         let mut out = export::begin_bundle(to, sender, wall)?;
         for (_, bytes) in self.certificates.iter().filter(|(id, _)| of.contains(id)) {
@@ -246,7 +246,7 @@ pub(crate) fn read_database(admission: &mut Admission<'_>, replica: &Replica) ->
                 "the database belongs to another fleet than this key. If that fleet's key is lost or stolen: with \
                  --anew the database itself goes over to this key's fleet, and so must every other device's"
                     .into(),
-            ));
+            ).into());
         }
         let issuers = devices::issuers(&e.db, e.me)?;
         let mut statement =
@@ -426,23 +426,23 @@ pub(crate) fn applicants(replica: &Replica) -> Result<Vec<Applicant>> {
 
 /// Makes of what is not trusted the error that says who asks for admission, where that is all.
 pub(crate) fn who_asks<R>(replica: &Replica, found: &Found, result: Result<R>) -> Result<R> {
-    let Err(Error::Untrusted(devices)) = result else { return result };
+    let Some(Error::Untrusted(devices)) = result.as_ref().err().map(|e| &**e) else { return result };
     let mut asks = applicants(replica)?;
     let requests = found.requests.iter().filter_map(|bytes| Certificate::decode(bytes).ok());
     asks.extend(requests.map(|certificate| admission::applicant(&certificate)));
     let all = !devices.is_empty() && devices.iter().all(|device| asks.iter().any(|a| a.id == device.id));
     let name = |id| asks.iter().find(|a| a.id == id).map(|a| a.name.clone());
     if !all {
-        return Err(Error::Untrusted(devices));
+        return result;
     }
-    let devices = devices.into_iter().map(|d| UntrustedDevice { name: name(d.id), ..d }).collect();
-    Err(Error::AsksForAdmission { devices, base: replica.identity.base })
+    let devices = devices.iter().map(|d| UntrustedDevice { name: name(d.id), ..*d }).collect();
+    Err(Error::AsksForAdmission { devices, base: replica.identity.base }.into())
 }
 
 /// Names the only fleet that may admit this device.
 pub(crate) fn expect_fleet(replica: &mut Replica, fleet: [u8; 32]) -> Result<()> {
     if replica.identity.admitted && replica.identity.fleet != Some(fleet) {
-        return Err(Error::Usage("this device belongs to another fleet already".into()));
+        return Err(Error::Usage("this device belongs to another fleet already".into()).into());
     }
     transaction::transaction(replica, |e| meta::set(&e.db, "fleet", fleet))?;
     (replica.me, replica.identity) = devices::identity(&replica.db)?;

@@ -45,14 +45,16 @@ pub(crate) fn import<R: Read + Seek>(
         verify_bundle(e, BufReader::new(&mut *bundle), (&mut found, &mut other), &mut verifying)
     });
     // What is in order, or is only not trusted, may have what makes it trusted.
-    if matches!(verified, Ok(_) | Err(Error::Untrusted(_))) && admit::take(replica, &found)? {
+    if verified.as_ref().err().is_none_or(|e| matches!(**e, Error::Untrusted(_)))
+        && admit::take(replica, &found)?
+    {
         bundle.rewind().map_err(Error::Stream)?;
         let input = BufReader::new(&mut *bundle);
         verified = catalog::reading(replica, |e| {
             verify_bundle(e, input, (&mut Found::default(), &mut other), &mut verifying)
         });
     }
-    if let Err(Error::Twin { .. }) = &verified {
+    if verified.as_ref().is_err_and(|e| matches!(**e, Error::Twin { .. })) {
         session::name_twin(replica, &verified)?;
         survey::hear_refused(replica, bundle, other)?;
     }
@@ -63,7 +65,14 @@ pub(crate) fn import<R: Read + Seek>(
         return Ok(ImportReport { waits, ..ImportReport::default() });
     }
     let was = replica.identity.id;
-    reconcile::reconcile_own_log(replica, &verified.evidence)?;
+    if reconcile::reconcile_own_log(replica, &verified.evidence)? {
+        // Under its new identity the log of the one before is another device's, and has other news.
+        bundle.rewind().map_err(Error::Stream)?;
+        verified = catalog::reading(replica, |e| {
+            let input = BufReader::new(&mut *bundle);
+            verify_bundle(e, input, (&mut Found::default(), &mut None), &mut verifying)
+        })?;
+    }
     // A device that waits to know where its history ends takes nothing in: it has rows that must be sealed before.
     let waits = reconcile::only_hears(replica, &verified)?;
     if !waits {
@@ -98,7 +107,7 @@ pub(crate) fn check<R: Read + Seek>(replica: &Replica, bundle: &mut R) -> Result
     let verified =
         catalog::reading(replica, |e| verify_bundle(e, input, (&mut found, &mut None), &mut |_| ()));
     admit::who_asks(replica, &found, verified)?;
-    bundle.rewind().map_err(Error::Stream)
+    Ok(bundle.rewind().map_err(Error::Stream)?)
 }
 
 /// Reads all of a bundle and refuses what must be refused. Certificates that are about admission go into `found`; an author
@@ -217,6 +226,8 @@ impl<'e> Verification<'e> {
             Ok(_) => {
                 self.verified.any_news |= !trust::is_stored(self.replica, bytes)?
                     || trust::trusted_key(self.replica, key.0)?.is_none();
+                // A base can be as new here as its bundle.
+                self.verified.evidence.by_base |= shown && certificate.base;
                 self.keys.push(key);
             }
             Err(revoked) if revoked.revoked => {
@@ -292,18 +303,18 @@ impl<'e> Verification<'e> {
             && self.verified.forked.insert(author)
             && !self.is_revoked(author)?
         {
-            let other = OtherHistory::of(checkpoint, end, common);
+            let other = OtherHistory::of(checkpoint, end, common).parts_at(self.verified.parted.get(&author));
             if self.verified.sender == Some(author) {
                 self.own_twin = Some(other);
                 return Err(Error::Twin {
                     device: devices::name_of(replica, author)?,
                     seq: checkpoint.first,
-                });
+                }
+                .into());
             }
             self.verified.any_news = true;
-            let sender = self.verified.sender;
             self.verified.leaves_state |=
-                self.open_state && give_up::leaves_state(self.replica, sender, Some(&other))?;
+                self.open_state && give_up::leaves_state(self.replica, &self.verified, Some(&other))?;
             self.verified.others.push(other);
         }
         Ok(())
@@ -325,8 +336,8 @@ impl<'e> Verification<'e> {
                 self.verified.stands_before(&checkpoint);
                 self.checkpoint(at, &checkpoint, &bytes, &end)?;
                 let other = self.verified.others.iter().find(|other| other.author == checkpoint.author);
-                let sender = self.verified.sender;
-                self.verified.leaves_state |= give_up::leaves_state(self.replica, sender, other)?;
+                let leaves = give_up::leaves_state(self.replica, &self.verified, other)?;
+                self.verified.leaves_state |= leaves;
                 if checkpoint.author == self.replica.identity.id {
                     let ours = positions::position(self.replica, self.replica.me, checkpoint.stream)?.seq;
                     let at = PeerEvidence::at(checkpoint.stream);
@@ -374,7 +385,7 @@ impl<'e> Verification<'e> {
             return Ok(self.verified);
         }
         if !self.untrusted.is_empty() {
-            return Err(Error::Untrusted(self.untrusted));
+            return Err(Error::Untrusted(self.untrusted).into());
         }
         if let (Some(check), Some(fleet)) = (&self.header, self.fleet) {
             // An admission: whoever signed the certificates is no device, and has nothing.
@@ -389,7 +400,7 @@ impl<'e> Verification<'e> {
                 self.revoked.iter().filter(|known| known.id == sender).find_map(|d| d.name.clone());
             let name =
                 in_bundle.map_or_else(|| devices::name(self.replica, sender), |name| Ok(Some(name)))?;
-            return Err(untrusted(sender, name, true));
+            return Err(untrusted(sender, name, true).into());
         }
         self.compare_vector()?;
         self.verified.any_news |= !self.verified.is_recorded(self.replica)?;
@@ -400,7 +411,7 @@ impl<'e> Verification<'e> {
                     let who = devices::name_of(self.replica, sender)?;
                     return Err(Error::bundle(0, BundleProblem::Signature(who)));
                 }
-                None => return Err(untrusted(sender, None, false)),
+                None => return Err(untrusted(sender, None, false).into()),
             }
         }
         Ok(self.verified)
@@ -418,7 +429,7 @@ impl<'e> Verification<'e> {
         let other = apart.sender.or(clone);
         self.verified.said = apart;
         if let Some(seq) = other {
-            return Err(Error::Twin { device: devices::name_of(self.replica, sender)?, seq });
+            return Err(Error::Twin { device: devices::name_of(self.replica, sender)?, seq }.into());
         }
         Ok(())
     }

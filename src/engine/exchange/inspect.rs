@@ -82,7 +82,7 @@ pub(crate) const SEAL_DOMAIN: &[u8] = b"packmule/1 snapshot";
 ///
 /// # Errors
 /// [`Error::Bundle`] if it is damaged, [`Error::Stream`] if it cannot be read.
-pub fn inspect(input: impl Read) -> Result<BundleInfo> {
+pub fn inspect(input: impl Read) -> Result<BundleInfo, Error> {
     let mut reader = BundleReader::new(input);
     let mut inspection = Inspection::default();
     loop {

@@ -87,7 +87,9 @@ pub(crate) fn join<R: Read + Seek>(
         && !verified.fleet.is_some_and(|maker| fleet.public_keys().contains(&maker))
     {
         let name = Some(verified.maker_name);
-        return Err(Error::Untrusted(vec![UntrustedDevice { id: verified.maker, name, revoked: false }]));
+        return Err(
+            Error::Untrusted(vec![UntrustedDevice { id: verified.maker, name, revoked: false }]).into()
+        );
     }
     let mut engine = if is_device {
         open::open_as(path, options, OpenFlags::SQLITE_OPEN_READ_WRITE)?
@@ -100,7 +102,7 @@ pub(crate) fn join<R: Read + Seek>(
             trust::verify_certificate(e, &Certificate::decode(&verified.certificate).map_err(error::bad)?)
         })?;
         if let Err(untrusted) = outcome {
-            return Err(Error::Untrusted(vec![untrusted]));
+            return Err(Error::Untrusted(vec![untrusted]).into());
         }
     }
     let report = take_in(&mut engine, snapshot, &verified, join, is_device)?;

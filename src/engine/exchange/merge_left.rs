@@ -56,7 +56,7 @@ pub(super) fn next_left(replica: &Replica, after: &(i64, Vec<u8>)) -> Result<Opt
 pub(super) fn hide(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
     constraints::before_change(replica, table, key)?;
     if table.is_parent {
-        references::record_deleted(replica, table, key, false)?;
+        references::record_deleted(replica, table, key)?;
         references::record_changed(replica, table)?;
     }
     write::delete_row(replica, table, key)

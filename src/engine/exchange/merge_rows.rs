@@ -21,13 +21,13 @@ use std::collections::{BTreeMap, HashMap};
 use packmule_core::model::{DeviceId, Stream, Value};
 
 use crate::engine::capture::runs;
-use crate::engine::error::{Error, Result};
-use crate::engine::exchange::merge_settled::{self, Settled};
+use crate::engine::error::Result;
+use crate::engine::exchange::merge_settled::{self, Folded, Settled};
 use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::exchange::{merge_counters, merge_left, merge_waiting, state_columns, state_restated};
 use crate::engine::fleet::devices::{self, BASELINE};
-use crate::engine::fleet::positions;
+use crate::engine::fleet::{membership, positions};
 use crate::engine::merge::folds::{self, Absence, Fold};
 use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{compose, counters, deferred, late, restated, written};
@@ -63,6 +63,8 @@ pub(super) struct RowMerge<'e> {
     pub vector: HashMap<i64, u64>,
     /// The first fold here that the maker had not seen, if it had not seen all that is settled here (B ≤ V′).
     unseen: Option<Fold>,
+    /// What is folded here, and there.
+    folded: (Folded, Folded),
     /// This device had seen all that is settled there (B′ ≤ V).
     pub we_saw: bool,
     /// The state has only rows that changed since what this device has seen; all others stay.
@@ -111,6 +113,7 @@ impl<'e> RowMerge<'e> {
             had: positions::by_number(replica, Stream::Shared)?,
             vector: HashMap::new(),
             unseen: None,
+            folded: Default::default(),
             we_saw: false,
             partial: false,
             marked: Cell::new(false),
@@ -125,6 +128,7 @@ impl<'e> RowMerge<'e> {
         self.we_saw = floors.iter().all(|(dev, seq)| *seq == 0 || !positions::lacks(&self.had, *dev, *seq));
         let saw = |dev: i64| self.vector.get(&dev).copied().unwrap_or(0);
         self.unseen = folds::first_unseen(self.replica, &saw)?;
+        self.folded = (Folded::of(membership::floors(self.replica)?), Folded::of(floors.to_vec()));
         Ok(())
     }
 
@@ -204,7 +208,7 @@ impl<'e> RowMerge<'e> {
         let key = self.loader.key_of(table, values)?;
         if empty && self.they_saw(table, &key)? && !self.has_versions(table.tid, &key)? {
             match self.loader.row(table, false, values) {
-                Err(Error::Sqlite(e)) if constraints::is_refused(&e) => {}
+                Err(e) if e.of_sqlite().is_some_and(constraints::is_refused) => {}
                 written => {
                     written?;
                     self.changed += 1;
@@ -258,6 +262,7 @@ impl<'e> RowMerge<'e> {
             theirs,
             had: &self.had,
             vector: &self.vector,
+            folded: &self.folded,
             they_saw: self.they_saw(table, key)?,
             we_saw: self.we_saw,
         };
@@ -445,14 +450,14 @@ impl<'e> RowMerge<'e> {
             match theirs.iter().find(|other| (other.dev, other.seq) == (head.dev, head.seq)) {
                 Some(other) => left.extend(head.left_with(other, n)),
                 None if new_to(&self.vector, head) => left.push(head.clone()),
-                None if self.we_saw => left.extend(merge_settled::settled_part(table, head, &theirs)),
+                None if self.we_saw => left.extend(self.folded.1.part(table, head, &theirs)),
                 None => {}
             }
         }
         let known = |head: &Head| is_in(ours, head);
         left.extend(theirs.into_iter().filter(|head| !known(head)).filter_map(|head| match head {
             head if new_to(&self.had, &head) => Some(head),
-            head if they_saw => merge_settled::settled_part(table, &head, ours),
+            head if they_saw => self.folded.0.part(table, &head, ours),
             _ => None,
         }));
         // A restated version loses to what its author had not seen: whoever has it only had not either.
@@ -515,13 +520,9 @@ impl<'e> RowMerge<'e> {
 
     /// Takes the maker's baseline version of a row along.
     fn take_image(&self, table: &Table, key: &[u8]) -> Result<()> {
-        self.replica
-            .db
-            .prepare_cached(
-                "INSERT OR IGNORE INTO _pm_image (tid, key, body)
-                 SELECT tid, key, body FROM temp._pm_their_image WHERE tid = ?1 AND key = ?2",
-            )?
-            .execute((table.tid, key))?;
+        let sql = "INSERT OR IGNORE INTO _pm_image (tid, key, body)
+                   SELECT tid, key, body FROM temp._pm_their_image WHERE tid = ?1 AND key = ?2";
+        self.replica.db.prepare_cached(sql)?.execute((table.tid, key))?;
         Ok(())
     }
 

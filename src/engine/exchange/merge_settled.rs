@@ -22,23 +22,34 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// Returns what is left of a version that is none of the heads of the other side though that has applied it: what is settled
-/// there under these heads. All that is settled there is known here, so it is what this version says; of all other columns it
-/// was dominated.
-pub(super) fn settled_part(table: &Table, head: &Head, heads: &[Head]) -> Option<Head> {
-    let n = table.def.columns.len();
-    let whole = |head: &Head| head.columns.is_none() || head.kind == OpKind::Delete;
-    let covers = |other: &Head| whole(other) || other.weak || other.dev == BASELINE;
-    if head.kind == OpKind::Delete || head.weak || head.dev == BASELINE || heads.iter().any(covers) {
-        return None;
+/// The watermarks of one side, by device number.
+#[derive(Default)]
+pub(super) struct Folded(HashMap<i64, u64>);
+
+impl Folded {
+    pub(super) fn of(floors: Vec<(i64, u64)>) -> Self {
+        Self(floors.into_iter().collect())
     }
-    let spoken = heads.iter().fold(Columns::default(), |mut spoken, other| {
-        spoken.extend(&other.live(n));
-        spoken
-    });
-    let left = head.live(n).minus(&spoken);
-    let not: Columns = table.counters.iter().copied().chain(table.def.keys()).collect();
-    (!left.clone().minus(&not).is_empty()).then(|| Head { columns: Some(left), ..head.clone() })
+
+    /// Returns what is left of a version that is none of the heads of this side though that has applied it: what is settled
+    /// here under these heads, if it can have been folded. All that is settled here is known to the other side, so it is what
+    /// this version says; of all other columns it was dominated.
+    pub(super) fn part(&self, table: &Table, head: &Head, heads: &[Head]) -> Option<Head> {
+        let n = table.def.columns.len();
+        let whole = |head: &Head| head.columns.is_none() || head.kind == OpKind::Delete;
+        let covers = |other: &Head| whole(other) || other.weak || other.dev == BASELINE;
+        let is_folded = self.0.get(&head.dev).is_some_and(|last| head.seq <= *last);
+        if !is_folded || head.kind == OpKind::Delete || head.weak || heads.iter().any(covers) {
+            return None;
+        }
+        let spoken = heads.iter().fold(Columns::default(), |mut spoken, other| {
+            spoken.extend(&other.live(n));
+            spoken
+        });
+        let left = head.live(n).minus(&spoken);
+        let not: Columns = table.counters.iter().copied().chain(table.def.keys()).collect();
+        (!left.clone().minus(&not).is_empty()).then(|| Head { columns: Some(left), ..head.clone() })
+    }
 }
 
 /// What is settled of a row: its values, and the columns of which no version there speaks.

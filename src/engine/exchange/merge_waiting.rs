@@ -9,12 +9,12 @@ use packmule_core::model::Value;
 use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
-use crate::engine::exchange::merge_settled;
+use crate::engine::exchange::merge_settled::Folded;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::positions;
 use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::heads::Head;
-use crate::engine::merge::{compose, written};
+use crate::engine::merge::{late_held, written};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
@@ -31,6 +31,8 @@ pub(super) struct Waiting<'a> {
     /// What is applied here, and at the maker.
     pub had: &'a HashMap<i64, u64>,
     pub vector: &'a HashMap<i64, u64>,
+    /// What is folded here, and there.
+    pub folded: &'a (Folded, Folded),
     /// The maker had seen all that is settled here; this device all that is settled there.
     pub they_saw: bool,
     pub we_saw: bool,
@@ -76,11 +78,11 @@ pub(super) fn merge(row: &Waiting<'_>, maker: &TableDef, values: Option<&[OwnedV
     };
     if table.state == State::Suspended && row.they_saw && !came.is_empty() {
         let parts = row.theirs.iter().filter(|head| is_settled(head, &row.ours, row.had));
-        left.extend(parts.filter_map(|head| merge_settled::settled_part(table, head, &row.ours)));
+        left.extend(parts.filter_map(|head| row.folded.0.part(table, head, &row.ours)));
     }
     if values.is_some() && row.we_saw && !row.theirs.is_empty() {
         let parts = row.ours.iter().filter(|head| is_settled(head, &row.theirs, row.vector));
-        left.extend(parts.filter_map(|head| merge_settled::settled_part(table, head, &row.theirs)));
+        left.extend(parts.filter_map(|head| row.folded.1.part(table, head, &row.theirs)));
     }
     left.extend(came);
     for head in &row.ours {
@@ -129,14 +131,14 @@ fn keep_settled(row: &Waiting<'_>, left: &[Head], maker: &TableDef, values: &[Ow
     Ok(())
 }
 
-/// Returns whether the table has the row with these values.
+/// Returns whether the table has the row with these values, by the names that its columns have now.
 fn is_shown(row: &Waiting<'_>, maker: &TableDef, values: &[OwnedValue]) -> Result<bool> {
-    if !compose::is_table_there(row.replica, row.table)? {
-        return Ok(false); // Its application has renamed it, or dropped it.
-    }
-    let Some(shown) = compose::shown_row(row.replica, row.table, row.key)? else { return Ok(false) };
+    let Some((shown, there)) = late_held::row_there(row.replica, row.table, row.key)? else {
+        return Ok(false);
+    };
     let same = |column: &str, value: &OwnedValue| {
-        row.table.def.column(column).is_some_and(|at| shown.get(at) == Some(value))
+        let at = row.table.def.column(column).filter(|at| there.contains(*at));
+        at.is_some_and(|at| shown.get(at) == Some(value))
     };
     Ok(maker.columns.iter().zip(values).all(|(column, value)| same(&column.name, value)))
 }

@@ -64,7 +64,7 @@ impl<'w> RecordWriter<'w> {
     }
 
     pub(crate) fn flush(&mut self) -> Result<()> {
-        self.to.flush().map_err(Error::Stream)
+        Ok(self.to.flush().map_err(Error::Stream)?)
     }
 
     /// Begins the file.
@@ -77,7 +77,7 @@ impl<'w> RecordWriter<'w> {
     /// Writes and counts bytes.
     fn raw(&mut self, bytes: &[u8]) -> Result<()> {
         self.bytes += bytes.len() as u64;
-        self.to.write_all(bytes).map_err(Error::Stream)
+        Ok(self.to.write_all(bytes).map_err(Error::Stream)?)
     }
 
     /// Writes a record.

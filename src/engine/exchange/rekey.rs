@@ -30,14 +30,13 @@ use packmule_core::wire::{
 };
 
 use crate::engine::capture::groups::{self, SealOptions};
-use crate::engine::capture::{adopt, runs, seal};
+use crate::engine::capture::{runs, seal};
 use crate::engine::error::{Error, Hint, Result};
 use crate::engine::exchange::cut::{self, Old};
 use crate::engine::exchange::twin;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers};
 use crate::engine::log::{contexts, frames, tags};
-use crate::engine::merge::heads::{Cause, Seen};
 use crate::engine::merge::{deferred, stretches};
 use crate::engine::show::{constraints, transaction};
 use crate::engine::store::{keys, meta, value};
@@ -134,7 +133,7 @@ pub(crate) fn waits_here(replica: &Replica) -> Result<bool> {
 /// [`Error::KeyMissing`], [`Error::Io`].
 pub(crate) fn rekey(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     if replica.poisoned {
-        return Err(Error::Poisoned);
+        return Err(Error::Poisoned.into());
     }
     let before = (replica.key.clone(), replica.me, replica.identity.clone());
     replica.db.execute_batch("BEGIN IMMEDIATE")?;
@@ -198,11 +197,9 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
         devices::label(replica.identity.id, Some(&replica.identity.name))
     );
     meta::notice_with(&replica.db, &what, &Hint::Retire { device: old.1 }, replica.now())?;
-    constraints::resolve_constraints(
-        replica,
-        &Cause { dev: replica.me, first: common[0] + 1, seen: &Seen::All },
-    )?;
-    adopt::remember_schema(replica)
+    constraints::resolve_constraints(replica)?;
+    // The new identity has announced nothing of a table that is held or was changed, and whom it left does not count there.
+    catalog::doubt_schema(replica)
 }
 
 /// Re-authors both streams, and leaves the old device with what it had up to the common prefix. Returns how many

@@ -37,7 +37,7 @@ pub(crate) fn revoke(replica: &mut Replica, id: DeviceId, key: Option<&FleetKey>
     transaction::after_seal(replica, |e| {
         let dev = devices::device_number_or_new(e, id)?;
         if dev == e.me {
-            return Err(Error::Usage("a device cannot revoke itself".into()));
+            return Err(Error::Usage("a device cannot revoke itself".into()).into());
         }
         let before = labels(e)?;
         match key {
@@ -63,16 +63,17 @@ pub(crate) fn take_back(replica: &mut Replica, id: DeviceId, key: Option<&FleetK
         let label = devices::device_label(e, dev)?;
         let before = labels(e)?;
         match (revocation::revoked(e)?.remove(&dev), key) {
-            (None, None) => return Err(Error::Usage(format!("{label} is not revoked here"))),
+            (None, None) => return Err(Error::Usage(format!("{label} is not revoked here")).into()),
             (Some(SaidBy::Fleet), None) => {
                 return Err(Error::Usage(format!(
                     "the fleet's key has revoked {label}: it alone takes that back, and its file was not given"
-                )));
+                )).into());
             }
             (Some(SaidBy::Issuer(issuer)), _) => {
                 return Err(Error::Usage(format!(
                     "{label} is revoked since {issuer} is, which vouches for it: that one is to be named"
-                )));
+                ))
+                .into());
             }
             (_, Some(key)) => {
                 let statement = revocation::state(e, dev, false, key)?;

@@ -270,7 +270,7 @@ pub(crate) fn take_staged(
     if taken.is_err() {
         *report = before;
     }
-    if let Err(Error::Bundle { .. } | Error::Twin { .. }) = &taken {
+    if taken.as_ref().is_err_and(|e| matches!(**e, Error::Bundle { .. } | Error::Twin { .. })) {
         transaction::transaction(replica, |e| forget_staged(e, peer, staged))?;
     }
     taken
@@ -302,8 +302,8 @@ pub(crate) fn record_clone(replica: &mut Replica) -> Result<()> {
 
 /// Records a notice durably if two histories of a device were found.
 pub(crate) fn name_twin<R>(replica: &mut Replica, found: &Result<R>) -> Result<()> {
-    match found {
-        Err(Error::Twin { device, seq }) => {
+    match found.as_ref().err().map(|e| &**e) {
+        Some(Error::Twin { device, seq }) => {
             transaction::transaction(replica, |e| twin::record_twin(e, device, *seq))
         }
         _ => Ok(()),
@@ -326,7 +326,7 @@ fn stage(replica: &Replica, peer: DeviceId, staged: &[Staged], report: &mut Impo
             Staged::Certificate(bytes) => {
                 let certificate = Certificate::decode(bytes).map_err(|e| Error::bundle(0, e))?;
                 if let Some(untrusted) = certificates::store_verified(replica, &certificate, bytes)? {
-                    return Err(Error::Untrusted(vec![untrusted]));
+                    return Err(Error::Untrusted(vec![untrusted]).into());
                 }
             }
             Staged::Revocation(bytes) => {
@@ -337,12 +337,15 @@ fn stage(replica: &Replica, peer: DeviceId, staged: &[Staged], report: &mut Impo
             Staged::Checkpoint(bytes) => match stage_group(replica, peer, bytes) {
                 // Whoever has the key of a revoked device can sign as many histories as he likes: that is to hold up
                 // nobody else's frames.
-                Err(Error::Twin { .. } | Error::Bundle { .. }) if is_of_revoked(replica, bytes)? => {
+                Err(e)
+                    if matches!(*e, Error::Twin { .. } | Error::Bundle { .. })
+                        && is_of_revoked(replica, bytes)? =>
+                {
                     let of = Checkpoint::decode(bytes).map_err(|e| Error::bundle(0, e))?;
                     revocation::record_forked(replica, devices::device_number_or_new(replica, of.author)?)?;
                     staged::forget(replica, peer, of.author, of.stream)?;
                 }
-                Err(Error::Twin { .. }) if note_other_history(replica, peer, bytes)? => {
+                Err(e) if matches!(*e, Error::Twin { .. }) && note_other_history(replica, peer, bytes)? => {
                     let of = Checkpoint::decode(bytes).map_err(|e| Error::bundle(0, e))?;
                     staged::forget(replica, peer, of.author, of.stream)?;
                 }
@@ -381,7 +384,7 @@ fn is_of_revoked(replica: &Replica, bytes: &[u8]) -> Result<bool> {
 /// Returns the key of an author whose frames are taken.
 fn author_key(replica: &Replica, author: DeviceId) -> Result<[u8; 32]> {
     let untrusted = UntrustedDevice { id: author, name: None, revoked: false };
-    trust::author_key(replica, author)?.ok_or_else(|| Error::Untrusted(vec![untrusted]))
+    Ok(trust::author_key(replica, author)?.ok_or_else(|| Error::Untrusted(vec![untrusted]))?)
 }
 
 /// Keeps a frame until its checkpoint comes, if it is new and its stream is taken here.

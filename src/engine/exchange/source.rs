@@ -19,10 +19,10 @@ pub(crate) fn import_database(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<ImportReport> {
     let quick = Options { busy_ms: replica.options.busy_ms, ..Options::default() };
-    let of_source = |error| Error::Source { path: path.into(), error: Box::new(error) };
+    let of_source = |error| Error::Source { path: path.into(), error };
     let source = open::open_source(path, quick).map_err(of_source)?;
     if source.identity.id == replica.identity.id {
-        return Err(Error::Usage(format!("{} is this device itself, or a copy of it", path.display())));
+        return Err(Error::Usage(format!("{} is this device itself, or a copy of it", path.display())).into());
     }
     let refused = twin::refuse_other_history(replica, &source);
     session::name_twin(replica, &refused)?;

@@ -71,7 +71,7 @@ const JUDGED: [(&str, &str); 3] = [
         "parked",
         "SELECT t.name, p.key, p.reason, p.blocker FROM _pm_parked p JOIN _pm_table t ON t.tid = p.tid",
     ),
-    ("dangling", "SELECT t.name, x.key, x.told FROM _pm_dangling x JOIN _pm_table t ON t.tid = x.tid"),
+    ("dangling", "SELECT t.name, x.key FROM _pm_dangling x JOIN _pm_table t ON t.tid = x.tid"),
 ];
 
 /// What goes into a state.

@@ -18,12 +18,12 @@ use crate::engine::table::replica::Replica;
 pub(super) const COLUMNS_MAX: usize = 4_096;
 
 /// Makes the error of a record that does not decode.
-pub(super) fn bad(error: DecodeError) -> Error {
+pub(super) fn bad(error: DecodeError) -> Box<Error> {
     Error::bundle(0, BundleProblem::Decode(error))
 }
 
 /// Makes the error of a row that is not as its kind should be.
-pub(super) fn wrong() -> Error {
+pub(super) fn wrong() -> Box<Error> {
     Error::bundle(0, BundleProblem::Structure("a row of a snapshot of another form"))
 }
 
@@ -64,7 +64,7 @@ impl<'a> StateRow<'a> {
     /// Reads a text.
     pub(super) fn text_at(&self, at: usize) -> Result<&'a str> {
         match self.values.get(at) {
-            Some(Value::Text(t)) => std::str::from_utf8(t).map_err(|_| wrong()),
+            Some(Value::Text(t)) => Ok(std::str::from_utf8(t).map_err(|_| wrong())?),
             _ => Err(wrong()),
         }
     }
@@ -124,17 +124,17 @@ impl<'a> StateRow<'a> {
             return Ok(false);
         };
         let Some(given_up) = peers::given_up(self.replica, dev)? else { return Ok(false) };
-        let mut places = tags::unpacked(self.blob_at(1)?)?.into_iter();
-        Ok(places.any(|place| given_up.ends.contains(&(place.seq, place.tag))))
+        Ok(self.places()?.iter().any(|place| given_up.ends.contains(&(place.seq, place.tag))))
+    }
+
+    /// Reads the places of `tags`.
+    pub(super) fn places(&self) -> Result<Vec<Place>> {
+        tags::unpacked(self.blob_at(1)?)
     }
 
     /// Reads, of `tags`, the places of this device's own stream, if they are of that.
     pub(super) fn own_places(&self) -> Result<Vec<Place>> {
-        if self.device_id_at(0)? == self.replica.identity.id {
-            tags::unpacked(self.blob_at(1)?)
-        } else {
-            Ok(Vec::new())
-        }
+        if self.device_id_at(0)? == self.replica.identity.id { self.places() } else { Ok(Vec::new()) }
     }
 }
 

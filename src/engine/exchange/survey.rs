@@ -115,7 +115,7 @@ pub struct Trusted {
 /// a stream.
 pub(crate) fn survey(replica: &Replica, input: impl Read) -> Survey {
     let mut survey = Survey::default();
-    survey.problem = survey_into(replica, input, &mut survey).err();
+    survey.problem = survey_into(replica, input, &mut survey).err().map(|e| *e);
     // A state has all that its maker had of its streams.
     for (author, stream, seq) in std::mem::take(&mut survey.stands_for) {
         survey.spans.retain(|span| (span.author, span.stream) != (author, stream) || span.last > seq);
@@ -210,6 +210,7 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<Vec<Device
         let known = stored && check.verify(&key) && verified.is_recorded(e)?;
         Ok(known && compare(e, &mut verified, sender)?.is_none())
     })?;
+    let was = replica.identity.id;
     if !known {
         let heard = if rekey::waits_here(replica)? {
             transaction::record(replica, |e| record_heard(e, &mut verified, (sender, &check), &own, &[]))
@@ -223,8 +224,8 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<Vec<Device
     if !rekey::waits_here(replica)? {
         give_up::heard(replica, sender, &verified.said)?;
     }
-    // A clone of this device decides nothing.
-    let ours = sender == replica.identity.id;
+    // A clone of this device decides nothing; nor does what is said of an identity that this device has just left.
+    let ours = sender == was || replica.identity.id != was;
     let evidence = if ours { PeerEvidence::default() } else { verified.evidence };
     reconcile::reconcile_own_log(replica, &evidence)?;
     catalog::reading(replica, |e| give_up::to_be_shown(e, &verified.said))
@@ -239,8 +240,10 @@ pub(crate) fn hear_refused(
 ) -> Result<()> {
     bundle.rewind().map_err(Error::Stream)?;
     match hear(replica, BufReader::new(bundle)) {
-        Ok(_) | Err(Error::Twin { .. } | Error::Untrusted(_) | Error::Bundle { .. }) => {}
-        Err(e) => return Err(e),
+        Err(e) if !matches!(*e, Error::Twin { .. } | Error::Untrusted(_) | Error::Bundle { .. }) => {
+            return Err(e);
+        }
+        _ => {}
     }
     other.map_or(Ok(()), |other| transaction::record(replica, |e| give_up::note(e, &other)))
 }
@@ -347,7 +350,7 @@ fn record_heard(
         certificates::store(replica, own, certificate, trust)?;
     }
     let Some(key) = trust::trusted_key(replica, sender)? else {
-        return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name: None, revoked: false }]));
+        return Err(Error::Untrusted(vec![UntrustedDevice { id: sender, name: None, revoked: false }]).into());
     };
     if !check.verify(&key) {
         return Err(Error::bundle(0, BundleProblem::Signature(devices::name_of(replica, sender)?)));

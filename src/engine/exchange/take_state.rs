@@ -27,7 +27,7 @@ use crate::engine::log::frames;
 use crate::engine::log::tags;
 use crate::engine::log::visit;
 use crate::engine::merge::folds;
-use crate::engine::merge::heads::{Cause, Seen, Stamp};
+use crate::engine::merge::heads::{Seen, Stamp};
 use crate::engine::show::constraints;
 use crate::engine::table::declared::Subject;
 use crate::engine::table::def::TableDef;
@@ -380,8 +380,7 @@ impl<'e> StateMerge<'e> {
         folds::restart(replica)?;
         vouched::recount(replica)?;
         positions::raise_lamport(replica, self.lamport)?;
-        let first = positions::position(replica, replica.me, Stream::Shared)?.seq + 1;
-        constraints::resolve_constraints(replica, &Cause { dev: replica.me, first, seen: &Seen::All })?;
+        constraints::resolve_constraints(replica)?;
         catalog::reload_catalog(replica)?;
         if let Some(maker) = self.maker {
             peers::add_state_rows(replica, maker, self.rows.changed)?;
@@ -418,11 +417,11 @@ impl<'e> StateMerge<'e> {
 }
 
 /// Says of an error that is about what a state says that the file is at fault.
-fn of_state(error: Error) -> Error {
-    match error {
+fn of_state(error: Box<Error>) -> Box<Error> {
+    match &*error {
         Error::Bundle { .. } => error,
-        e if aside::is_of_content(&e) => Error::bundle(0, BundleProblem::State(aside::said(&e))),
-        e => e,
+        e if aside::is_of_content(e) => Error::bundle(0, BundleProblem::State(aside::said(e))),
+        _ => error,
     }
 }
 

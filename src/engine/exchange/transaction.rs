@@ -16,7 +16,7 @@ use crate::engine::table::replica::Replica;
 /// Runs `work` in one transaction: all of it, or nothing.
 pub(crate) fn transaction<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
     if replica.poisoned {
-        return Err(Error::Poisoned);
+        return Err(Error::Poisoned.into());
     }
     replica.db.execute_batch("BEGIN IMMEDIATE")?;
     replica.quarantined.set(true);
@@ -48,7 +48,7 @@ fn end_listed<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>
 /// Runs `work`, which neither seals nor applies anything, in one transaction.
 pub(crate) fn record<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
     if replica.poisoned {
-        return Err(Error::Poisoned);
+        return Err(Error::Poisoned.into());
     }
     replica.db.execute_batch("BEGIN IMMEDIATE")?;
     end_listed(replica, work)
@@ -76,7 +76,7 @@ fn seal_first<R>(replica: &Replica, work: impl FnOnce(&Replica) -> Result<R>) ->
 /// Runs `work` as [`after_seal`] does, and takes all of it back: tells what would be.
 pub(crate) fn rehearse<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
     if replica.poisoned {
-        return Err(Error::Poisoned);
+        return Err(Error::Poisoned.into());
     }
     replica.db.execute_batch("BEGIN IMMEDIATE")?;
     replica.quarantined.set(true);

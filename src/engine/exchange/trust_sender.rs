@@ -37,7 +37,7 @@ pub(crate) fn trust_sender<R: std::io::Read>(replica: &mut Replica, bundle: &mut
         return Err(Error::bundle(0, BundleProblem::Signature(who)));
     }
     if id == replica.identity.id {
-        return Err(Error::Usage("that is this device itself, which needs no trust".into()));
+        return Err(Error::Usage("that is this device itself, which needs no trust".into()).into());
     }
     trust::refuse_revoked(replica, id)?;
     transaction::transaction(replica, |e| {

@@ -13,7 +13,7 @@ use crate::engine::fleet::succession;
 use crate::engine::store::connection::{self, Options, Steps};
 use crate::engine::store::keys::{self, FleetKey};
 use crate::engine::store::layout;
-use crate::engine::store::listing;
+use crate::engine::store::{listing, temporary};
 use crate::engine::table::catalog;
 use crate::engine::table::coding::Codings;
 use crate::engine::table::known::Catalog;
@@ -39,7 +39,8 @@ pub(crate) fn init_with(path: &Path, init: &InitOptions<'_>, options: Options) -
         return Err(Error::Usage(format!(
             "a device's name is 1 to 64 bytes without control or invisible characters: `{}` is not",
             init.name.escape_debug()
-        )));
+        ))
+        .into());
     }
     let fresh = !path.exists();
     let db = connection::open_connection(
@@ -71,7 +72,7 @@ fn make_device(
 ) -> Result<()> {
     if layout::present(db)? {
         let identity = devices::identity(db)?.1;
-        return Err(Error::AlreadyADevice { device: identity.id, name: identity.name });
+        return Err(Error::AlreadyADevice { device: identity.id, name: identity.name }.into());
     }
     db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     db.execute_batch("BEGIN IMMEDIATE")?;
@@ -81,7 +82,7 @@ fn make_device(
     // one that a power cut left behind is nobody's.
     let key_path = keys::device_key_path(&database);
     if key_path.exists() {
-        return Err(Error::Replaced { key: key_path });
+        return Err(Error::Replaced { key: key_path }.into());
     }
     let new_key_path = keys::new_key_path(&key_path);
     match std::fs::remove_file(&new_key_path) {
@@ -130,7 +131,7 @@ fn connection_to_read(path: &Path, options: &Options) -> Result<Connection> {
 /// Opens a device; read-only also where nothing can be written.
 pub(crate) fn open_as(path: &Path, options: Options, flags: OpenFlags) -> Result<Replica> {
     if !(1024..=packmule_core::wire::FRAME_MAX).contains(&options.frame_bytes) {
-        return Err(Error::Usage("a frame has 1,024 to 65,536 bytes".into()));
+        return Err(Error::Usage("a frame has 1,024 to 65,536 bytes".into()).into());
     }
     let path = std::fs::canonicalize(path).map_err(Error::io("open", path))?;
     let read_only = flags == OpenFlags::SQLITE_OPEN_READ_ONLY;
@@ -152,7 +153,9 @@ fn key_of(path: &Path, id: DeviceId) -> Result<Option<SecretKey>> {
     let key_path = keys::find_device_key(path, id)?;
     let key = if key_path.exists() { Some(keys::read_device_key(&key_path)?) } else { None };
     if key.as_ref().is_some_and(|key| DeviceId::of_key(&key.public_key()) != id) {
-        return Err(Error::KeyMissing { path: key_path, reason: "is the key of another device".into() });
+        return Err(
+            Error::KeyMissing { path: key_path, reason: "is the key of another device".into() }.into()
+        );
     }
     Ok(key)
 }
@@ -166,9 +169,11 @@ fn replica_of(
     let probe = Probe::of(&mut db)?;
     if !layout::present(&db)? {
         let key = keys::device_key_path(&path);
-        return Err(if key.exists() { Error::Replaced { key } } else { Error::NotADevice });
+        return Err(if key.exists() { Error::Replaced { key }.into() } else { Error::NotADevice.into() });
     }
     layout::make_views(&db)?;
+    // Also where nothing may be written: what would write is refused as that, and not for want of a table.
+    temporary::make(&db)?;
     if !db.is_readonly(rusqlite::MAIN_DB)? {
         listing::watch(&db)?;
     }

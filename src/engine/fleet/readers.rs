@@ -34,7 +34,7 @@ fn devices_that_read(replica: &Replica) -> Result<Vec<Reader>> {
 pub(crate) fn these(replica: &Replica, ids: &[DeviceId]) -> Result<Readers> {
     let mut all = devices_that_read(replica)?;
     if let Some(id) = ids.iter().find(|id| all.iter().all(|reader| reader.id != **id)) {
-        return Err(cannot_read(replica, *id)?);
+        return Err(cannot_read(replica, *id)?.into());
     }
     all.retain(|reader| reader.id == replica.identity.id || ids.contains(&reader.id));
     Ok(Readers { who: Who::Devices(all), random: replica.options.random })

@@ -133,10 +133,10 @@ fn must_be_ours(replica: &Replica, key: &FleetKey) -> Result<()> {
         Some(fleet) if key.public_keys().contains(&fleet) => Err(Error::Usage(
             "this key follows the one that this database knows as its fleet's: give it the statement first, with `admit`"
                 .into(),
-        )),
-        Some(_) => Err(Error::Usage("this is the key of another fleet than this database's".into())),
+        ).into()),
+        Some(_) => Err(Error::Usage("this is the key of another fleet than this database's".into()).into()),
         None => {
-            Err(Error::Usage("this database belongs to no fleet: a fleet's key says nothing to it".into()))
+            Err(Error::Usage("this database belongs to no fleet: a fleet's key says nothing to it".into()).into())
         }
     }
 }

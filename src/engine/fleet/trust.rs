@@ -217,7 +217,7 @@ pub(crate) fn find_device(replica: &Replica, given: &str) -> Result<DeviceId> {
         return if known {
             Ok(id)
         } else {
-            Err(Error::Device { given: given.into(), candidates: Vec::new() })
+            Err(Error::Device { given: given.into(), candidates: Vec::new() }.into())
         };
     }
     let mut found: Vec<_> = all
@@ -240,7 +240,8 @@ pub(crate) fn find_device(replica: &Replica, given: &str) -> Result<DeviceId> {
                     name.as_ref().map_or(id.to_string(), |name| format!("{name} ({id})"))
                 })
                 .collect(),
-        }),
+        }
+        .into()),
     }
 }
 
@@ -252,7 +253,8 @@ pub(crate) fn refuse_revoked(replica: &Replica, id: DeviceId) -> Result<()> {
     let Some(n) = devices::device_number(replica, id)?.filter(|n| *n != replica.me) else { return Ok(()) };
     match revocation::revoked(replica)?.remove(&n) {
         Some(by) => {
-            Err(Error::Revoked { device: devices::device_label(replica, n)?, id, fleet: by == SaidBy::Fleet })
+            Err(Error::Revoked { device: devices::device_label(replica, n)?, id, fleet: by == SaidBy::Fleet }
+                .into())
         }
         None => Ok(()),
     }

@@ -42,9 +42,9 @@ enum End {
     /// The frame was at its end.
     Whole,
     /// The definition of a block of rows is not here, so that nobody knows where the next block begins.
-    Undefined(Error),
+    Undefined(Box<Error>),
     /// What follows cannot be read: a block is none that is known, or the frame is a newer Packmule's.
-    Unreadable(Error),
+    Unreadable(Box<Error>),
 }
 
 /// Gives each part of a frame to `each`.

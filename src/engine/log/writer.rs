@@ -117,7 +117,7 @@ impl<'e> GroupWriter<'e> {
             .begin(self.flags, self.seq, None)
             .map_err(|_| Error::damaged("a frame without room for its head"))?;
         match &self.keep {
-            Some(runs) => self.writer.keep(runs).map_err(|_| too_many_runs()),
+            Some(runs) => Ok(self.writer.keep(runs).map_err(|_| too_many_runs())?),
             None => Ok(()),
         }
     }

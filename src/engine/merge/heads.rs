@@ -173,25 +173,6 @@ pub(crate) struct Stamp<'s> {
     pub decides: bool,
 }
 
-/// The group of frames whose effects are being worked out.
-pub(crate) struct Cause<'s> {
-    pub dev: i64,
-    pub first: u64,
-    pub seen: &'s Seen<'s>,
-}
-
-impl Cause<'_> {
-    /// Returns whether its author had seen a version before.
-    pub(crate) fn follows(&self, head: &Head) -> bool {
-        if head.dev == self.dev { head.seq < self.first } else { head.seq <= self.seen.of(head.dev) }
-    }
-
-    /// Returns whether a version is one of its own.
-    pub(crate) fn made(&self, head: &Head) -> bool {
-        head.dev == self.dev && head.seq >= self.first
-    }
-}
-
 /// Reads the heads of a row, in the order of device numbers: a baseline version comes first. A restated version hides
 /// what it was written over.
 pub(crate) fn heads(replica: &Replica, tid: i64, key: &[u8]) -> Result<Vec<Head>> {

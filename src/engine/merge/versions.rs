@@ -223,11 +223,6 @@ fn is_decisive(table: &Table, head: &Head) -> bool {
     head.kind == OpKind::Delete || table.def.keys().all(|at| live.contains(at))
 }
 
-/// Returns whether a row is as one author wrote it, uncontested.
-pub(crate) fn is_of_one(table: &Table, heads: &[Head]) -> bool {
-    table.def.merge == Merge::Row && heads.iter().filter(|head| is_decisive(table, head)).count() == 1
-}
-
 /// Returns the version that the table's policy shows.
 pub(crate) fn winning<'h>(table: &Table, heads: &'h [Head]) -> Option<&'h Head> {
     let decisive = heads.iter().filter(|head| is_decisive(table, head));

@@ -25,7 +25,7 @@ use packmule_core::merge::claim_order;
 use rusqlite::{ErrorCode, OptionalExtension};
 
 use crate::engine::error::{Error, Result};
-use crate::engine::merge::heads::{self, Cause};
+use crate::engine::merge::heads;
 use crate::engine::merge::{compose, deferred, versions};
 use crate::engine::show::{quarantine, references, triggers, write};
 use crate::engine::store::value;
@@ -59,15 +59,11 @@ pub(crate) fn after_shown(replica: &Replica, table: &Table, key: &[u8]) -> Resul
             .prepare_cached("DELETE FROM _pm_parked WHERE tid = ?1 AND key = ?2")?
             .execute((table.tid, key))?;
     }
-    if table.def.foreign_keys.is_empty() {
-        Ok(())
-    } else {
-        references::to_check(replica, table.tid, key, 0, 0)
-    }
+    if table.def.foreign_keys.is_empty() { Ok(()) } else { references::to_check(replica, table.tid, key) }
 }
 
 /// Works off the deferred queue, then looks for orphans.
-pub(crate) fn resolve_constraints(replica: &Replica, cause: &Cause<'_>) -> Result<()> {
+pub(crate) fn resolve_constraints(replica: &Replica) -> Result<()> {
     let mut evictions = Vec::new();
     loop {
         while let Some((tid, key)) = replica
@@ -92,7 +88,7 @@ pub(crate) fn resolve_constraints(replica: &Replica, cause: &Cause<'_>) -> Resul
             "DROP TRIGGER IF EXISTS temp._pm_evict_{tid}; DROP TABLE temp._pm_evicted_{tid}"
         ))?;
     }
-    references::check_references(replica, cause)
+    references::check_references(replica)
 }
 
 /// Composes a row of the queue from its versions, in the quarantine table, and finds out when it claimed its unique
@@ -141,8 +137,10 @@ fn show_or_quarantine(replica: &Replica, tid: i64, key: &[u8], evictions: &mut V
     let claim = versions::claim_of(&table, &heads::heads(replica, tid, key)?);
     let refused = match quarantine::move_from_quarantine(replica, &table, key, false) {
         Ok(()) => return after_shown(replica, &table, key),
-        Err(Error::Sqlite(e)) if is_refused(&e) => e,
-        Err(e) => return Err(e),
+        Err(e) => match *e {
+            Error::Sqlite(e) if is_refused(&e) => e,
+            e => return Err(e.into()),
+        },
     };
     use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_ROWID, SQLITE_CONSTRAINT_UNIQUE};
     let unique = matches!(
@@ -181,7 +179,7 @@ fn show_or_quarantine(replica: &Replica, tid: i64, key: &[u8], evictions: &mut V
             }
             if table.is_parent {
                 // The row has left already: only its key still says by what others refer to it.
-                references::record_deleted(replica, &table, &other, false)?;
+                references::record_deleted(replica, &table, &other)?;
                 references::record_changed(replica, &table)?;
             }
             deferred::defer(replica, tid, &other)?;
@@ -193,7 +191,9 @@ fn show_or_quarantine(replica: &Replica, tid: i64, key: &[u8], evictions: &mut V
     }
     replica.db.execute_batch("ROLLBACK TO _pm_evict; RELEASE _pm_evict")?;
     match evicted {
-        Err(Error::Sqlite(e)) if is_refused(&e) => quarantine(replica, tid, key, &e.to_string(), None),
+        Err(e) if e.of_sqlite().is_some_and(is_refused) => {
+            quarantine(replica, tid, key, &e.to_string(), None)
+        }
         Err(e) => Err(e),
         Ok(_) => quarantine(replica, tid, key, &reason, blocker.as_deref()),
     }
@@ -257,7 +257,7 @@ pub(crate) fn conflicting_rows(replica: &Replica, table: &Table, key: &[u8]) -> 
     match tried {
         Ok(rows) => Ok(rows.into_iter().map(|(_, key)| key).collect()),
         // It breaks a NOT NULL, which is this database's own, or is no INTEGER: with these values it removes nothing.
-        Err(Error::Sqlite(e)) if is_refused(&e) => Ok(Vec::new()),
+        Err(e) if e.of_sqlite().is_some_and(is_refused) => Ok(Vec::new()),
         Err(e) => Err(e),
     }
 }

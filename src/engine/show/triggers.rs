@@ -272,7 +272,7 @@ pub(crate) fn firing<R>(replica: &Replica, table: &Table, mut write: impl FnMut(
         Ok(done) => return Ok(done),
         Err(error) => error,
     };
-    let Error::Sqlite(cause) = &error else { return Err(error) };
+    let Error::Sqlite(cause) = &*error else { return Err(error) };
     if !is_the_triggers(cause) || is_of_the_row(table, cause) || replica.db.is_autocommit() {
         return Err(error);
     }
@@ -329,7 +329,7 @@ fn without<R>(
     locals.iter().try_for_each(|local| replica.db.execute_batch(&local.drop_sql()))?;
     let result = write();
     if replica.db.is_autocommit() {
-        return Err(result.err().unwrap_or(Error::Poisoned)); // The transaction is gone.
+        return Err(result.err().unwrap_or(Error::Poisoned.into())); // The transaction is gone.
     }
     if result.is_ok() && keep {
         locals.iter().try_for_each(|local| replica.db.execute_batch(&local.sql))?;

@@ -232,13 +232,13 @@ fn nonce(number: u64, last: bool) -> Nonce {
 }
 
 /// Says why a bundle under a passphrase was not opened.
-pub(crate) fn not_opened(why: NotOpened) -> Error {
+pub(crate) fn not_opened(why: NotOpened) -> Box<Error> {
     match why {
         NotOpened::Wrong => Error::bundle(0, BundleProblem::WrongPassphrase),
         NotOpened::Costs => {
             let what = "it asks for more memory or time than a passphrase can take";
             Error::bundle(0, BundleProblem::Structure(what))
         }
-        NotOpened::Memory(e) => Error::Stream(e),
+        NotOpened::Memory(e) => Error::Stream(e).into(),
     }
 }

@@ -151,7 +151,7 @@ pub(crate) fn is_quiet_wal(path: &Path) -> bool {
 pub(crate) fn open_unchanging(path: &Path, options: &Options) -> Result<Connection> {
     let wal = beside(path, "-wal");
     if bytes_of(&wal) > 0 {
-        return Err(Error::WalUnread { path: wal });
+        return Err(Error::WalUnread { path: wal }.into());
     }
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_encoded_bytes() {

@@ -145,7 +145,7 @@ impl<R: Read> Head<'_, R> {
         let mut bytes = [0; N];
         self.file.read_exact(&mut bytes).map_err(|e| match e.kind() {
             io::ErrorKind::UnexpectedEof => Error::bundle(self.len, DecodeError::Short),
-            _ => Error::Stream(e),
+            _ => Error::Stream(e).into(),
         })?;
         self.hash.update(bytes);
         self.len += N as u64;

@@ -37,7 +37,7 @@ impl FleetKey {
     ///
     /// # Errors
     /// [`Error::Io`], also if the file is there already.
-    pub fn create(path: &Path) -> Result<Self> {
+    pub fn create(path: &Path) -> Result<Self, Error> {
         Self::create_with(path, None)
     }
 
@@ -46,7 +46,7 @@ impl FleetKey {
     ///
     /// # Errors
     /// As [`FleetKey::create`].
-    pub fn create_with(path: &Path, passphrase: Option<&[u8]>) -> Result<Self> {
+    pub fn create_with(path: &Path, passphrase: Option<&[u8]>) -> Result<Self, Error> {
         let form = Form { passphrase, ..Form::fleet() };
         let key = new_key(path, &form, system_random, &|_| Ok(String::new()))?;
         Ok(Self(key, Vec::new()))
@@ -57,7 +57,7 @@ impl FleetKey {
     ///
     /// # Errors
     /// [`Error::Io`], also if the file is there already; [`Error::Usage`] if the key follows too many others.
-    pub fn rotate(&self, path: &Path) -> Result<Self> {
+    pub fn rotate(&self, path: &Path) -> Result<Self, Error> {
         self.rotate_with(path, None)
     }
 
@@ -65,7 +65,7 @@ impl FleetKey {
     ///
     /// # Errors
     /// As [`FleetKey::rotate`].
-    pub fn rotate_with(&self, path: &Path, passphrase: Option<&[u8]>) -> Result<Self> {
+    pub fn rotate_with(&self, path: &Path, passphrase: Option<&[u8]>) -> Result<Self, Error> {
         if self.1.len() >= SUCCESSIONS_MAX {
             return Err(Error::Usage("this fleet key follows as many others as one can".into()));
         }
@@ -94,7 +94,7 @@ impl FleetKey {
     /// # Errors
     /// [`Error::KeyMissing`] if the file is not a fleet key; [`Error::KeyLoose`] if others can read it;
     /// [`Error::KeyPassphrase`] if it has a passphrase.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path) -> Result<Self, Error> {
         Self::open_with(path, None)
     }
 
@@ -102,7 +102,7 @@ impl FleetKey {
     ///
     /// # Errors
     /// As [`FleetKey::open`]; [`Error::KeyPassphrase`] also for a wrong passphrase, and [`Error::Io`] for too little memory.
-    pub fn open_with(path: &Path, passphrase: Option<&[u8]>) -> Result<Self> {
+    pub fn open_with(path: &Path, passphrase: Option<&[u8]>) -> Result<Self, Error> {
         let (key, rest) = read_key(path, &Form { passphrase, ..Form::fleet() })?;
         let mut statements = Vec::new();
         for hex in rest.lines().filter_map(|line| line.strip_prefix(SUCCESSION)) {
@@ -241,7 +241,7 @@ fn new_key(
         // FUSE keeps a file that is open under another name.
         drop(file);
         let _ = std::fs::remove_file(path);
-        return Err(Error::KeyUnprotected { path: path.into() });
+        return Err(Error::KeyUnprotected { path: path.into() }.into());
     }
     write!(file, "{line}\n{secret}\n# {}\n{more}", form.hint)
         .and_then(|()| file.sync_all())
@@ -279,7 +279,7 @@ fn refuse_loose(file: &File, path: &Path) -> Result<()> {
         return Ok(());
     }
     match loose_mode(&found) {
-        Some(mode) => Err(Error::KeyLoose { path: path.into(), mode }),
+        Some(mode) => Err(Error::KeyLoose { path: path.into(), mode }.into()),
         None => Ok(()),
     }
 }
@@ -298,13 +298,13 @@ fn read_key(path: &Path, form: &Form<'_>) -> Result<(SecretKey, String)> {
     let first = lines.next();
     let locked = first.is_some() && first == form.locked_line;
     if !locked && first != Some(form.line) {
-        return Err(bad(&format!("is not a \"{}\" file", form.line)));
+        return Err(bad(&format!("is not a \"{}\" file", form.line)).into());
     }
     let hex = lines.next().unwrap_or_default();
     let mut bytes = [0; PASSPHRASE_SLOT];
     let len = if locked { PASSPHRASE_SLOT } else { 32 };
     if hex.len() != 2 * len {
-        return Err(bad("is cut short"));
+        return Err(bad("is cut short").into());
     }
     decode_hex(hex, &mut bytes[..len]).map_err(|_| bad("is damaged"))?;
     let mut seed = [0; 32];
@@ -315,7 +315,7 @@ fn read_key(path: &Path, form: &Form<'_>) -> Result<(SecretKey, String)> {
         seed = cipher::unwrap_by_passphrase(&bytes, passphrase).map_err(|why| match why {
             NotOpened::Wrong => wrong(true),
             NotOpened::Costs => bad("is damaged"),
-            NotOpened::Memory(e) => Error::io("open with its passphrase the key file", path)(e),
+            NotOpened::Memory(e) => *Error::io("open with its passphrase the key file", path)(e),
         })?;
     }
     Ok((KeyPair::from_seed(Seed::new(seed)).sk, text))

@@ -99,6 +99,7 @@ const TABLES: &str = "
     -- told: a log has it.
     CREATE TABLE _pm_def (id BLOB PRIMARY KEY, tid INTEGER NOT NULL, body BLOB NOT NULL, told INTEGER NOT NULL DEFAULT 1)
         WITHOUT ROWID;
+    CREATE INDEX _pm_def_table ON _pm_def (tid);
     -- state: 0 known from other devices only, 1 tracked here, 2 gathered here from other devices, 3 no longer tracked here,
     -- 4 suspended: it was changed here in a way that does not travel. note: the reason of the state.
     -- appended: the high-water mark of an append table, by rowid. announced: its definition is in this device's log.
@@ -133,8 +134,7 @@ const TABLES: &str = "
     CREATE TABLE _pm_parked (tid INTEGER, key BLOB, reason TEXT NOT NULL, blocker BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE INDEX _pm_parked_blocker ON _pm_parked (tid, blocker);
     -- Rows that may be orphans; whether they still are is looked up.
-    -- told: the foreign keys, as bits, by which the row is attributed to its author: whoever deleted the parent had not seen it.
-    CREATE TABLE _pm_dangling (tid INTEGER, key BLOB, told INTEGER NOT NULL, PRIMARY KEY (tid, key)) WITHOUT ROWID;
+    CREATE TABLE _pm_dangling (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- Rows of suspended tables of which versions of other devices have come since.
     CREATE TABLE _pm_held (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     -- Up to where the stream of each device was applied when a table was suspended.
@@ -204,7 +204,7 @@ pub(crate) fn create(db: &Connection) -> Result<()> {
 const MIGRATIONS: [[&str; 2]; 4] = [
     [
         "ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0",
-        "CREATE TEMP VIEW _pm_dangling AS SELECT tid, key, 0 AS told FROM main._pm_dangling",
+        "",
     ],
     [
         // What a revocation covers is looked up again when the next one comes; until then it was said here.
@@ -274,6 +274,8 @@ const MIGRATIONS: [[&str; 2]; 4] = [
             claim INTEGER NOT NULL, wall INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (tid, last)) WITHOUT ROWID;
          ALTER TABLE _pm_table ADD COLUMN root INTEGER;
          ALTER TABLE _pm_def ADD COLUMN told INTEGER NOT NULL DEFAULT 1;
+         CREATE INDEX _pm_def_table ON _pm_def (tid);
+         ALTER TABLE _pm_dangling DROP COLUMN told;
          CREATE TABLE _pm_suspended (tid INTEGER, dev INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (tid, dev)) WITHOUT ROWID;
          CREATE TABLE _pm_link (peer INTEGER, link TEXT, in_step INTEGER, sessions INTEGER NOT NULL, sent INTEGER NOT NULL,
             received INTEGER NOT NULL, goodput INTEGER NOT NULL, corrected INTEGER NOT NULL, lost INTEGER NOT NULL,
@@ -347,7 +349,7 @@ pub(crate) fn present(db: &Connection) -> Result<bool> {
     }
     match meta::get::<i64>(db, "layout")? {
         Some(LAYOUT) => Ok(true),
-        Some(version) if version > LAYOUT => Err(Error::NewerDatabase { version }),
+        Some(version) if version > LAYOUT => Err(Error::NewerDatabase { version }.into()),
         Some(version @ 1..) => {
             migrate(db, version)?;
             Ok(true)

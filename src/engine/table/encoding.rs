@@ -155,7 +155,8 @@ impl TableDef {
         if c.name.is_empty() || c.name.contains('\0') || self.column(c.name).is_some() {
             return Err(DecodeError::Malformed("a table definition with an impossible column"));
         }
-        let impossible = |_: Error| DecodeError::Malformed("a table definition with an impossible default");
+        let impossible =
+            |_: Box<Error>| DecodeError::Malformed("a table definition with an impossible default");
         self.columns.push(ColumnDef {
             name: c.name.into(),
             decl_type: c.decl_type.into(),

@@ -90,10 +90,10 @@ impl Replica {
     /// # Errors
     /// [`Error::KeyMissing`].
     pub(crate) fn signing_key(&self) -> Result<&SecretKey> {
-        self.key.as_ref().ok_or_else(|| Error::KeyMissing {
+        Ok(self.key.as_ref().ok_or_else(|| Error::KeyMissing {
             path: keys::device_key_path(&self.path),
             reason: "is not there".into(),
-        })
+        })?)
     }
 }
 

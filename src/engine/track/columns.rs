@@ -20,7 +20,7 @@ fn table_to_change(replica: &Replica, name: &str) -> Result<Arc<Table>> {
         return Ok(table);
     }
     let why = table.note.as_deref().unwrap_or("rows of other devices are gathered in it");
-    Err(Error::Usage(format!("the columns of `{}` cannot be changed now: {why}", table.def.name)))
+    Err(Error::Usage(format!("the columns of `{}` cannot be changed now: {why}", table.def.name)).into())
 }
 
 /// Drops a column of a table here; others that track it drop it when they hear of it.
@@ -31,7 +31,7 @@ pub(crate) fn drop_column(replica: &Replica, table: &str, name: &str) -> Result<
         let columns = def.columns.iter().filter(|c| c.key == 0).map(|c| format!("`{}`", c.name));
         let columns = columns.collect::<Vec<_>>().join(", ");
         let what = format!("`{}` has no column `{name}`; those that can be dropped: {columns}", def.name);
-        return Err(Error::Usage(what));
+        return Err(Error::Usage(what).into());
     };
     let name = &def.columns[at].name;
     if def.columns[at].key > 0 {
@@ -39,7 +39,7 @@ pub(crate) fn drop_column(replica: &Replica, table: &str, name: &str) -> Result<
             "`{name}` is of the primary key of `{}`, by which devices know its rows: it cannot be dropped",
             def.name
         );
-        return Err(Error::Usage(what));
+        return Err(Error::Usage(what).into());
     }
     let dropped = match def.mode {
         Mode::Shared => reshape::drop_for_all(replica, &table, name),
@@ -47,12 +47,12 @@ pub(crate) fn drop_column(replica: &Replica, table: &str, name: &str) -> Result<
             .and_then(|()| seal::seal_here(replica, SealOptions::default()).map(|_| ())),
     };
     match dropped {
-        Err(Error::Sqlite(e)) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown) => {
+        Err(e) if e.of_sqlite().and_then(rusqlite::Error::sqlite_error_code) == Some(rusqlite::ErrorCode::Unknown) => {
             Err(Error::Usage(format!(
                 "column `{name}` of `{}` cannot be dropped here ({e}): drop what is in the way first, a view, a trigger, \
                  a CHECK or a UNIQUE of the table",
                 def.name
-            )))
+            )).into())
         }
         other => other,
     }
@@ -78,7 +78,7 @@ pub(crate) fn add_column(
         merge: ColumnMerge::Table,
     };
     if name.is_empty() || name.contains('\0') || ddl::safe_type(decl_type) != decl_type {
-        return Err(Error::Usage(format!("`{name} {decl_type}` is not the name and type of a column")));
+        return Err(Error::Usage(format!("`{name} {decl_type}` is not the name and type of a column")).into());
     }
     if let Some(there) = table.def.column(name).map(|at| &table.def.columns[at]) {
         if there.decl_type.eq_ignore_ascii_case(decl_type) && there.default == column.default {
@@ -88,7 +88,8 @@ pub(crate) fn add_column(
             "`{}` has a column `{name}` already, with another type or default: {}",
             table.def.name,
             table.def.column_sql(there)
-        )));
+        ))
+        .into());
     }
     replica.db.execute_batch(&format!(
         "ALTER TABLE {} ADD COLUMN {}",

@@ -31,7 +31,7 @@ pub struct AtReport {
 /// no device. Rows of shared tables are as they were; all else is as it is now.
 pub(crate) fn at(replica: &Replica, when: WallMs, to: &Path) -> Result<AtReport> {
     if to.exists() {
-        return Err(Error::Usage(format!("{} is there already: name another file", to.display())));
+        return Err(Error::Usage(format!("{} is there already: name another file", to.display())).into());
     }
     let unsealed = catalog::reading(replica, |e| {
         let counts = catalog::tables(e).into_iter().map(|table| groups::unsealed(e, &table, 1));
@@ -40,24 +40,25 @@ pub(crate) fn at(replica: &Replica, when: WallMs, to: &Path) -> Result<AtReport>
     if unsealed > 0 {
         return Err(Error::Usage(
             "what was written here is not sealed, so that nobody knows when it was: seal first".into(),
-        ));
+        )
+        .into());
     }
     // Two databases are open at once, and the copy is made with a cache as large as that of its source: both together
     // stay within what one may have.
     set_cache(&replica.db, replica.options.cache_kib / 4)?;
     let written =
         replica.db.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map_err(Error::from).and_then(|_| {
-            catalog::reading(replica, |e| {
+            Ok(catalog::reading(replica, |e| {
                 rewind::find(e, LeftOut { by: None, since: when.saturating_add(1) })?;
                 write_all(e, to)
-            })
+            })?)
         });
     set_cache(&replica.db, replica.options.cache_kib)?;
     if written.is_err() {
         // Half of it is nothing to anybody.
         let _ = std::fs::remove_file(to);
     }
-    written
+    Ok(written?)
 }
 
 /// Gives a connection a page cache of so many KiB.

@@ -376,7 +376,7 @@ pub(crate) fn retire(replica: &mut Replica, id: DeviceId, key: Option<&FleetKey>
     transaction::transaction(replica, |e| {
         let dev = devices::device_number_or_new(e, id)?;
         if dev == e.me {
-            return Err(Error::Usage("a device cannot retire itself: retire it on another one".into()));
+            return Err(Error::Usage("a device cannot retire itself: retire it on another one".into()).into());
         }
         if let Some(key) = key {
             say_for_fleet(e, id, true, key)?;
@@ -419,12 +419,13 @@ pub(crate) fn take_back_retirement(
         if membership::goes_on(e, dev)? {
             return Err(Error::Usage(format!(
                 "{label} goes on under a new identity: it does not come back as this one"
-            )));
+            ))
+            .into());
         }
         // A person here may have taken it back already for this database alone.
         let by_fleet = key.is_some() && revocation::retirement_of(e, id)?.is_some_and(|said| said.revoked);
         if !by_fleet && !membership::is_retired(e, dev)? {
-            return Err(Error::Usage(format!("{label} is not retired")));
+            return Err(Error::Usage(format!("{label} is not retired")).into());
         }
         if let Some(key) = key {
             say_for_fleet(e, id, false, key)?;

@@ -68,7 +68,8 @@ fn prune_named(replica: &Replica, name: &str, keep: Keep) -> Result<PruneReport>
     if !table.watches_gaps() {
         return Err(Error::Usage(format!(
             "only append tables are pruned (`track --mode per-device --append`), and `{name}` is none"
-        )));
+        ))
+        .into());
     }
     prune_here(replica, &table, keep)
 }

@@ -37,7 +37,7 @@ pub(crate) fn remove(path: &Path, options: &Options, rehearses: bool) -> Result<
         }
         report.dropped = dropped?;
     } else if keys.is_empty() {
-        return Err(Error::NotADevice);
+        return Err(Error::NotADevice.into());
     }
     drop(db);
     if rehearses {

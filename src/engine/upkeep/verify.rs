@@ -114,8 +114,10 @@ fn verify_log(replica: &Replica, report: &mut VerifyReport) -> Result<()> {
                 report.groups += 1;
             }
             Ok(_) => report.problems.push(format!("{who}: the hash chain that is kept of them is another")),
-            Err(Error::Damaged(what)) => report.problems.push(format!("{who}: {what}")),
-            Err(e) => return Err(e),
+            Err(e) => match *e {
+                Error::Damaged(what) => report.problems.push(format!("{who}: {what}")),
+                e => return Err(e.into()),
+            },
         }
     }
     Ok(())
@@ -194,8 +196,8 @@ fn count_heads(replica: &Replica) -> Result<u64> {
         });
         match walked {
             // What is wrong with the frame is told by what is missing in it.
-            Ok(()) | Err(Error::Damaged(_)) => {}
-            Err(e) => return Err(e),
+            Err(e) if !matches!(*e, Error::Damaged(_)) => return Err(e),
+            _ => {}
         }
     }
     Ok(found)
@@ -217,13 +219,13 @@ fn name_lost_heads(replica: &Replica, report: &mut VerifyReport) -> Result<()> {
         });
         match found {
             Ok(true) => {}
-            Ok(false) | Err(Error::Damaged(_)) => {
+            Err(e) if !matches!(*e, Error::Damaged(_)) => return Err(e),
+            _ => {
                 let table = catalog::table(replica, tid)?.def.name.clone();
                 report
                     .problems
                     .push(format!("a version of a row of `{table}` is not where the log should have it"));
             }
-            Err(e) => return Err(e),
         }
         if report.problems.len() > 20 {
             break;

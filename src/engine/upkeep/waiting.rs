@@ -9,7 +9,7 @@ use packmule_core::wire::DefId;
 
 use crate::engine::apply::admissible::Rules;
 use crate::engine::apply::aside::{self, Pieces};
-use crate::engine::error::{self, Error, Result};
+use crate::engine::error::{self, Result};
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
@@ -93,7 +93,7 @@ fn look_into(
                 }
                 _ => {}
             }
-            Ok::<(), Error>(())
+            Ok(())
         })?;
     }
     Ok(())

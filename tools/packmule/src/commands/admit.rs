@@ -232,7 +232,7 @@ fn report(
             );
         }
     }
-    if nobody { Err(Failure::Reported(NOBODY.into())) } else { Ok(()) }
+    if nobody { Err(Failure::reported(NOBODY.into())) } else { Ok(()) }
 }
 
 /// What is said where requests were found, and none granted.

@@ -114,7 +114,7 @@ impl Checked {
             "bundle" => "copy or export it again",
             _ => "keep a copy, and restore it from a backup or a peer",
         };
-        Err(Failure::Reported(format!("{}: {found} found: {what}", shown(path))))
+        Err(Failure::reported(format!("{}: {found} found: {what}", shown(path))))
     }
 
     fn checked(&self) -> String {

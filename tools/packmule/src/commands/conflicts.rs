@@ -94,7 +94,7 @@ fn print_document(
     out.document(&Conflicts { conflicts: open, refused_decisions: refused, failed: Broken(&failed) });
     // What was printed stays a whole document.
     let failed = failed.borrow().as_ref().and_then(|failed: &OwnError| failed.error.clone());
-    failed.map_or(Ok(()), |message| Err(Failure::Reported(format!("{}: {message}", shown(path)))))
+    failed.map_or(Ok(()), |message| Err(Failure::reported(format!("{}: {message}", shown(path)))))
 }
 
 /// How many there are of each table and kind.
@@ -211,7 +211,10 @@ fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
             name if others.clone().any(|other| brief_name(other) == name) => brief_label(version),
             name => name,
         };
-        said.push(format!("{who}{}: {what}", if version.shown { "*" } else { "" }));
+        said.push(match (&wrong, version.device) {
+            (Some(wrong), None) => wrong.clone(),
+            _ => format!("{who}{}: {what}", if version.shown { "*" } else { "" }),
+        });
     }
     let key: Vec<String> = conflict.key.iter().map(|(_, value)| show(value)).collect();
     let line = format!(

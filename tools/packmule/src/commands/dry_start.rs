@@ -194,7 +194,7 @@ pub fn check(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             say!(out, "nothing is wrong: the services can start");
             Ok(())
         }
-        _ => Err(Failure::Reported(found)),
+        _ => Err(Failure::reported(found)),
     }
 }
 
@@ -226,7 +226,7 @@ pub fn card(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         failed: told,
     });
     match failed {
-        Some(failed) => Err(Failure::Reported(failed)),
+        Some(failed) => Err(Failure::reported(failed)),
         None => {
             say!(context.out, "{given}: a card or stick");
             Ok(())

@@ -66,7 +66,7 @@ pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     Done::new(path, directory, (&engine, before), &report)?.report(context.out, failure.as_ref());
     match failure {
         // The document has it.
-        Some(failure) if context.out.json => Err(Failure::Reported(failure.message().to_owned())),
+        Some(failure) if context.out.json => Err(Failure::reported(failure.message().to_owned())),
         Some(failure) => Err(failure),
         None => {
             decide_by_programs(context, &mut engine);

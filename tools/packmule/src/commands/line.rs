@@ -69,18 +69,13 @@ pub fn failure(port: &Path, db: &Path, error: LineError) -> Failure {
         LineError::Session(SessionError::UntrustedDevice(device)) => {
             let message =
                 failure_text(db, &LineError::Session(SessionError::UntrustedDevice(device.clone())));
-            Failure::Refused {
-                file: Some(shown(port)),
-                message,
-                code: code::UNTRUSTED,
-                untrusted: vec![device],
-            }
+            Failure::refused(Some(shown(port)), message, code::UNTRUSTED, vec![device])
         }
         LineError::Session(SessionError::Engine(Error::AsksForAdmission { devices, base })) => {
             let asks = Error::AsksForAdmission { devices: devices.clone(), base };
             let code = asks.code();
             let message = failure_text(db, &LineError::Session(SessionError::Engine(asks)));
-            Failure::Refused { file: Some(shown(port)), message, code, untrusted: devices }
+            Failure::refused(Some(shown(port)), message, code, devices)
         }
         LineError::Session(SessionError::Engine(e)) if !is_of_peer(&e) => Failure::engine(db, db, e),
         other => {

@@ -71,7 +71,7 @@ pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         let failure = of_db(path)(e);
         out.text("\n], ");
         out.rest_of_document(&failure.own());
-        return Err(Failure::Reported(format!("{}: {}", shown(path), failure.message())));
+        return Err(Failure::reported(format!("{}: {}", shown(path), failure.message())));
     }
     walked.map_err(of_db(path))?;
     if groups == 0 {

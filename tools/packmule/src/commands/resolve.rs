@@ -143,7 +143,7 @@ fn failed(path: &Path, error: Error, at_once: bool, out: &mut Out<'_>) -> Failur
     out.text(", \"file\": ");
     out.document_line(&shown(path));
     out.text("}\n");
-    Failure::Reported(format!("{}: {}", shown(path), failure.message()))
+    Failure::reported(format!("{}: {}", shown(path), failure.message()))
 }
 
 /// Prints what is decided of a conflict.

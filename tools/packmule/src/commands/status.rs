@@ -52,7 +52,7 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         ];
         let rest = format!("all of it: `packmule status {} --check --all`", quoted(path));
         print_parts(parts, &rest, context);
-        return if needed { Err(Failure::PersonNeeded) } else { Ok(()) };
+        return if needed { Err(Failure::person_needed()) } else { Ok(()) };
     }
     let mut parts = vec![
         Part::plain("", None, of_device(path, (&status, asked.as_deref()), now)),

@@ -10,8 +10,10 @@ use crate::documents::{ErrorDocument, OwnError, Untrusted};
 use crate::text::{hint, io_text, paragraph, shown};
 use crate::usage::{UsageError, help};
 
-/// Why a command did not do what was asked.
-pub enum Failure {
+/// Why a command did not do what was asked: one pointer, since most that the program does may fail.
+pub struct Failure(Box<Why>);
+
+enum Why {
     /// The command line is wrong.
     Usage(UsageError),
     /// It was refused, or failed.
@@ -33,25 +35,44 @@ pub enum Failure {
 
 impl From<UsageError> for Failure {
     fn from(error: UsageError) -> Self {
-        Self::Usage(error)
+        Self(Box::new(Why::Usage(error)))
     }
 }
 
 impl Failure {
+    /// Reports what was refused, or failed.
+    pub fn refused(
+        file: Option<String>,
+        message: impl Into<String>,
+        code: &'static str,
+        untrusted: Vec<UntrustedDevice>,
+    ) -> Self {
+        Self(Box::new(Why::Refused { file, message: message.into(), code, untrusted }))
+    }
+
+    /// Makes the status of what the command has reported in its output.
+    pub fn reported(message: String) -> Self {
+        Self(Box::new(Why::Reported(message)))
+    }
+
+    /// Makes the status that says that a person is needed.
+    pub fn person_needed() -> Self {
+        Self(Box::new(Why::PersonNeeded))
+    }
+
     /// Reports what is wrong with a file.
     pub fn of(file: &Path, message: impl Into<String>) -> Self {
-        let file = Some(shown(file));
-        Self::Refused { file, message: message.into(), code: code::REFUSED, untrusted: Vec::new() }
+        Self::refused(Some(shown(file)), message, code::REFUSED, Vec::new())
     }
 
     /// Reports what is wrong, where it is not about a file.
     pub fn plain(message: impl Into<String>) -> Self {
-        Self::Refused { file: None, message: message.into(), code: code::REFUSED, untrusted: Vec::new() }
+        Self::refused(None, message, code::REFUSED, Vec::new())
     }
 
     /// Gives it another code than the general one.
     pub fn coded(mut self, other: &'static str) -> Self {
-        if let Self::Refused { code, .. } = &mut self {
+        if let Why::Refused { code, .. } = &mut *self.0 {
             *code = other;
         }
         self
@@ -69,12 +90,12 @@ impl Failure {
             Error::Untrusted(devices) | Error::AsksForAdmission { devices, .. } => devices,
             _ => Vec::new(),
         };
-        Self::Refused { file: Some(shown(file)), message, code, untrusted }
+        Self::refused(Some(shown(file)), message, code, untrusted)
     }
 
     /// Adds more after the reason.
     pub fn and(mut self, more: &str) -> Self {
-        if let Self::Refused { message, .. } = &mut self {
+        if let Why::Refused { message, .. } = &mut *self.0 {
             message.push_str(more);
         }
         self
@@ -82,51 +103,51 @@ impl Failure {
 
     /// Returns the exit status.
     pub fn status(&self) -> u8 {
-        match self {
-            Self::Usage(_) => 2,
-            Self::PersonNeeded => 3,
-            Self::Refused { .. } | Self::Reported(_) => 1,
+        match &*self.0 {
+            Why::Usage(_) => 2,
+            Why::PersonNeeded => 3,
+            Why::Refused { .. } | Why::Reported(_) => 1,
         }
     }
 
     /// Returns the reason alone.
     pub fn message(&self) -> &str {
-        match self {
-            Self::Usage(UsageError { message, .. })
-            | Self::Refused { message, .. }
-            | Self::Reported(message) => message,
-            Self::PersonNeeded => "a person is needed",
+        match &*self.0 {
+            Why::Usage(UsageError { message, .. })
+            | Why::Refused { message, .. }
+            | Why::Reported(message) => message,
+            Why::PersonNeeded => "a person is needed",
         }
     }
 
     /// Returns what a document of the command's own has of it.
     pub fn own(&self) -> OwnError {
-        let code = match self {
-            Self::Usage(_) => code::USAGE,
-            Self::Refused { code, .. } => code,
-            Self::Reported(_) | Self::PersonNeeded => code::REFUSED,
+        let code = match &*self.0 {
+            Why::Usage(_) => code::USAGE,
+            Why::Refused { code, .. } => code,
+            Why::Reported(_) | Why::PersonNeeded => code::REFUSED,
         };
         OwnError::of(self.message(), code)
     }
 
     /// Returns what standard error gets.
     pub fn text(&self) -> String {
-        match self {
-            Self::Usage(UsageError { command: Some(command), message }) => format!(
+        match &*self.0 {
+            Why::Usage(UsageError { command: Some(command), message }) => format!(
                 // It begins as a command does, which would stay whole.
                 "{}\n{}\n`packmule {} --help` says more\n",
                 paragraph(&format!("packmule {}: {message}", command.words), 0, 2),
                 help::usage(command),
                 command.words
             ),
-            Self::Usage(UsageError { command: None, message }) => {
+            Why::Usage(UsageError { command: None, message }) => {
                 format!(
                     "packmule: {message}\nusage: packmule COMMAND DB ...\n`packmule --help` lists the commands\n"
                 )
             }
-            Self::PersonNeeded => String::new(),
-            Self::Refused { file: Some(file), message, .. } => format!("packmule: {file}: {message}\n"),
-            Self::Refused { file: None, message, .. } | Self::Reported(message) => {
+            Why::PersonNeeded => String::new(),
+            Why::Refused { file: Some(file), message, .. } => format!("packmule: {file}: {message}\n"),
+            Why::Refused { file: None, message, .. } | Why::Reported(message) => {
                 format!("packmule: {message}\n")
             }
         }
@@ -134,12 +155,12 @@ impl Failure {
 
     /// Returns the same as JSON; nothing where the command has reported it already.
     pub fn document(&self) -> Option<ErrorDocument<'_>> {
-        match self {
-            Self::Reported(_) | Self::PersonNeeded => None,
-            Self::Usage(UsageError { message, .. }) => {
+        match &*self.0 {
+            Why::Reported(_) | Why::PersonNeeded => None,
+            Why::Usage(UsageError { message, .. }) => {
                 Some(ErrorDocument { error: message, code: code::USAGE, file: None, untrusted: Vec::new() })
             }
-            Self::Refused { file, message, code, untrusted } => {
+            Why::Refused { file, message, code, untrusted } => {
                 let untrusted = untrusted.iter().map(|device| Untrusted {
                     fingerprint: device.id.to_string(),
                     name: device.name.as_deref(),

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use common::*;
@@ -145,6 +146,10 @@ struct Run {
     at: Vec<Option<usize>>,
     versions: Vec<(Columns, Migration)>,
     folds: bool,
+    /// Cards are copied, each with its application, and devices are set back to backups.
+    copies: bool,
+    /// Copies of cards: of which device, and the version of its application.
+    backups: Vec<(usize, PathBuf, Option<usize>)>,
     /// All have met once.
     met: bool,
     trace: Vec<String>,
@@ -164,14 +169,36 @@ impl Run {
         }
         let at = (0..3).map(|d| (d < apps).then_some(0)).collect();
         let trace = vec![format!("{apps} applications, {merge:?}")];
-        let mut run = Self { random, world, devices, at, versions, folds, met: false, trace };
+        let mut run = Self {
+            random,
+            world,
+            devices,
+            at,
+            versions,
+            folds,
+            copies: false,
+            backups: Vec::new(),
+            met: false,
+            trace,
+        };
         if run.random.chance(80) {
             run.meet();
         }
         run
     }
 
+    /// The same, of a fleet whose cards are copied.
+    fn copied(seed: u64, folds: bool) -> Self {
+        let run = Self::new(seed, folds, false);
+        std::fs::create_dir(run.world.dir.path().join("card")).unwrap();
+        Self { copies: true, ..run }
+    }
+
     fn carry(&mut self, from: usize, to: usize) {
+        if self.copies {
+            exchange_with_card(&mut self.devices[from], &self.world.dir.path().join("card"));
+            return;
+        }
         let [from, to] = self.devices.get_disjoint_mut([from, to]).unwrap();
         carry(from, to);
     }
@@ -179,9 +206,41 @@ impl Run {
     fn meet(&mut self) {
         self.trace.push("all meet".into());
         self.met = true;
-        for (from, to) in [(0, 1), (1, 2), (2, 0), (0, 1), (1, 2), (2, 0), (0, 1), (1, 2)] {
-            self.carry(from, to);
+        let n = self.devices.len();
+        for at in 0..3 * n - 1 {
+            self.carry(at % n, (at + 1) % n);
         }
+    }
+
+    /// A device's card is copied; or a copy is run as another device, or in the place of the device itself.
+    fn copy(&mut self, d: usize) {
+        let n = self.devices.len();
+        match self.random.below(3) {
+            0 if n < 5 => {
+                self.trace.push(format!("{n} is a copy of {d}"));
+                let (path, at) = self.back_up(d);
+                self.devices.push(Engine::open_with(&path, self.world.options()).unwrap());
+                self.at.push(at);
+            }
+            1 if !self.backups.is_empty() => {
+                let at = self.random.below(self.backups.len() as u64) as usize;
+                let (d, path, at) = self.backups.remove(at);
+                self.trace.push(format!("{d} is set back"));
+                self.devices[d] = Engine::open_with(&path, self.world.options()).unwrap();
+                self.at[d] = at;
+            }
+            _ => {
+                self.trace.push(format!("{d} is backed up"));
+                let (path, at) = self.back_up(d);
+                self.backups.push((d, path, at));
+            }
+        }
+    }
+
+    fn back_up(&mut self, d: usize) -> (PathBuf, Option<usize>) {
+        let path = self.world.path(&format!("copy{}", self.trace.len()));
+        copy_card(&self.devices[d], &path);
+        (path, self.at[d])
     }
 
     fn migrate(&mut self, d: usize) -> bool {
@@ -198,7 +257,11 @@ impl Run {
 
     fn step(&mut self) {
         self.world.tick(1000);
-        let d = self.random.below(3) as usize;
+        let n = self.devices.len();
+        let d = self.random.below(n as u64) as usize;
+        if self.copies && self.random.chance(15) {
+            return self.copy(d);
+        }
         match self.random.below(10) {
             0..4 => {
                 if let Some(at) = self.at[d] {
@@ -220,7 +283,7 @@ impl Run {
             }
             8 if self.random.chance(30) => self.meet(),
             _ => {
-                let to = (d + 1 + self.random.below(2) as usize) % 3;
+                let to = (d + 1 + self.random.below(n as u64 - 1) as usize) % n;
                 self.trace.push(format!("{d} -> {to}"));
                 self.carry(d, to);
             }
@@ -234,7 +297,7 @@ impl Run {
         if !self.met {
             self.meet();
         }
-        for d in (0..3).filter(|d| but != Some(*d)) {
+        for d in (0..self.devices.len()).filter(|d| but != Some(*d)) {
             while self.migrate(d) {
                 if self.random.chance(50) {
                     self.meet();
@@ -303,6 +366,11 @@ fn fleets_that_migrate_and_fold_end_alike() {
 #[test]
 fn fleets_that_migrate_in_every_form_end_alike() {
     check(seeds(USUAL), &|seed| Run::new(seed, seed % 2 > 0, true));
+}
+
+#[test]
+fn fleets_that_are_copied_and_migrate_end_alike() {
+    check(seeds(USUAL / 2), &|seed| Run::copied(seed, seed % 2 > 0));
 }
 
 #[test]

@@ -302,7 +302,7 @@ fn shown_first(replica: &Replica, kept: &[Head], now: i64) -> Result<i64> {
     Ok(folded.unwrap_or(i64::MIN).max(latest.unwrap_or(now)))
 }
 
-/// Lists the settled rows that claim a unique value which another row's winner claims.
+/// Lists the settled rows that claim a unique value which another row's winner claims; those of a held table when it goes on.
 fn list_settled_claims(replica: &Replica) -> Result<()> {
     if !replica.quarantined.get() {
         return Ok(());
@@ -316,7 +316,7 @@ fn list_settled_claims(replica: &Replica) -> Result<()> {
         .collect::<rusqlite::Result<Vec<(i64, Vec<u8>)>>>()?;
     for (tid, key) in rows {
         let table = catalog::table(replica, tid)?;
-        if !heads::all_heads(replica, tid, &key)?.is_empty() {
+        if !table.shows_shared() || !heads::all_heads(replica, tid, &key)?.is_empty() {
             continue;
         }
         let Some(row) = compose::row_of(replica, &table, &key)? else { continue };

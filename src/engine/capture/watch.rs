@@ -112,7 +112,8 @@ fn outliving(def: &TableDef, expression: &str) -> String {
         return format!("({expression})");
     }
     let one = lacking_row(def, &names);
-    in_lacking(&names, &format!("(SELECT (SELECT {expression}) FROM {one} AS OLD) FROM {one} AS NEW"))
+    let query = format!("(SELECT (SELECT {expression}) FROM {one} AS OLD) FROM {one} AS NEW");
+    in_lacking(&names, &lasting(query, &one))
 }
 
 /// Returns the value of a column in a row that a displacing trigger finds in its table; NULL if the column is gone.
@@ -125,7 +126,7 @@ fn outliving_value(def: &TableDef, table: &str, column: &str) -> String {
         .collect();
     let (c, one) = (&names[0], lacking_row(def, &names));
     let found = format!("(SELECT _pm_row.{c} FROM {table} AS _pm_row WHERE {})", same.join(" AND "));
-    in_lacking(&names, &format!("{found} FROM {one} AS _pm_row"))
+    in_lacking(&names, &lasting(format!("{found} FROM {one} AS _pm_row"), &one))
 }
 
 /// Returns a subquery of one row that has these columns, all NULL.
@@ -133,12 +134,23 @@ fn outliving_value(def: &TableDef, table: &str, column: &str) -> String {
 /// Where the application renames a column and then drops it, SQLite has put the new name here too, since it is one of the
 /// table. Then it is a column no more, and SQLite reads it as a text, as it does what stands in double quotes and means
 /// nothing else; of a column that is dropped under its old name, it finds the one around (`in_lacking`). Where an
-/// application's SQLite does not do so (`SQLITE_DQS`), it must seal between renaming a column and dropping it.
+/// application's SQLite does not do so (`SQLITE_DQS`), it must seal between renaming a column and dropping it. The next
+/// `ALTER TABLE` puts that text into single quotes, which name no column: then one of those around counts (`lasting`).
 fn lacking_row(def: &TableDef, names: &[String]) -> String {
     let table = value::quote(&def.name);
     let first = def.keys().next().map(|at| value::quote(&def.columns[at].name));
     let none = first.map_or("0".into(), |key| format!("{table}.{key} = NULL"));
     format!("(SELECT {} FROM (SELECT 1 AS _pm_one) LEFT JOIN {table} ON {none})", names.join(", "))
+}
+
+/// After a column was renamed and dropped under its new name, so many more changes of a table do not end in an error while
+/// nothing of Packmule runs; after that SQLite refuses each, until something does (`src/docs/migrations.md`).
+const LASTS: usize = 2;
+
+/// Puts a query into others that have the same row. What is a column of one around stays one where it is looked for, and
+/// each `ALTER TABLE` takes the outermost away.
+fn lasting(query: String, one: &str) -> String {
+    (0..LASTS).fold(query, |query, _| format!("(SELECT {query}) FROM {one}"))
 }
 
 /// Puts a query into one that has these columns, all NULL.
@@ -292,19 +304,17 @@ struct UniqueIndex {
 /// Reads the unique indexes of a table.
 fn unique_indexes(db: &Connection, def: &TableDef) -> Result<Vec<UniqueIndex>> {
     let mut statement = db.prepare_cached(
-        "SELECT l.name, l.partial, s.sql FROM pragma_index_list(?1) l
-         LEFT JOIN sqlite_schema s ON s.type = 'index' AND s.name = l.name
-         WHERE l.\"unique\" AND l.origin <> 'pk' ORDER BY l.name",
+        "SELECT name, partial FROM pragma_index_list(?1) WHERE \"unique\" AND origin <> 'pk' ORDER BY name",
     )?;
     let indexes = statement
-        .query_map([&def.name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-        .collect::<rusqlite::Result<Vec<(String, bool, Option<String>)>>>()?;
+        .query_map([&def.name], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<Vec<(String, bool)>>>()?;
     let mut terms =
         db.prepare_cached("SELECT seqno, name, coll FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno")?;
     let mut found = Vec::new();
-    for (name, partial, sql) in indexes {
+    for (name, partial) in indexes {
         let mut index = UniqueIndex { columns: Vec::new(), whole_row: partial, same: String::new() };
-        let expressions = sql.as_deref().map(index_terms).unwrap_or_default();
+        let mut expressions = None;
         let mut rows = terms.query([&name])?;
         let mut parts = Vec::new();
         while let Some(row) = rows.next()? {
@@ -321,7 +331,12 @@ fn unique_indexes(db: &Connection, def: &TableDef) -> Result<Vec<UniqueIndex>> {
                 }
                 None => {
                     let at: usize = row.get(0)?;
-                    let expression = expressions.get(at).ok_or_else(|| {
+                    // Only here: whoever looks for a name in the schema walks through all of it.
+                    let all = match expressions.take() {
+                        Some(all) => all,
+                        None => expressions_of(db, &name)?,
+                    };
+                    let expression = expressions.insert(all).get(at).ok_or_else(|| {
                         Error::cannot_track(&def.name, format!("its index `{name}` could not be understood"))
                     })?;
                     let news: Vec<_> = def
@@ -341,6 +356,13 @@ fn unique_indexes(db: &Connection, def: &TableDef) -> Result<Vec<UniqueIndex>> {
         found.push(index);
     }
     Ok(found)
+}
+
+/// Returns the terms of an index as its CREATE INDEX has them.
+fn expressions_of(db: &Connection, index: &str) -> Result<Vec<String>> {
+    let sql = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1";
+    let sql: Option<String> = value::maybe(db, sql, [index])?.flatten();
+    Ok(sql.as_deref().map(index_terms).unwrap_or_default())
 }
 
 /// Returns the terms of a CREATE INDEX statement, without ASC and DESC at their ends.

@@ -65,7 +65,14 @@ pub(crate) fn import<R: Read + Seek>(
         return Ok(ImportReport { waits, ..ImportReport::default() });
     }
     let was = replica.identity.id;
-    reconcile::reconcile_own_log(replica, &verified.evidence)?;
+    if reconcile::reconcile_own_log(replica, &verified.evidence)? {
+        // Under its new identity the log of the one before is another device's, and has other news.
+        bundle.rewind().map_err(Error::Stream)?;
+        verified = catalog::reading(replica, |e| {
+            let input = BufReader::new(&mut *bundle);
+            verify_bundle(e, input, (&mut Found::default(), &mut None), &mut verifying)
+        })?;
+    }
     // A device that waits to know where its history ends takes nothing in: it has rows that must be sealed before.
     let waits = reconcile::only_hears(replica, &verified)?;
     if !waits {

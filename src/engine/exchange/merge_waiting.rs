@@ -14,7 +14,7 @@ use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::positions;
 use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::heads::Head;
-use crate::engine::merge::{compose, written};
+use crate::engine::merge::{late_held, written};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
@@ -131,14 +131,14 @@ fn keep_settled(row: &Waiting<'_>, left: &[Head], maker: &TableDef, values: &[Ow
     Ok(())
 }
 
-/// Returns whether the table has the row with these values.
+/// Returns whether the table has the row with these values, by the names that its columns have now.
 fn is_shown(row: &Waiting<'_>, maker: &TableDef, values: &[OwnedValue]) -> Result<bool> {
-    if !compose::is_table_there(row.replica, row.table)? {
-        return Ok(false); // Its application has renamed it, or dropped it.
-    }
-    let Some(shown) = compose::shown_row(row.replica, row.table, row.key)? else { return Ok(false) };
+    let Some((shown, there)) = late_held::row_there(row.replica, row.table, row.key)? else {
+        return Ok(false);
+    };
     let same = |column: &str, value: &OwnedValue| {
-        row.table.def.column(column).is_some_and(|at| shown.get(at) == Some(value))
+        let at = row.table.def.column(column).filter(|at| there.contains(*at));
+        at.is_some_and(|at| shown.get(at) == Some(value))
     };
     Ok(maker.columns.iter().zip(values).all(|(column, value)| same(&column.name, value)))
 }

@@ -30,7 +30,7 @@ use packmule_core::wire::{
 };
 
 use crate::engine::capture::groups::{self, SealOptions};
-use crate::engine::capture::{adopt, runs, seal};
+use crate::engine::capture::{runs, seal};
 use crate::engine::error::{Error, Hint, Result};
 use crate::engine::exchange::cut::{self, Old};
 use crate::engine::exchange::twin;
@@ -198,7 +198,8 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     );
     meta::notice_with(&replica.db, &what, &Hint::Retire { device: old.1 }, replica.now())?;
     constraints::resolve_constraints(replica)?;
-    adopt::remember_schema(replica)
+    // The new identity has announced nothing of a table that is held or was changed, and whom it left does not count there.
+    catalog::doubt_schema(replica)
 }
 
 /// Re-authors both streams, and leaves the old device with what it had up to the common prefix. Returns how many

@@ -210,6 +210,7 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<Vec<Device
         let known = stored && check.verify(&key) && verified.is_recorded(e)?;
         Ok(known && compare(e, &mut verified, sender)?.is_none())
     })?;
+    let was = replica.identity.id;
     if !known {
         let heard = if rekey::waits_here(replica)? {
             transaction::record(replica, |e| record_heard(e, &mut verified, (sender, &check), &own, &[]))
@@ -223,8 +224,8 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<Vec<Device
     if !rekey::waits_here(replica)? {
         give_up::heard(replica, sender, &verified.said)?;
     }
-    // A clone of this device decides nothing.
-    let ours = sender == replica.identity.id;
+    // A clone of this device decides nothing; nor does what is said of an identity that this device has just left.
+    let ours = sender == was || replica.identity.id != was;
     let evidence = if ours { PeerEvidence::default() } else { verified.evidence };
     reconcile::reconcile_own_log(replica, &evidence)?;
     catalog::reading(replica, |e| give_up::to_be_shown(e, &verified.said))

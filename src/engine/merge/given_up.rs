@@ -30,7 +30,7 @@ pub(crate) fn settle_all(replica: &Replica, dev: i64, frames: &RangeInclusive<u6
     stretches::spread(replica, None)?;
     for (tid, key) in rows_of(replica, dev, frames)? {
         let table = catalog::table(replica, tid)?;
-        if table.shows_shared() {
+        if table.remembers_shared() {
             settle_row(replica, &table, &key, (dev, frames))?;
         }
         // Of a table that is not here, who goes on as the second history has the values.
@@ -57,7 +57,7 @@ pub(crate) fn settle_claimed(replica: &Replica) -> Result<()> {
         let frames = first..=last;
         for (tid, key) in rows_of(replica, dev, &frames)? {
             let table = catalog::table(replica, tid)?;
-            if table.shows_shared() && is_contested(replica, &table, &key, (dev, &frames))? {
+            if table.remembers_shared() && is_contested(replica, &table, &key, (dev, &frames))? {
                 settle_row(replica, &table, &key, (dev, &frames))?;
             }
         }

@@ -39,7 +39,11 @@ pub(crate) fn keep_settled(
 }
 
 /// Reads a row of a held table, and of which columns there is a value; none where the table or its key is not there.
-fn row_there(replica: &Replica, table: &Table, key: &[u8]) -> Result<Option<(Vec<OwnedValue>, Columns)>> {
+pub(crate) fn row_there(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+) -> Result<Option<(Vec<OwnedValue>, Columns)>> {
     let names = replica
         .db
         .prepare_cached("SELECT name FROM pragma_table_info(?1)")?

@@ -99,6 +99,7 @@ const TABLES: &str = "
     -- told: a log has it.
     CREATE TABLE _pm_def (id BLOB PRIMARY KEY, tid INTEGER NOT NULL, body BLOB NOT NULL, told INTEGER NOT NULL DEFAULT 1)
         WITHOUT ROWID;
+    CREATE INDEX _pm_def_table ON _pm_def (tid);
     -- state: 0 known from other devices only, 1 tracked here, 2 gathered here from other devices, 3 no longer tracked here,
     -- 4 suspended: it was changed here in a way that does not travel. note: the reason of the state.
     -- appended: the high-water mark of an append table, by rowid. announced: its definition is in this device's log.
@@ -273,6 +274,7 @@ const MIGRATIONS: [[&str; 2]; 4] = [
             claim INTEGER NOT NULL, wall INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (tid, last)) WITHOUT ROWID;
          ALTER TABLE _pm_table ADD COLUMN root INTEGER;
          ALTER TABLE _pm_def ADD COLUMN told INTEGER NOT NULL DEFAULT 1;
+         CREATE INDEX _pm_def_table ON _pm_def (tid);
          ALTER TABLE _pm_dangling DROP COLUMN told;
          CREATE TABLE _pm_suspended (tid INTEGER, dev INTEGER, seq INTEGER NOT NULL, PRIMARY KEY (tid, dev)) WITHOUT ROWID;
          CREATE TABLE _pm_link (peer INTEGER, link TEXT, in_step INTEGER, sessions INTEGER NOT NULL, sent INTEGER NOT NULL,

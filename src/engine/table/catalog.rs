@@ -41,9 +41,9 @@ fn read_tables(replica: &Replica, only: Option<i64>) -> Result<Vec<Table>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT t.tid, t.state, t.appended, t.announced, t.note, d.id, d.body, t.gathers, t.deletes, t.gaps,
          EXISTS (SELECT 1 FROM pragma_table_xinfo(t.name) WHERE hidden IN (2, 3)), coalesce(t.root, t.tid), t.name
-         FROM _pm_table t JOIN _pm_def d ON d.id = t.def WHERE t.tid = ?1 OR ?1 IS NULL ORDER BY t.tid",
+         FROM _pm_table t JOIN _pm_def d ON d.id = t.def WHERE t.tid BETWEEN ?1 AND ?2 ORDER BY t.tid",
     )?;
-    let mut rows = statement.query([only])?;
+    let mut rows = statement.query(only.map_or((i64::MIN, i64::MAX), |tid| (tid, tid)))?;
     let mut tables = Vec::new();
     while let Some(row) = rows.next()? {
         let body: Vec<u8> = row.get(6)?;

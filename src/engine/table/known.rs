@@ -89,6 +89,11 @@ impl Table {
         self.state == State::Tracked && self.def.mode == Mode::Shared
     }
 
+    /// Returns whether versions of its rows are remembered here: they are shown in it, or will be when it is held no more.
+    pub(crate) fn remembers_shared(&self) -> bool {
+        matches!(self.state, State::Tracked | State::Suspended) && self.def.mode == Mode::Shared
+    }
+
     /// Returns whether rows that come at or below its mark are looked for: it is an append table that this device alone
     /// writes to.
     pub(crate) fn watches_gaps(&self) -> bool {

@@ -13,6 +13,7 @@
 //! | `ddl` | definitions made into SQL |
 //! | `keyless` | tables without any key |
 //! | `known` | what is known of a tracked table, and of a definition in the log |
+//! | `left` | devices that were left for another identity |
 //! | `large` | large values of rows, read and copied piece by piece |
 //! | `row_hash` | rows hashed value by value |
 //! | `opened` | frames of the log that were opened last |
@@ -38,6 +39,7 @@ mod encoding;
 pub(crate) mod keyless;
 pub(crate) mod known;
 pub(crate) mod large;
+mod left;
 pub(crate) mod opened;
 pub(crate) mod probe;
 pub(crate) mod renamed;

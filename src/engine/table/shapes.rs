@@ -7,7 +7,7 @@
 //! **At odds.** An application that renames or drops a column of its table, or changes a type, has its device announce
 //! the table as *changed*. Its rows wait there until the shape fits what every other device has announced whose columns do
 //! not follow. Until then the table is at odds: it counts in no digest. All of this is a function of what is announced in
-//! the log, and of who is retired or revoked.
+//! the log, and of who is retired, revoked or left (`left`): these do not count.
 
 use packmule_core::wire::{DefId, SchemaBits};
 
@@ -17,7 +17,7 @@ use crate::engine::table::declared::{self, Subject};
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
-use crate::engine::table::{dropped, renamed};
+use crate::engine::table::{dropped, left, renamed};
 
 /// What a device announced last of a table.
 pub(crate) struct Shape {
@@ -89,11 +89,11 @@ pub(crate) fn own_shape(replica: &Replica, tid: i64) -> Result<Option<Shape>> {
     Ok(own.into_iter().find(|shape| shape.dev == replica.me))
 }
 
-/// Returns what each device that is neither retired nor revoked announced last of the table of a name, and has not left it
-/// since: of that and of others with another primary key.
+/// Returns what each device that counts announced last of the table of a name, and has not let it go since: of that and of
+/// others with another primary key.
 pub(crate) fn shapes(replica: &Replica, tid: i64) -> Result<Vec<Shape>> {
-    let mut shapes = announced(replica, tid)?;
-    shapes.retain(|shape| !shape.bits.says(SchemaBits::LEFT));
+    let (mut shapes, left) = (announced(replica, tid)?, left::left(replica)?);
+    shapes.retain(|shape| !shape.bits.says(SchemaBits::LEFT) && !left.contains(&shape.dev));
     Ok(shapes)
 }
 
@@ -175,9 +175,11 @@ fn last_change(replica: &Replica, tid: i64) -> Result<Option<(i64, u64)>> {
          JOIN _pm_def f ON f.id = p.def WHERE p.tid = ?1 AND p.what = ?2 AND (p.dev = ?3 OR (NOT d.retired AND d.trust <> 3))
          ORDER BY p.lamport DESC, d.id DESC",
     )?;
+    let left = left::left(replica)?;
     let mut rows = statement.query((declared::root_of(replica, tid), Subject::Shape, replica.me))?;
     while let Some(row) = rows.next()? {
-        if !takes_part(Subject::Shape as i64, &row.get::<_, Vec<u8>>(2)?)
+        if !left.contains(&row.get(0)?)
+            && !takes_part(Subject::Shape as i64, &row.get::<_, Vec<u8>>(2)?)
             && renamed::is_of(replica, tid, &TableDef::stored(&row.get::<_, Vec<u8>>(3)?)?)?
         {
             return Ok(Some((row.get(0)?, row.get(1)?)));

@@ -1,0 +1,212 @@
+//! Boards that are copied or set back to a backup, and whose applications migrate before Packmule runs there.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::*;
+use packmule::{Engine, TableHow};
+
+const SQL: &str = "CREATE TABLE t (k TEXT PRIMARY KEY, name, photo)";
+const RENAME: &str = "ALTER TABLE t RENAME COLUMN name TO full_name";
+const MIGRATION: &str = "ALTER TABLE t RENAME COLUMN name TO full_name; ALTER TABLE t DROP COLUMN photo";
+
+/// Two boards with applications, and a base that follows.
+struct Fleet {
+    world: World,
+    card: PathBuf,
+    devices: Vec<Engine>,
+}
+
+fn fleet() -> Fleet {
+    let world = World::new();
+    let card = world.dir.path().join("card");
+    std::fs::create_dir(&card).unwrap();
+    let devices =
+        vec![world.board_with("a", SQL, &["t"]), world.board_with("b", SQL, &["t"]), world.base("base")];
+    let mut fleet = Fleet { world, card, devices };
+    fleet.write("before");
+    fleet.rounds();
+    fleet
+}
+
+impl Fleet {
+    /// Each application of the version before writes a row.
+    fn write(&self, key: &str) {
+        for (n, board) in self.devices[..2].iter().enumerate() {
+            sql(board, &format!("INSERT INTO t VALUES ('{key} {n}', {n}, '{key} {n}')"));
+        }
+    }
+
+    fn rounds(&mut self) {
+        for _ in 0..3 {
+            for device in &mut self.devices {
+                self.world.tick(1000);
+                exchange_with_card(device, &self.card);
+            }
+        }
+    }
+
+    fn back_up(&self, of: usize, name: &str) -> PathBuf {
+        let to = self.world.path(name);
+        copy_card(&self.devices[of], &to);
+        to
+    }
+
+    fn open(&self, path: &Path) -> Engine {
+        Engine::open_with(path, self.world.options()).unwrap()
+    }
+
+    fn note(&self, of: usize) -> (TableHow, Option<String>) {
+        let table = self.devices[of].status().unwrap().tables.remove(0);
+        (table.how, table.note)
+    }
+
+    #[track_caller]
+    fn all_are_alike(&self) {
+        for n in 0..self.devices.len() {
+            assert_eq!(self.note(n), (TableHow::Shared, None), "{n}");
+        }
+        digests_equal(&self.devices.iter().collect::<Vec<_>>());
+        let all: Vec<_> =
+            self.devices.iter().map(|d| rows(d, "SELECT k, full_name FROM t ORDER BY k")).collect();
+        assert!(all.iter().all(|rows| *rows == all[0]), "{all:?}");
+    }
+}
+
+#[test]
+fn a_board_that_was_set_back_and_migrates_first_is_not_held_by_the_one_that_it_was() {
+    for compacted in [false, true] {
+        let mut fleet = fleet();
+        let backup = fleet.back_up(0, "backup");
+        fleet.write("lost");
+        fleet.rounds();
+        if compacted {
+            fleet.devices.iter_mut().for_each(|device| drop(device.compact().unwrap()));
+        }
+        fleet.devices[0] = fleet.open(&backup);
+        let was = fleet.devices[0].identity().id;
+        sql(&fleet.devices[0], "INSERT INTO t VALUES ('after', 9, 9)");
+        fleet.devices[..2].iter().for_each(|board| sql(board, MIGRATION));
+        fleet.rounds();
+        fleet.rounds();
+        assert_ne!(fleet.devices[0].identity().id, was, "it has a second history");
+        fleet.all_are_alike();
+        assert_eq!(rows(&fleet.devices[1], "SELECT count(*) FROM t"), ["5"]);
+    }
+}
+
+#[test]
+fn a_copy_that_migrates_before_its_first_run_goes_on_when_all_have_migrated() {
+    for compacted in [false, true] {
+        let mut fleet = fleet();
+        let copy = fleet.back_up(0, "copy");
+        fleet.write("more");
+        if compacted {
+            fleet.rounds();
+            fleet.devices.iter_mut().for_each(|device| drop(device.compact().unwrap()));
+        }
+        fleet.devices.push(fleet.open(&copy));
+        sql(&fleet.devices[3], MIGRATION);
+        sql(&fleet.devices[3], "INSERT INTO t VALUES ('copy', 7)");
+        fleet.rounds();
+        fleet.devices[..2].iter().for_each(|board| sql(board, MIGRATION));
+        fleet.rounds();
+        fleet.rounds();
+        fleet.all_are_alike();
+        assert_eq!(rows(&fleet.devices[1], "SELECT count(*) FROM t"), ["5"]);
+    }
+}
+
+/// Others have built on what the copy wrote, so that it goes on beside that: all of it counts, though its table is held.
+#[test]
+fn what_a_copy_sealed_before_it_migrated_arrives() {
+    for unique in [false, true] {
+        let mut fleet = fleet();
+        if unique {
+            let all = &fleet.devices[..2];
+            all.iter().for_each(|board| sql(board, "CREATE UNIQUE INDEX by_photo ON t (photo)"));
+            fleet.rounds();
+        }
+        let copy = fleet.back_up(0, "copy");
+        let mut copy = fleet.open(&copy);
+        fleet.write("more");
+        for at in [0, 2] {
+            exchange_with_card(&mut fleet.devices[at], &fleet.card);
+        }
+        sql(&copy, "INSERT INTO t VALUES ('built on', 7, 7)");
+        carry(&mut copy, &mut fleet.devices[1]);
+        sql(&fleet.devices[1], "UPDATE t SET name = 8 WHERE k = 'built on'");
+        carry(&mut fleet.devices[1], &mut copy);
+        // Another device has the same unique value meanwhile.
+        sql(&copy, "INSERT INTO t VALUES ('later', 9, 9)");
+        sql(&fleet.devices[0], "INSERT INTO t VALUES ('apart', 9, 9)");
+        copy.seal().unwrap();
+        let migration = if unique { RENAME } else { MIGRATION };
+        sql(&copy, migration);
+        fleet.devices.push(copy);
+        fleet.rounds();
+        assert_ne!(fleet.devices[3].identity().id, fleet.devices[0].identity().id);
+        fleet.devices[..2].iter().for_each(|board| sql(board, migration));
+        fleet.rounds();
+        fleet.rounds();
+        fleet.all_are_alike();
+        for device in &fleet.devices {
+            let count = "SELECT count(*) FROM t WHERE k IN ('built on', 'later', 'apart')";
+            assert_eq!(rows(device, count), [if unique { "2" } else { "3" }]);
+            assert_eq!(device.conflicts().unwrap().len(), usize::from(unique));
+        }
+    }
+}
+
+/// What others have folded comes as a state, also to a table that is held.
+#[test]
+fn a_board_that_has_migrated_alone_takes_a_state_in() {
+    for migration in [MIGRATION, RENAME] {
+        let mut fleet = fleet();
+        sql(&fleet.devices[1], migration);
+        fleet.rounds();
+        let away = fleet.devices.remove(1);
+        fleet.devices[1].retire(away.identity().id, None).unwrap();
+        sql(
+            &fleet.devices[0],
+            "UPDATE t SET name = 'new', photo = 'new'; INSERT INTO t VALUES ('more', 1, 1)",
+        );
+        fleet.rounds();
+        let folded = |device: &mut Engine| device.compact().unwrap().frames;
+        assert!(fleet.devices.iter_mut().map(folded).sum::<u64>() > 0);
+        fleet.devices.insert(1, away);
+        fleet.rounds();
+        assert_eq!(fleet.note(1).0, TableHow::Suspended);
+        sql(&fleet.devices[0], migration);
+        fleet.rounds();
+        fleet.rounds();
+        fleet.all_are_alike();
+        assert_eq!(rows(&fleet.devices[1], "SELECT DISTINCT full_name FROM t"), ["1", "\"new\""]);
+    }
+}
+
+/// The control: a board of which a copy runs is left by nobody. What it has counts as what any other has.
+#[test]
+fn a_copy_is_held_by_the_board_that_goes_on_as_it() {
+    let mut fleet = fleet();
+    let copy = fleet.back_up(0, "copy");
+    fleet.devices.push(fleet.open(&copy));
+    fleet.write("more");
+    sql(&fleet.devices[3], "INSERT INTO t VALUES ('copy', 7, 7)");
+    fleet.rounds();
+    fleet.write("has heard");
+    fleet.rounds();
+    for at in [1, 3] {
+        sql(&fleet.devices[at], MIGRATION);
+    }
+    fleet.rounds();
+    let (how, note) = fleet.note(3);
+    assert_eq!(how, TableHow::Suspended);
+    assert!(note.unwrap().contains("not yet on a-"));
+    sql(&fleet.devices[0], MIGRATION);
+    fleet.rounds();
+    fleet.rounds();
+    fleet.all_are_alike();
+}

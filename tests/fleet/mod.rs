@@ -208,8 +208,9 @@ impl Fleet {
             (readings && state, &["state"], STATE, &per_device()),
         ];
         let device = &mut self.devices[d];
-        for (_, names, text, options) in tables.iter().filter(|(there, ..)| *there) {
-            device.app.execute_batch(text).unwrap();
+        let here = || tables.iter().filter(|(there, ..)| *there);
+        here().for_each(|(_, _, text, _)| device.app.execute_batch(text).unwrap());
+        for (_, names, _, options) in here() {
             device.engine.track_all(names, options).unwrap();
         }
     }

@@ -133,7 +133,7 @@ fn hear_context(
         let other = devices::device_number_or_new(replica, id)?;
         context.insert(other, seen);
         let here = positions::position(replica, other, Stream::Shared)?.seq;
-        if here < seen && other != dev && peers::has_given_up(replica, dev, other, seen)? {
+        if here < seen && other != dev && peers::has_given_up(replica, (dev, frame.head.seq), other, seen)? {
             given_up::claim(replica, other, here + 1, seen)?;
         }
         positions::set_context(replica, dev, stream, other, seen)?;

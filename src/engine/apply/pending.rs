@@ -81,7 +81,8 @@ fn missing_in(
         };
         let comes_never = |other| {
             Ok::<_, Error>(
-                revocation::is_forked(replica, other)? || peers::has_given_up(replica, dev, other, seq)?,
+                revocation::is_forked(replica, other)?
+                    || peers::has_given_up(replica, (dev, frame.head.seq), other, seq)?,
             )
         };
         if have < seq && !other.map_or(Ok(false), comes_never)? {

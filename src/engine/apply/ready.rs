@@ -6,7 +6,8 @@ use crate::engine::apply::report::{GatheredApart, ImportReport, WaitsForTable};
 use crate::engine::apply::{aside, groups, pending};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions::{self, StreamPosition};
-use crate::engine::fleet::{membership, peers, revocation};
+use crate::engine::fleet::{devices, membership, peers, revocation};
+use crate::engine::log::frames;
 use crate::engine::merge::stretches;
 use crate::engine::show::write::Counts;
 use crate::engine::table::catalog;
@@ -69,8 +70,19 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
             _ if membership::is_retired(replica, dev)? || revocation::is_revoked(replica, dev)? => {}
             // What others wrote after it is not to wait for rows that may be nowhere any more.
             _ if stream == Stream::Shared && pending::is_built_on(replica, dev, next.first)? => {}
-            _ if stream == Stream::Shared && peers::is_lost(replica, dev, next.last, next.pair)? => {}
-            _ => return Ok(false),
+            _ if stream == Stream::Shared && peers::is_lost(replica, dev, next.last, next.pair)? => {
+                // What came of this device's own stream after it was sealed by a copy, which has written it again.
+                if dev == replica.me {
+                    frames::forget_pending_after(&replica.db, dev, other, next.pair)?;
+                }
+            }
+            _ => {
+                // Its shared part may be of a history that is left: whoever still has both sends both again.
+                if stream == Stream::PerDevice && devices::has_successor(&replica.db, dev)? {
+                    frames::forget_pending(&replica.db, dev, stream, i64::MAX as u64)?;
+                }
+                return Ok(false);
+            }
         }
     }
     groups.sort_by_key(|g| g.stream.number());

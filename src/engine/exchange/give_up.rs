@@ -6,8 +6,8 @@
 //! identity is concurrent with that, and of equal content as a rule.
 //!
 //! **Which of two is given up.** That of a board for that of a base; between devices that are both or neither, and of
-//! which no base has acknowledged what is here, the one whose first group after the common part has the lower chain. So of
-//! two devices one gives way, and never for what somebody only claims: the group that shows it has its author's
+//! which no base has acknowledged what is here, the one whose first group after the common part has the lower tag, also if
+//! that is folded. So of two devices one gives way, and never for what somebody only claims: the group that shows it has its author's
 //! signature. Until then nothing of that author's stream is taken from the other side; all the rest is.
 //!
 //! A device's own second history, on which others have built already, goes the same way, under a new identity: frames that
@@ -26,7 +26,7 @@ use crate::engine::exchange::{cut, transaction, twin};
 use crate::engine::fleet::peers::{self, Fit, GivenUp, OtherHistory};
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership};
-use crate::engine::log::frames;
+use crate::engine::log::{frames, tags};
 use crate::engine::merge::deferred;
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
@@ -38,7 +38,7 @@ pub(crate) fn decide(replica: &mut Replica, verified: &mut Verified) -> Result<(
     let Some(sender) = verified.sender else { return Ok(()) };
     verified.any_news |= heard(replica, sender, &verified.said)?;
     for other in std::mem::take(&mut verified.others) {
-        if catalog::reading(replica, |e| gives_up(e, sender, &other))? {
+        if catalog::reading(replica, |e| gives_up(e, verified, &other))? {
             give_up(replica, &other)?;
             verified.forked.remove(&other.author);
         } else {
@@ -91,6 +91,7 @@ pub(crate) fn heard(replica: &mut Replica, sender: DeviceId, said: &Apart) -> Re
                 stream: Stream::Shared,
                 first,
                 common: Some((first - 1, chain)),
+                after: None,
                 end: chain,
             };
             let by_base = devices::is_base(e, sender)? && !e.identity.base;
@@ -152,24 +153,26 @@ fn noted(dev: i64) -> String {
     format!("other history {dev}")
 }
 
-/// Returns whether this device gives up what it has of an author's history, for that which `sender` has.
-pub(crate) fn gives_up(replica: &Replica, sender: DeviceId, other: &OtherHistory) -> Result<bool> {
+/// Returns whether this device gives up what it has of an author's history, for that which the sender of a bundle has.
+fn gives_up(replica: &Replica, verified: &Verified, other: &OtherHistory) -> Result<bool> {
+    let Some(sender) = verified.sender else { return Ok(false) };
     let Some(dev) = devices::device_number(replica, other.author)? else { return Ok(false) };
     if other.stream != Stream::Shared || other.author == sender || dev == replica.me || !replica.can_sign() {
         return Ok(false);
     }
     let Some((common, _)) = place(replica, dev, other)? else { return Ok(false) };
-    match (replica.identity.base, devices::is_base(replica, sender)?) {
-        (false, true) => return Ok(true),
+    match (replica.identity.base, verified.evidence.by_base) {
+        // What a base has given up itself comes again with its older files.
+        (false, true) => return Ok(!verified.is_old || !is_given_up(replica, dev, other)?),
         (true, false) => return Ok(false),
         _ => {}
     }
     if !replica.identity.base && peers::is_confirmed(replica, dev, Stream::Shared, common)? {
         return Ok(false);
     }
-    let ours = "SELECT chain FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first = ?3";
-    let ours: Option<[u8; 32]> = value::maybe(&replica.db, ours, (dev, Stream::Shared.number(), common + 1))?;
-    Ok(other.first == common + 1 && ours.is_some_and(|ours| ours < other.end.0))
+    // Of a group that is folded its tag is left, so both compare the same, whoever has folded.
+    let ours = tags::tag_after(replica, dev, Stream::Shared, common + 1)?;
+    Ok(ours.zip(other.after).is_some_and(|(ours, theirs)| ours < theirs))
 }
 
 /// Finds where a history here parts from another, and the chain there. Where nothing shows it, it is as far back as the log
@@ -179,8 +182,8 @@ fn place(replica: &Replica, dev: i64, other: &OtherHistory) -> Result<Option<(u6
         return Ok(other.common);
     }
     // Of one that was given up here it is known.
-    if let Some(given_up) = peers::given_up(replica, dev)?
-        && given_up.ends.iter().any(|(_, tag)| *tag == other.end.tag())
+    if is_given_up(replica, dev, other)?
+        && let Some(given_up) = peers::given_up(replica, dev)?
         && let Some(chain) = twin::chain_at(replica, dev, Stream::Shared, given_up.common)?
     {
         return Ok(Some((given_up.common, chain)));
@@ -192,6 +195,12 @@ fn place(replica: &Replica, dev: i64, other: &OtherHistory) -> Result<Option<(u6
         return Ok(key.map(|key| (0, Chain::start(&key, Stream::Shared))));
     }
     Ok(twin::chain_at(replica, dev, Stream::Shared, floor)?.map(|chain| (floor, chain)))
+}
+
+/// Returns whether a history is one that was given up here.
+fn is_given_up(replica: &Replica, dev: i64, other: &OtherHistory) -> Result<bool> {
+    let given_up = peers::given_up(replica, dev)?;
+    Ok(given_up.is_some_and(|given_up| given_up.ends.iter().any(|(_, tag)| *tag == other.end.tag())))
 }
 
 /// Gives up what is here of an author's history after the common part; what was written here is sealed before.
@@ -232,10 +241,16 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
 }
 
 /// Meets, of a state, places of a stream. Where these are of a history that is given up here, the state is left; but from a
-/// base this device takes that history after all.
+/// base this device takes that history after all. Where they are of another history than is here, they show where that parts.
 pub(super) fn meet_state(replica: &Replica, verified: &mut Verified, places: &StateRow<'_>) -> Result<()> {
+    let author = places.device_id_at(0)?;
+    if let Some(dev) = devices::device_number(replica, author)?
+        && let Some(parting) = twin::parting(replica, dev, &places.places()?)?
+    {
+        verified.parted.insert(author, parting);
+    }
     if places.is_of_given_up()? {
-        match taken_after_all(replica, verified.sender, places.device_id_at(0)?)? {
+        match taken_after_all(replica, verified, author)? {
             Some(other) => verified.others.push(other),
             None => verified.leaves_state = true,
         }
@@ -245,30 +260,24 @@ pub(super) fn meet_state(replica: &Replica, verified: &mut Verified, places: &St
 
 /// Finds the history of an author that was given up here and that a sender has: what is here is given up for it, if that is a
 /// base. The author's signature has shown it before.
-fn taken_after_all(
-    replica: &Replica,
-    sender: Option<DeviceId>,
-    author: DeviceId,
-) -> Result<Option<OtherHistory>> {
-    let (Some(sender), Some(dev)) = (sender, devices::device_number(replica, author)?) else {
-        return Ok(None);
-    };
+fn taken_after_all(replica: &Replica, verified: &Verified, author: DeviceId) -> Result<Option<OtherHistory>> {
+    let Some(dev) = devices::device_number(replica, author)? else { return Ok(None) };
     let Some(given_up) = peers::given_up(replica, dev)? else { return Ok(None) };
     let Some(chain) = twin::chain_at(replica, dev, Stream::Shared, given_up.common)? else { return Ok(None) };
     let common = Some((given_up.common, chain));
-    let other =
-        OtherHistory { author, stream: Stream::Shared, first: given_up.common + 1, common, end: chain };
-    let is_told = !replica.identity.base && devices::is_base(replica, sender)?;
-    Ok(if is_told && gives_up(replica, sender, &other)? { Some(other) } else { None })
+    let (stream, first) = (Stream::Shared, given_up.common + 1);
+    let other = OtherHistory { author, stream, first, common, after: None, end: chain };
+    let is_told = !verified.is_old && !replica.identity.base && verified.evidence.by_base;
+    Ok(if is_told && gives_up(replica, verified, &other)? { Some(other) } else { None })
 }
 
 /// Returns whether a state stands for frames of another history than is here, which is not given up for it: nothing of the
 /// state is taken.
 pub(crate) fn leaves_state(
     replica: &Replica,
-    sender: Option<DeviceId>,
+    verified: &Verified,
     other: Option<&OtherHistory>,
 ) -> Result<bool> {
     let Some(other) = other.filter(|other| other.stream == Stream::Shared) else { return Ok(false) };
-    Ok(!sender.map_or(Ok(false), |sender| gives_up(replica, sender, other))?)
+    Ok(!gives_up(replica, verified, other)?)
 }

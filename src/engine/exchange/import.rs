@@ -226,6 +226,8 @@ impl<'e> Verification<'e> {
             Ok(_) => {
                 self.verified.any_news |= !trust::is_stored(self.replica, bytes)?
                     || trust::trusted_key(self.replica, key.0)?.is_none();
+                // A base can be as new here as its bundle.
+                self.verified.evidence.by_base |= shown && certificate.base;
                 self.keys.push(key);
             }
             Err(revoked) if revoked.revoked => {
@@ -301,7 +303,7 @@ impl<'e> Verification<'e> {
             && self.verified.forked.insert(author)
             && !self.is_revoked(author)?
         {
-            let other = OtherHistory::of(checkpoint, end, common);
+            let other = OtherHistory::of(checkpoint, end, common).parts_at(self.verified.parted.get(&author));
             if self.verified.sender == Some(author) {
                 self.own_twin = Some(other);
                 return Err(Error::Twin {
@@ -311,9 +313,8 @@ impl<'e> Verification<'e> {
                 .into());
             }
             self.verified.any_news = true;
-            let sender = self.verified.sender;
             self.verified.leaves_state |=
-                self.open_state && give_up::leaves_state(self.replica, sender, Some(&other))?;
+                self.open_state && give_up::leaves_state(self.replica, &self.verified, Some(&other))?;
             self.verified.others.push(other);
         }
         Ok(())
@@ -335,8 +336,8 @@ impl<'e> Verification<'e> {
                 self.verified.stands_before(&checkpoint);
                 self.checkpoint(at, &checkpoint, &bytes, &end)?;
                 let other = self.verified.others.iter().find(|other| other.author == checkpoint.author);
-                let sender = self.verified.sender;
-                self.verified.leaves_state |= give_up::leaves_state(self.replica, sender, other)?;
+                let leaves = give_up::leaves_state(self.replica, &self.verified, other)?;
+                self.verified.leaves_state |= leaves;
                 if checkpoint.author == self.replica.identity.id {
                     let ours = positions::position(self.replica, self.replica.me, checkpoint.stream)?.seq;
                     let at = PeerEvidence::at(checkpoint.stream);

@@ -124,17 +124,17 @@ impl<'a> StateRow<'a> {
             return Ok(false);
         };
         let Some(given_up) = peers::given_up(self.replica, dev)? else { return Ok(false) };
-        let mut places = tags::unpacked(self.blob_at(1)?)?.into_iter();
-        Ok(places.any(|place| given_up.ends.contains(&(place.seq, place.tag))))
+        Ok(self.places()?.iter().any(|place| given_up.ends.contains(&(place.seq, place.tag))))
+    }
+
+    /// Reads the places of `tags`.
+    pub(super) fn places(&self) -> Result<Vec<Place>> {
+        tags::unpacked(self.blob_at(1)?)
     }
 
     /// Reads, of `tags`, the places of this device's own stream, if they are of that.
     pub(super) fn own_places(&self) -> Result<Vec<Place>> {
-        if self.device_id_at(0)? == self.replica.identity.id {
-            tags::unpacked(self.blob_at(1)?)
-        } else {
-            Ok(Vec::new())
-        }
+        if self.device_id_at(0)? == self.replica.identity.id { self.places() } else { Ok(Vec::new()) }
     }
 }
 

@@ -37,7 +37,7 @@ use packmule_core::wire::{Chain, Checkpoint, Position, Probe};
 use rusqlite::{CachedStatement, OptionalExtension};
 
 use crate::engine::error::{self, Error, Result};
-use crate::engine::fleet::peers::{self, Fit, PeerEvidence};
+use crate::engine::fleet::peers::{self, Fit, Parting, PeerEvidence};
 use crate::engine::fleet::positions::StreamPosition;
 use crate::engine::fleet::{devices, membership, positions, revocation};
 use crate::engine::log::tags::Place;
@@ -215,8 +215,8 @@ impl Apart {
 
 /// Compares what a sender has applied, and its probes, with what is here. What they say of this device goes to the
 /// evidence. Nothing is compared of a device that is revoked, here or by what comes with it (`revoked`). What the sender
-/// has applied of a history that is another one than is here is removed, and returned; what its probes say so of this
-/// device's own log is removed too, so that nobody counts it as what both have.
+/// has applied of a history that is another one than is here is removed, and returned; what it says so of this device's own
+/// log is removed too, so that nobody counts it as what both have, nor prunes by its word.
 pub(crate) fn compare_vector(
     replica: &Replica,
     sender: DeviceId,
@@ -269,8 +269,11 @@ pub(crate) fn compare_vector(
             }
         }
     }
-    applied
-        .retain(|e| !apart.others.contains_key(&e.author) && (e.author != sender || apart.sender.is_none()));
+    applied.retain(|e| {
+        !apart.others.contains_key(&e.author)
+            && (e.author != sender || apart.sender.is_none())
+            && !not_ours.contains(&Probe::from(*e))
+    });
     probes.retain(|e| !not_ours.contains(e));
     Ok(apart)
 }
@@ -289,6 +292,23 @@ pub(crate) fn compare_place(
         evidence.compared(stream, place.seq, upper);
     }
     Ok(())
+}
+
+/// Finds where a shared stream here parts from another history, of which a state has these places, the newest first.
+pub(super) fn parting(replica: &Replica, dev: i64, places: &[Place]) -> Result<Option<Parting>> {
+    let mut common = None;
+    for place in places.iter().rev() {
+        match past_here(replica, dev, Stream::Shared, place.seq)?.has(place.tag) {
+            Some(true) => common = Some(place.seq),
+            Some(false) => {
+                let chain =
+                    common.map(|seq| chain_at(replica, dev, Stream::Shared, seq)).transpose()?.flatten();
+                return Ok(common.zip(chain).map(|common| Parting { common, after: place.tag }));
+            }
+            None => {}
+        }
+    }
+    Ok(None)
 }
 
 /// Lists probes of a device's own log, for it to compare, and of those that were set back. If it was rolled back, or is a

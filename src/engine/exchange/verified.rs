@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::engine::apply::report::{Missing, Wait};
 use crate::engine::error::Result;
 use crate::engine::exchange::twin::{self, Apart};
-use crate::engine::fleet::peers::{self, Fit, OtherHistory, PeerEvidence, Said};
+use crate::engine::fleet::peers::{self, Fit, OtherHistory, Parting, PeerEvidence, Said};
 use crate::engine::fleet::{devices, revocation, statements, trust};
 use crate::engine::log::frames;
 use crate::engine::table::replica::Replica;
@@ -49,6 +49,8 @@ pub(crate) struct Verified {
     /// The number of its sender's statement, if all that it says is known: it may tell what differs from something that
     /// this device does not remember having said.
     pub statement: Option<[u8; 8]>,
+    /// That statement was heard before: the bundle comes again.
+    pub is_old: bool,
     /// What its frames, positions and probes show of this device's own log.
     pub evidence: PeerEvidence,
     /// Something in it would change something here. Otherwise nothing of it is read again, and nothing written.
@@ -65,6 +67,8 @@ pub(crate) struct Verified {
     pub forked: HashSet<DeviceId>,
     /// Those of them that are not revoked, with the group that shows it.
     pub others: Vec<OtherHistory>,
+    /// Where, by the places in a state, devices' histories part from those that are here.
+    pub parted: HashMap<DeviceId, Parting>,
     /// Streams of which what waits here gives way to what it has.
     pub gives_way: HashSet<(DeviceId, Stream)>,
     /// Streams of authors that have left a history, of which what it has does not follow on what is here: nothing is taken, for
@@ -87,6 +91,10 @@ impl Verified {
         self.sender = Some(header.header.sender);
         self.evidence.by_base = devices::is_base(replica, header.header.sender)?;
         self.statement = whole.as_ref().map(|_| header.header.statement);
+        self.is_old = match (self.sender, self.statement) {
+            (Some(sender), Some(statement)) => peers::has_heard(replica, sender, statement)?,
+            _ => false,
+        };
         self.applied = whole.unwrap_or_else(|| header.applied().filter(|e| e.seq > 0).collect());
         self.probes = header.probes().collect();
         Ok(())

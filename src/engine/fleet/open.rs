@@ -13,7 +13,7 @@ use crate::engine::fleet::succession;
 use crate::engine::store::connection::{self, Options, Steps};
 use crate::engine::store::keys::{self, FleetKey};
 use crate::engine::store::layout;
-use crate::engine::store::listing;
+use crate::engine::store::{listing, temporary};
 use crate::engine::table::catalog;
 use crate::engine::table::coding::Codings;
 use crate::engine::table::known::Catalog;
@@ -173,6 +173,7 @@ fn replica_of(
     }
     layout::make_views(&db)?;
     if !db.is_readonly(rusqlite::MAIN_DB)? {
+        temporary::make(&db)?;
         listing::watch(&db)?;
     }
     let (me, identity) = devices::identity(&db)?;

@@ -28,15 +28,36 @@ pub(crate) struct OtherHistory {
     pub first: u64,
     /// Where both histories part, and the chain there, if the group shows it.
     pub common: Option<(u64, Chain)>,
+    /// The tag of its chain after its first group there, if that is shown.
+    pub after: Option<[u8; 4]>,
     /// The chain after the group.
     pub end: Chain,
+}
+
+/// Where two histories of a shared stream part: the last place that is the same, and the tag that the other one has at its
+/// next place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parting {
+    pub common: (u64, Chain),
+    pub after: [u8; 4],
 }
 
 impl OtherHistory {
     /// Describes a group whose frames came with it; `common` is where the histories part, if it shows that.
     pub(crate) fn of(checkpoint: &Checkpoint, end: &Chain, common: Option<u64>) -> Self {
         let Checkpoint { author, stream, first, prev, .. } = *checkpoint;
-        Self { author, stream, first, common: common.map(|seq| (seq, prev)), end: *end }
+        let common = common.map(|seq| (seq, prev));
+        Self { author, stream, first, common, after: common.map(|_| end.tag()), end: *end }
+    }
+
+    /// Adds where the histories part, which a state shows whose maker has folded the groups there.
+    pub(crate) fn parts_at(self, parting: Option<&Parting>) -> Self {
+        match parting.filter(|_| self.common.is_none() && self.stream == Stream::Shared) {
+            Some(Parting { common, after }) => {
+                Self { first: common.0 + 1, common: Some(*common), after: Some(*after), ..self }
+            }
+            None => self,
+        }
     }
 }
 
@@ -218,6 +239,13 @@ fn is_new_statement(replica: &Replica, peer: i64, number: [u8; 8]) -> Result<boo
     Ok(new)
 }
 
+/// Returns whether a statement of a peer was heard before.
+pub(crate) fn has_heard(replica: &Replica, sender: DeviceId, statement: [u8; 8]) -> Result<bool> {
+    let Some(peer) = devices::device_number(replica, sender)? else { return Ok(false) };
+    let heard = "SELECT 1 FROM _pm_statement WHERE peer = ?1 AND number = ?2";
+    Ok(replica.db.prepare_cached(heard)?.exists((peer, statement))?)
+}
+
 /// Returns whether it would change nothing to record what a bundle's sender says: its statement was heard already, and
 /// who has what of our own log is known. Without a statement, it says the latter alone.
 pub(crate) fn is_recorded(
@@ -230,9 +258,8 @@ pub(crate) fn is_recorded(
         return Ok(true);
     }
     let Some(peer) = devices::device_number(replica, sender)? else { return Ok(false) };
-    let heard = "SELECT 1 FROM _pm_statement WHERE peer = ?1 AND number = ?2";
     let is_recorded = match statement {
-        Some(statement) => replica.db.prepare_cached(heard)?.exists((peer, statement))?,
+        Some(statement) => has_heard(replica, sender, statement)?,
         None => !replica.db.prepare_cached(WORD)?.exists([peer])?,
     };
     if !is_recorded {
@@ -386,13 +413,20 @@ pub(crate) fn given_up(replica: &Replica, dev: i64) -> Result<Option<GivenUp>> {
     Ok(known.and_then(split))
 }
 
-/// Returns whether a frame of another device that an author had seen is of a history which that author has given up: the
-/// device is known to have two, and the author says, word for word, that it has less of it now.
-pub(crate) fn has_given_up(replica: &Replica, author: i64, dev: i64, seq: u64) -> Result<bool> {
+/// Returns whether a frame of another device that an author had seen in this frame of its own is of a history which that
+/// author has given up: the device is known to have two, or somebody has left that identity for a new one, and the author says,
+/// word for word, that it has less of it now, though it has that frame of its own.
+pub(crate) fn has_given_up(replica: &Replica, author: (i64, u64), dev: i64, seq: u64) -> Result<bool> {
+    let (author, last) = author;
+    let stream = Stream::Shared;
     let sql =
         "SELECT 1 FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3 AND seq < ?4 AND tag IS NOT NULL";
+    if !replica.db.prepare_cached(sql)?.exists((author, dev, stream.number(), seq))? {
+        return Ok(false);
+    }
     Ok(meta::get::<u64>(&replica.db, &split(dev))?.is_some()
-        && replica.db.prepare_cached(sql)?.exists((author, dev, Stream::Shared.number(), seq))?)
+        || (membership::said(replica, author, author, stream)?.is_none_or(|said| said >= last)
+            && devices::has_successor(&replica.db, dev)?))
 }
 
 /// Stores peer evidence.
@@ -491,15 +525,18 @@ pub(crate) fn is_rolled_back(replica: &Replica) -> Result<bool> {
 /// Returns whether the per-device part of a seal, which begins with the frame `pair`, is lost with a card: its author has
 /// the shared part, which ends with the frame `last`, and not the other. This device itself is given its shared frames
 /// back by whoever has them, and the others by bases alone: it waits for them if it has heard that somebody has them.
-/// Of an author that goes on under a new identity nothing may come any more: nobody waits for what no base has.
+/// Of an identity that somebody has left for a new one nothing may come any more: nobody waits for what no base has, and a
+/// copy that goes on under it neither.
 pub(crate) fn is_lost(replica: &Replica, dev: i64, last: u64, pair: u64) -> Result<bool> {
-    if dev == replica.me {
-        return Ok(beyond_acked(replica, Stream::PerDevice)? < pair);
-    }
     let has = |peer, stream, seq| {
         membership::said(replica, peer, dev, stream).map(|said| said.is_some_and(|said| said >= seq))
     };
-    if has(dev, Stream::Shared, last)? && !has(dev, Stream::PerDevice, pair)? {
+    let is_said_lost = if dev == replica.me {
+        beyond_acked(replica, Stream::PerDevice)? < pair
+    } else {
+        has(dev, Stream::Shared, last)? && !has(dev, Stream::PerDevice, pair)?
+    };
+    if is_said_lost {
         return Ok(true);
     }
     for base in membership::active_bases(replica)? {

@@ -210,12 +210,21 @@ pub(crate) fn each_deleted(
 
 /// Forgets what of a stream is not applied up to a frame: something stands for it.
 pub(crate) fn forget_pending(db: &Connection, dev: i64, stream: Stream, up_to: u64) -> Result<()> {
+    forget_waiting(db, (dev, stream), 0, up_to)
+}
+
+/// Forgets what of a stream is not applied after a frame that never comes.
+pub(crate) fn forget_pending_after(db: &Connection, dev: i64, stream: Stream, lost: u64) -> Result<()> {
+    forget_waiting(db, (dev, stream), lost, i64::MAX as u64)
+}
+
+fn forget_waiting(db: &Connection, (dev, stream): (i64, Stream), after: u64, up_to: u64) -> Result<()> {
     for sql in [
-        "DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq <= ?3
+        "DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq > ?3 AND seq <= ?4
          AND seq > (SELECT coalesce(max(seq), 0) FROM _pm_stream WHERE dev = ?1 AND stream = ?2)",
-        "DELETE FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last <= ?3 AND NOT applied",
+        "DELETE FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first > ?3 AND last <= ?4 AND NOT applied",
     ] {
-        db.prepare_cached(sql)?.execute((dev, stream.number(), up_to))?;
+        db.prepare_cached(sql)?.execute((dev, stream.number(), after, up_to))?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use packmule_core::wire::{Chain, Checkpoint};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::log::frames;
+use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
 /// So many tags of a stream are kept, the newest: those of a backup that is older by more groups are not there.
@@ -121,6 +122,13 @@ pub(crate) fn unpacked(bytes: &[u8]) -> Result<Vec<Place>> {
         Place { seq: u64::from_le_bytes(seq), tag: [t0, t1, t2, t3] }
     };
     Ok(places.iter().map(place).filter(|place| i64::try_from(place.seq).is_ok()).collect())
+}
+
+/// Finds the tag of a stream's chain after its group that begins with this frame, also if that is folded.
+pub(crate) fn tag_after(replica: &Replica, dev: i64, stream: Stream, first: u64) -> Result<Option<[u8; 4]>> {
+    let sql = "SELECT substr(chain, 1, 4) FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND first = ?3
+               UNION ALL SELECT tag FROM _pm_tag WHERE dev = ?1 AND stream = ?2 AND first = ?3 LIMIT 1";
+    value::maybe(&replica.db, sql, (dev, stream.number(), first))
 }
 
 /// Keeps places of a shared stream that came with a state, as far as nothing is known here of that part of it.

@@ -5,25 +5,14 @@
 
 use crate::engine::error::Result;
 use crate::engine::merge::stretches;
-use crate::engine::store::value;
+use crate::engine::store::{temporary, value};
 use crate::engine::table::replica::Replica;
 
-/// `_pm_put_off` is the queue; `claim` is NULL until the row has been judged. `_pm_to_check` and `_pm_left` are for
-/// foreign keys: rows whose references are checked, and values that rows had by which others refer to them.
-const DEFERRED: &str = "
-    CREATE TEMP TABLE IF NOT EXISTS _pm_put_off (tid INTEGER, key BLOB, claim INTEGER, PRIMARY KEY (tid, key)) WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS temp._pm_put_off_claim ON _pm_put_off (claim, key, tid);
-    CREATE TEMP TABLE IF NOT EXISTS _pm_to_check (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
-    CREATE TEMP TABLE IF NOT EXISTS _pm_left (tid INTEGER, foreign_key INTEGER, value BLOB,
-        PRIMARY KEY (tid, foreign_key, value)) WITHOUT ROWID;
-";
-
-/// Makes the temporary tables of the queue, and empties them: once a transaction.
+/// Empties the temporary tables of the queue: once a transaction.
 pub(crate) fn begin_deferring(replica: &Replica) -> Result<()> {
-    replica.db.execute_batch(DEFERRED)?;
-    replica.db.execute_batch(
-        "DELETE FROM temp._pm_put_off; DELETE FROM temp._pm_to_check; DELETE FROM temp._pm_left",
-    )?;
+    for table in temporary::QUEUE {
+        replica.db.prepare_cached(&format!("DELETE FROM temp.{table}"))?.execute([])?;
+    }
     let quarantined = replica.db.prepare_cached("SELECT EXISTS (SELECT 1 FROM _pm_parked)")?;
     replica.quarantined.set({ quarantined }.query_row([], |row| row.get(0))?);
     Ok(())

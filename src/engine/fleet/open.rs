@@ -172,8 +172,8 @@ fn replica_of(
         return Err(if key.exists() { Error::Replaced { key }.into() } else { Error::NotADevice.into() });
     }
     layout::make_views(&db)?;
+    temporary::make(&db)?;
     if !db.is_readonly(rusqlite::MAIN_DB)? {
-        temporary::make(&db)?;
         listing::watch(&db)?;
     }
     let (me, identity) = devices::identity(&db)?;

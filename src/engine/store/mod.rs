@@ -15,7 +15,7 @@
 //! | `layout` | the `_pm_` tables, and how an older layout is migrated |
 //! | `listing` | the view `packmule_conflicts`, and what notes which conflicts changed |
 //! | `meta` | single values, and notices for people |
-//! | `temporary` | the TEMP tables that every connection has |
+//! | `temporary` | the TEMP tables that every connection has which writes |
 //! | `value` | values of SQLite, bound and read; names and literals quoted |
 //! | `vfs` | what a disk cannot read is told as that |
 

@@ -134,7 +134,10 @@ enum Rekinded {
 /// decided elsewhere. A column that is gone is added as it was decided.
 fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result<Vec<(ColumnDef, Rekinded)>> {
     let mut changed = Vec::new();
-    let renamed = renaming::renamed_columns(replica, table, now)?;
+    // What this device's application changes by itself is no answer to what was decided.
+    let changes =
+        shapes::own_shape(replica, table.tid)?.is_some_and(|own| own.bits.says(SchemaBits::CHANGED));
+    let renamed = if changes { renaming::renamed_columns(replica, table, now)? } else { Vec::new() };
     for (at, old) in table.def.columns.iter().enumerate().filter(|(_, c)| c.key == 0) {
         let disputed = table.disputed.contains(at);
         let kind = old.kind()?;
@@ -174,7 +177,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
         return notice_absence(replica, table);
     }
     uniques::drop_doubled(replica, table)?;
-    let mut intact = watch::capture_intact(replica, table)? && !suspended::is_made_anew(replica, table.tid)?;
+    let mut intact = watch::capture_intact(replica, table)? && !suspended::is_to_restate(replica, table.tid)?;
     if let Some(reason) = follow_others(replica, table, noticed)? {
         return Ok(Some(reason));
     }

@@ -40,8 +40,12 @@ pub(crate) fn watch(replica: &Replica, table: &Table, now: &TableDef) -> Result<
         let new = now.columns.iter().filter(|c| held.def.column(&c.name).is_none()).cloned();
         held.def.columns.extend(new.collect::<Vec<_>>());
     }
-    if !intact || reshape::has_new_values(replica, table, now, &change)? {
+    if !intact {
         meta::set(&replica.db, &suspended::flag(table.tid), true)?;
+    } else if reshape::has_new_values(replica, table, now, &change)?
+        && !suspended::is_to_restate(replica, table.tid)?
+    {
+        meta::set(&replica.db, &suspended::flag(table.tid), false)?;
     }
     if intact && !renaming::is_misnamed(replica, &held)? {
         return Ok(());

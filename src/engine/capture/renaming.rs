@@ -39,8 +39,7 @@ pub(crate) fn renamed_columns(
 ) -> Result<Vec<(String, String)>> {
     let def = &table.def;
     // That of a held table that was made anew was made after that, and has the names of before beside those of now.
-    let trigger =
-        if suspended::is_made_anew(replica, table.tid)? { None } else { trigger_of(replica, table)? };
+    let trigger = telling_trigger(replica, table)?;
     let named =
         |name: &str| trigger.as_ref().map(|sql| ["OLD", "NEW"].iter().any(|row| names(sql, row, name)));
     let mut new: Vec<&ColumnDef> = now.columns.iter().filter(|c| def.column(&c.name).is_none()).collect();
@@ -129,6 +128,11 @@ fn is_another(
 ) -> Result<bool> {
     let names = renamed::names_of(replica, tid, &column.name)?;
     Ok(gone.iter().any(|g| g.name != than.name && names.contains(&g.name.to_ascii_lowercase())))
+}
+
+/// Returns the trigger of a table that tells what its columns were called when they were looked at last.
+fn telling_trigger(replica: &Replica, table: &Table) -> Result<Option<String>> {
+    if suspended::is_made_anew(replica, table.tid)? { Ok(None) } else { trigger_of(replica, table) }
 }
 
 /// Returns the trigger of a table that names all its columns.

@@ -69,3 +69,9 @@ pub(crate) fn flag(tid: i64) -> String {
 pub(crate) fn is_made_anew(replica: &Replica, tid: i64) -> Result<bool> {
     Ok(meta::get::<bool>(&replica.db, &flag(tid))? == Some(true))
 }
+
+/// Returns whether a table is to be restated when it goes on: it was made anew, or columns of it have other values than its
+/// triggers, which are still the same, have told.
+pub(crate) fn is_to_restate(replica: &Replica, tid: i64) -> Result<bool> {
+    Ok(meta::get::<bool>(&replica.db, &flag(tid))?.is_some())
+}

@@ -113,6 +113,64 @@ fn after_a_column_was_renamed_and_dropped_two_more_changes_need_no_run_between()
     }
 }
 
+/// Where columns follow, our own trigger named the one of the index, and the table was held for ever.
+#[test]
+fn a_column_with_an_index_over_it_goes_where_columns_follow() {
+    let world = World::new();
+    let mut board = world.board_with("board", &format!("CREATE TABLE t ({COLUMNS})"), &["t"]);
+    let mut base = world.base("base");
+    sql(&board, "INSERT INTO t VALUES ('k', 'zero', 1, 2)");
+    sql(&board, "ALTER TABLE t ADD COLUMN u; CREATE UNIQUE INDEX of_u ON t (u); UPDATE t SET u = 3");
+    carry_all(&mut [&mut board, &mut base]);
+    assert_eq!(rows(&base, "SELECT * FROM t"), ["\"k\"|\"zero\"|1|2|3"]);
+    sql(&board, &rebuild(COLUMNS, "k, c0, c1, c2"));
+    carry_all(&mut [&mut board, &mut base]);
+    assert_eq!(rows(&base, "SELECT * FROM t"), ["\"k\"|\"zero\"|1|2"]);
+    sql(&base, "UPDATE t SET c1 = 9");
+    carry_all(&mut [&mut board, &mut base]);
+    assert_eq!(rows(&board, "SELECT c1 FROM t"), ["9"]);
+    digests_equal(&[&board, &base]);
+    assert_eq!((note(&board), note(&base)), (None, None));
+}
+
+/// The same where a person drops it, and another UNIQUE stays.
+#[test]
+fn a_person_can_drop_a_column_with_an_index_over_it() {
+    for options in [TrackOptions::default(), per_device()] {
+        let world = World::new();
+        let mut board = world.board("board");
+        let uniques = "CREATE UNIQUE INDEX of_c1 ON t (c1); CREATE UNIQUE INDEX of_c2 ON t (c2)";
+        sql(&board, &format!("CREATE TABLE t ({COLUMNS}); {uniques}"));
+        board.track("t", &options).unwrap();
+        sql(&board, "INSERT INTO t VALUES ('a', 'zero', 1, 2), ('b', 'zero', 2, 3)");
+        board.drop_column("t", "c2").unwrap();
+        sql(&board, "INSERT OR REPLACE INTO t VALUES ('c', 'zero', 2)");
+        assert_eq!(board.seal().unwrap().ops, 2, "one row took the place of another");
+        assert_eq!(note(&board), None);
+        assert_eq!(board.verify().unwrap().problems, [""; 0]);
+    }
+}
+
+/// Renamed and retyped, then retyped again: where nothing ran between the two, the device took the column for another one, also
+/// when it had heard that it is the same, and forgot what others had written into it.
+#[test]
+fn a_column_that_is_retyped_twice_is_one_column_whenever_a_device_runs() {
+    for between in 0..8 {
+        let (_world, mut devices) = devices(Merge::Cell);
+        sql(&devices[0], "UPDATE t SET c0 = '8'");
+        meet(&mut devices);
+        for at in 0..3 {
+            sql(&devices[at], &rebuild("k TEXT PRIMARY KEY, c4 REAL, c1 INTEGER, c2", "k, c0, c1, c2"));
+            if between & (1 << at) > 0 {
+                meet(&mut devices);
+            }
+            sql(&devices[at], &rebuild("k TEXT PRIMARY KEY, c4, c1 INTEGER, c2", "k, c4, c1, c2"));
+            meet(&mut devices);
+        }
+        in_step(&mut devices, "SELECT k, c4, c1, c2 FROM t");
+    }
+}
+
 /// A type that was changed and changed back before anybody did the same leaves nothing behind.
 #[test]
 fn a_change_that_is_taken_back_is_said_of_nobody() {

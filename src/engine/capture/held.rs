@@ -1,7 +1,7 @@
 //! Tables that are held and that their application made anew: from the first run that finds them so, triggers tell which rows
 //! are written, as in any other table. What happened before that is restated when the table goes on (`restate.rs`).
 
-use crate::engine::capture::{column_numbers, dirty, renaming, reshape, watch};
+use crate::engine::capture::{column_numbers, dirty, renaming, reshape, suspended, watch};
 use crate::engine::error::Result;
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
@@ -9,25 +9,15 @@ use crate::engine::table::def::TableDef;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// Returns the name under which `_pm_meta` has that a held table was made anew.
-fn flag(tid: i64) -> String {
-    format!("made anew {tid}")
-}
-
-/// Returns whether a table was made anew while it was held, and has not gone on since.
-pub(crate) fn is_made_anew(replica: &Replica, tid: i64) -> Result<bool> {
-    Ok(meta::get::<bool>(&replica.db, &flag(tid))? == Some(true))
-}
-
 /// Has the next run that can seal restate a table that was made anew.
 pub(crate) fn restate_later(replica: &Replica, tid: i64) -> Result<()> {
-    meta::set(&replica.db, &flag(tid), true)?;
+    meta::set(&replica.db, &suspended::flag(tid), true)?;
     catalog::doubt_schema(replica)
 }
 
 /// Forgets that a table was made anew: it goes on.
 pub(crate) fn forget(replica: &Replica, tid: i64) -> Result<()> {
-    meta::forget(&replica.db, &flag(tid))
+    meta::forget(&replica.db, &suspended::flag(tid))
 }
 
 /// Lets triggers watch a table that is held, if it has none, by the names that its columns have now. `now` is what it is;
@@ -46,7 +36,7 @@ pub(crate) fn watch(replica: &Replica, table: &Table, now: &TableDef) -> Result<
     for column in &mut held.def.columns {
         column.name = column_numbers::name_after(&change.renamed, &column.name).to_owned();
     }
-    if !intact || is_made_anew(replica, table.tid)? {
+    if !intact || suspended::is_made_anew(replica, table.tid)? {
         let new = now.columns.iter().filter(|c| held.def.column(&c.name).is_none()).cloned();
         held.def.columns.extend(new.collect::<Vec<_>>());
     }
@@ -55,5 +45,5 @@ pub(crate) fn watch(replica: &Replica, table: &Table, now: &TableDef) -> Result<
     }
     dirty::make_change_list(replica, &held)?;
     watch::rename_in_triggers(replica, &held)?;
-    if intact { Ok(()) } else { meta::set(&replica.db, &flag(table.tid), true) }
+    if intact { Ok(()) } else { meta::set(&replica.db, &suspended::flag(table.tid), true) }
 }

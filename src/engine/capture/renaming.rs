@@ -12,6 +12,7 @@
 
 use rusqlite::params_from_iter;
 
+use crate::engine::capture::suspended;
 use crate::engine::error::Result;
 use crate::engine::merge::{heads, stretches, versions};
 use crate::engine::store::value::{self, Bind};
@@ -31,7 +32,9 @@ pub(crate) fn renamed_columns(
     now: &TableDef,
 ) -> Result<Vec<(String, String)>> {
     let def = &table.def;
-    let trigger = trigger_of(replica, table)?;
+    // That of a held table that was made anew was made after that, and has the names of before beside those of now.
+    let trigger =
+        if suspended::is_made_anew(replica, table.tid)? { None } else { trigger_of(replica, table)? };
     let named =
         |name: &str| trigger.as_ref().map(|sql| ["OLD", "NEW"].iter().any(|row| names(sql, row, name)));
     let mut new: Vec<&ColumnDef> = now.columns.iter().filter(|c| def.column(&c.name).is_none()).collect();

@@ -348,6 +348,7 @@ pub(crate) fn drop_column(replica: &Replica, table: &Table, name: &str) -> Resul
     for index in indexes {
         replica.db.execute_batch(&format!("DROP INDEX main.{}", value::quote(&index)))?;
     }
+    watch::remove_displacing(replica, table.tid)?;
     Ok(replica.db.execute_batch(&format!(
         "ALTER TABLE {} DROP COLUMN {}",
         table.sql_name,

@@ -8,6 +8,7 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::KeptRun;
 
 use crate::engine::error::Result;
+use crate::engine::store::meta;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
@@ -48,4 +49,14 @@ pub(crate) fn come_since(replica: &Replica, tid: i64) -> Result<Option<Vec<KeptR
 pub(crate) fn forget(replica: &Replica, tid: i64) -> Result<()> {
     replica.db.execute("DELETE FROM _pm_suspended WHERE tid = ?1", [tid])?;
     Ok(())
+}
+
+/// Returns the name under which `_pm_meta` has that a held table was made anew.
+pub(crate) fn flag(tid: i64) -> String {
+    format!("made anew {tid}")
+}
+
+/// Returns whether a table was made anew while it was held, and has not gone on since.
+pub(crate) fn is_made_anew(replica: &Replica, tid: i64) -> Result<bool> {
+    Ok(meta::get::<bool>(&replica.db, &flag(tid))? == Some(true))
 }

@@ -54,6 +54,14 @@ pub(crate) fn remove_triggers(replica: &Replica, tid: i64) -> Result<()> {
     Ok(())
 }
 
+/// Removes the triggers that name columns of UNIQUE indexes plainly: these would be in the way of dropping one. The next seal
+/// makes them again.
+pub(crate) fn remove_displacing(replica: &Replica, tid: i64) -> Result<()> {
+    let [.., replace, displace] = trigger_names(tid);
+    let sql = format!("DROP TRIGGER IF EXISTS {replace}; DROP TRIGGER IF EXISTS {displace}");
+    Ok(replica.db.execute_batch(&sql)?)
+}
+
 /// Returns whether the triggers differ from what they must be now, for instance since unique indexes were added.
 pub(crate) fn capture_outdated(replica: &Replica, table: &Table) -> Result<bool> {
     let wanted = triggers(&replica.db, table)?;

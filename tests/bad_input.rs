@@ -289,7 +289,8 @@ fn a_database_of_an_older_version() {
                  DROP TABLE _pm_fork; DROP TABLE _pm_link; DROP INDEX _pm_declared_standing;
                  ALTER TABLE _pm_table DROP COLUMN root;
                  DROP TABLE _pm_suspended; ALTER TABLE _pm_def DROP COLUMN told;
-                 ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0";
+                 ALTER TABLE _pm_dangling ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
+                 DROP INDEX _pm_def_table";
     let third = format!("{fourth}; DROP TABLE _pm_tag; DROP TABLE _pm_fold; DROP TABLE _pm_folded; DROP TABLE _pm_gone;
                  ALTER TABLE _pm_table DROP COLUMN deletes; ALTER TABLE _pm_table DROP COLUMN gaps; DROP TABLE _pm_gap;
                  DROP TABLE _pm_reached; ALTER TABLE _pm_count DROP COLUMN lamport;

@@ -310,6 +310,29 @@ fn a_verdict_that_leaves_nothing_of_a_row_takes_nothing_that_somebody_has_folded
     }
 }
 
+/// A device that takes a new identity says so of the old one, which vouches for it. Of another one nobody says it.
+#[test]
+fn an_insider_says_of_nobody_that_he_goes_on_under_another_identity() {
+    let world = start();
+    let dir = tempfile::tempdir_in(world.dir.path()).unwrap();
+    let mut devices = copy(&world, dir.path(), Broken::Nothing);
+    let (mut insider, _) = Insider::of(&mut devices[3]);
+    let east = devices[0].identity().id;
+    for flags in [FrameFlags(0), FrameFlags::CONTEXT_FREE] {
+        let group = GroupStart { lamport: 40, wall: 0, pair: 0, context: &[] };
+        let mut buf = vec![0; 60_000];
+        let mut writer = FrameWriter::new(&mut buf, flags, insider.seq + 1, Some(group)).unwrap();
+        writer.retire(east).unwrap();
+        let bytes = insider.sign(writer.finish().to_vec());
+        for device in &mut devices[..3] {
+            try_import(device, &bytes).unwrap();
+            let known = device.devices().unwrap();
+            let east = known.iter().find(|other| other.id == east).unwrap();
+            assert!(!east.retired, "{flags:?}");
+        }
+    }
+}
+
 /// The control.
 #[test]
 fn where_the_winner_is_by_arrival_odd_frames_leave_devices_different() {

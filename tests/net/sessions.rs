@@ -403,6 +403,8 @@ fn eight_at_once_and_the_ninth_is_told_so() {
                     let stayed = net::stay(board, &address, &SAFE, stop, &mut |_| ());
                     assert!(matches!(stayed, Ok(_) | Err(Error::Stopped)), "{stayed:?}");
                 });
+                // Those that are there already are in step anew with each that comes.
+                wait_for(reports, &format!("met b{n}"));
                 wait_for(reports, "in step");
             }
             for way in WAYS {

@@ -79,3 +79,4 @@ mod weekly;
 #[path = "../wrong/mod.rs"]
 mod wrong;
 mod wrong_files;
+mod wrong_states;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use packmule_core::model::DeviceId;
+use packmule_core::model::{DeviceId, Stream};
 use packmule_core::session::{Body, Frontier, Heard, Incoming, Intake, Log, NextGroup, Trust};
 use packmule_core::wire::{Certificate, Checkpoint, HeaderReader, Offer, Position, Probe, Refusal, Section};
 
@@ -113,25 +113,35 @@ impl<'a> EngineLog<'a> {
     }
 
     /// Appends a header with what changed in the vector, to be signed and sent; and looks up what became ready for
-    /// the peer by it.
+    /// the peer by it. Of the per-device streams of others a board has nothing and needs to hear nothing: with as many
+    /// boards as a base has sessions, each would hear of what all of them wrote.
     fn changed_vector(&mut self, vector: Vec<Position>, body: &mut Body<'_>) -> Result<bool> {
-        let Some(peer) = self.kept.peer.as_ref().map(|peer| peer.id) else { return Ok(false) };
+        let Some((peer, base)) = self.kept.peer.as_ref().map(|peer| (peer.id, peer.base)) else {
+            return Ok(false);
+        };
         let me = self.engine.identity().id;
         let first = self.kept.vector.is_empty();
         let key = |entry: &Position| (entry.author, entry.stream.number());
         let known = &self.kept.vector;
+        let concerns = |entry: &Position| {
+            first || base || entry.stream == Stream::Shared || [me, peer].contains(&entry.author)
+        };
         let is_new = |entry: &&Position| {
             let at = known.binary_search_by_key(&key(entry), key);
             at.ok().and_then(|at| known.get(at)).is_none_or(|known| known != *entry)
         };
-        let changed: Vec<Position> = vector.iter().filter(is_new).copied().collect();
+        let changed: Vec<Position> =
+            vector.iter().filter(|entry| concerns(entry) && is_new(entry)).copied().collect();
         if !first && changed.is_empty() {
             return Ok(false);
         }
         self.engine.remember()?;
         let probes = if first { self.engine.session_probes(peer)? } else { Vec::new() };
-        let applied: Vec<Position> =
-            vector.iter().filter(|entry| entry.author == me || is_new(entry)).copied().collect();
+        let applied: Vec<Position> = vector
+            .iter()
+            .filter(|entry| entry.author == me || (concerns(entry) && is_new(entry)))
+            .copied()
+            .collect();
         body.extend(&self.engine.session_header(peer, &applied, &probes)?);
         self.kept.vector = vector;
         for Position { author, stream, .. } in changed {

@@ -305,8 +305,9 @@ pub(crate) fn goes_on(replica: &Replica, dev: i64) -> Result<bool> {
 }
 
 /// Records what a device's log says of the retirement of another. What no base says holds for that device alone, unless
-/// it goes on as the retired one.
+/// it goes on as the retired one, which has vouched for it then: nobody else says so for good.
 pub(crate) fn hear_retired(replica: &Replica, id: DeviceId, said: (i64, u64), goes_on: bool) -> Result<()> {
+    let goes_on = goes_on && devices::issuers(&replica.db, said.0)?.contains(&id);
     if !goes_on && !is_base(replica, said.0)? {
         return Ok(());
     }

@@ -172,8 +172,9 @@ fn replica_of(
         return Err(if key.exists() { Error::Replaced { key }.into() } else { Error::NotADevice.into() });
     }
     layout::make_views(&db)?;
+    // Also where nothing may be written: what would write is refused as that, and not for want of a table.
+    temporary::make(&db)?;
     if !db.is_readonly(rusqlite::MAIN_DB)? {
-        temporary::make(&db)?;
         listing::watch(&db)?;
     }
     let (me, identity) = devices::identity(&db)?;

@@ -1,4 +1,4 @@
-//! The TEMP tables that every connection has which writes.
+//! The TEMP tables that every connection has.
 //!
 //! They are made when it is opened, before anything else is prepared: whatever changes the schema of TEMP tables makes SQLite
 //! prepare all statements of the connection anew.

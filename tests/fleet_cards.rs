@@ -47,7 +47,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 42] = [
+const PARTED: [(u64, &str); 43] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (77, "a place of its own log that others have otherwise counted as what both have"),
@@ -123,6 +123,7 @@ const PARTED: [(u64, &str); 42] = [
         "boards took a history from an older file of a base that had given it up since, and it back, for ever",
     ),
     (61187, "a base that was as new as its bundle counted as a board where two histories met"),
+    (62178, "a state of another history of a board was taken in by that board, which kept its own"),
 ];
 
 #[test]

@@ -73,6 +73,7 @@ pub(crate) fn import<R: Read + Seek>(
             verify_bundle(e, input, (&mut Found::default(), &mut None), &mut verifying)
         })?;
     }
+    reconcile::leave_other_history(replica, &mut verified)?;
     // A device that waits to know where its history ends takes nothing in: it has rows that must be sealed before.
     let waits = reconcile::only_hears(replica, &verified)?;
     if !waits {

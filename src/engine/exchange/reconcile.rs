@@ -63,6 +63,21 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
     Ok(false)
 }
 
+/// Takes nothing of another history of this device's own streams that a bundle has, where this device goes on with what it has;
+/// nor a state that stands for it, which would put the one in the place of the other.
+pub(crate) fn leave_other_history(replica: &Replica, verified: &mut Verified) -> Result<()> {
+    let evidence = &verified.evidence;
+    for stream in Stream::ALL {
+        let ours = positions::position(replica, replica.me, stream)?.seq;
+        let parts = evidence.diverges_by[PeerEvidence::at(stream)];
+        if evidence.is_other_shown && parts.is_some_and(|before| before < ours) {
+            verified.loose.insert((replica.identity.id, stream));
+            verified.leaves_state |= stream == Stream::Shared;
+        }
+    }
+    Ok(())
+}
+
 /// Records what the sender of a bundle has, if that is all that this device takes from it: it waits to know where its
 /// history ends. Returns whether it does.
 pub(crate) fn only_hears(replica: &mut Replica, verified: &Verified) -> Result<bool> {

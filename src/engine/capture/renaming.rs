@@ -91,8 +91,8 @@ pub(crate) fn renamed_columns(
         let column = new[place];
         let is_one = match &trigger {
             Some(_) => true,
-            None if old.key > 0 || by_values => true,
-            None if is_known(column) || is_alike(column) => may_have_values(replica, table, column)?,
+            None if old.key > 0 || by_values || is_known(column) => true,
+            None if is_alike(column) => may_have_values(replica, table, column)?,
             None => has_keys(now, def) && has_values_of(replica, table, at, column)?,
         };
         new.remove(place);

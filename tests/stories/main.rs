@@ -48,6 +48,7 @@ mod keys;
 mod late_application;
 mod leaving;
 mod line;
+mod made_of_rows;
 mod migration_forms;
 mod migrations;
 mod network;

@@ -47,7 +47,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 43] = [
+const PARTED: [(u64, &str); 40] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (77, "a place of its own log that others have otherwise counted as what both have"),
@@ -110,12 +110,6 @@ const PARTED: [(u64, &str); 43] = [
         41037,
         "what others say that they have of a device's log, of a history that is not its own, counted as what both have",
     ),
-    (42089, "the same, of a copy that had folded what was its own"),
-    (
-        50043,
-        "the same, of the per-device stream: the copy's readings were left under an identity that was not its own",
-    ),
-    (50130, "the same: who gave a history up cut it off where both had parted already"),
     (41173, "what was built on a history that both copies had left waited where nobody had heard of it"),
     (60167, "a base waited for the shared part of a seal under an identity that all copies had left"),
     (

@@ -96,14 +96,13 @@ fn a_column_that_was_renamed_and_dropped_is_not_in_the_way_of_the_next_migration
 /// Each further change takes away one of the names by which our triggers still find the column. When none is left, SQLite
 /// names the trigger and refuses: nothing is lost, and any run helps.
 #[test]
-fn after_a_column_was_renamed_and_dropped_two_more_changes_need_no_run_between() {
+fn after_a_column_was_renamed_and_dropped_another_change_needs_no_run_between() {
     for merge in [Merge::Row, Merge::Cell] {
         let (_world, mut devices) = devices(merge);
         for device in &mut devices {
             sql(device, "ALTER TABLE t RENAME COLUMN c2 TO c3; ALTER TABLE t DROP COLUMN c3");
-            sql(device, "ALTER TABLE t RENAME COLUMN c1 TO c5; ALTER TABLE t RENAME COLUMN c5 TO c6");
-            sql(device, "UPDATE t SET c6 = 9");
-            let next = "ALTER TABLE t RENAME COLUMN c6 TO c7";
+            sql(device, "ALTER TABLE t RENAME COLUMN c1 TO c5; UPDATE t SET c5 = 9");
+            let next = "ALTER TABLE t RENAME COLUMN c5 TO c7";
             let refused = app(device).execute_batch(next).unwrap_err().to_string();
             assert!(refused.contains("error in trigger _pm_"), "{refused}");
             device.seal().unwrap();

@@ -275,7 +275,10 @@ fn take_in_columns(
 fn watch_held(replica: &Replica, tid: i64) -> Result<()> {
     let table = catalog::table(replica, tid)?;
     match read_now(replica, &table.def) {
-        Ok(now) => held::watch(replica, &table, &now),
+        Ok(now) => {
+            held::watch(replica, &table, &now)?;
+            column_order::remember(replica, tid, &table.def.name)
+        }
         Err(e) if matches!(*e, Error::CannotTrack { .. }) => Ok(()),
         Err(e) => Err(e),
     }

@@ -280,13 +280,27 @@ pub(crate) fn due(replica: &Replica, table: &Table) -> Result<Change> {
     Ok(change)
 }
 
-/// Returns the UNIQUEs of a table that none of the others has.
-fn freed(replica: &Replica, table: &Table, mut others: Vec<Shape>) -> Result<Vec<Vec<u16>>> {
-    let mut freed = table.def.uniques.clone();
-    for shape in &mut others {
-        renamed::as_now(replica, table.tid, &mut shape.def, &table.def)?;
-        let theirs = column_numbers::uniques_of(&table.def, &shape.def);
-        freed.retain(|unique| !theirs.contains(unique));
+/// Returns the UNIQUEs of a table, of which Packmule made the index, that the others had and none of them has any more.
+fn freed(replica: &Replica, table: &Table, others: Vec<Shape>) -> Result<Vec<Vec<u16>>> {
+    if table.def.uniques.is_empty() {
+        return Ok(Vec::new());
+    }
+    let uniques = |mut def: TableDef| {
+        renamed::as_now(replica, table.tid, &mut def, &table.def)?;
+        Ok(column_numbers::uniques_of(&table.def, &def))
+    };
+    let mut had = Vec::new();
+    for shape in &others {
+        for def in shapes::past_shapes(replica, table.tid, shape.dev)? {
+            had.extend(uniques(def)?);
+        }
+    }
+    let now = others.into_iter().map(|shape| uniques(shape.def)).collect::<Result<Vec<_>>>()?.concat();
+    let mut freed = Vec::new();
+    for unique in table.def.uniques.iter().filter(|unique| had.contains(unique) && !now.contains(unique)) {
+        if uniques::is_ours(replica, table, unique)? {
+            freed.push(unique.clone());
+        }
     }
     Ok(freed)
 }

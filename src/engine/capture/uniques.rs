@@ -51,15 +51,28 @@ pub(crate) fn make_unique(replica: &Replica, table: &Table, unique: &[u16]) -> R
 
 /// Drops the indexes that Packmule made over just these columns of a table.
 pub(crate) fn drop_unique(replica: &Replica, table: &Table, unique: &[u16]) -> Result<()> {
-    let mut names: Vec<String> =
-        unique.iter().map(|at| table.def.columns[usize::from(*at)].name.to_ascii_lowercase()).collect();
-    names.sort();
-    for (index, columns) in indexes(replica, table)? {
-        if index.starts_with(OURS) && columns == names {
-            drop_index(replica, &index)?;
+    for (index, _) in indexes(replica, table)?.iter().filter(|(_, columns)| *columns == names(table, unique))
+    {
+        if index.starts_with(OURS) {
+            drop_index(replica, index)?;
         }
     }
     Ok(())
+}
+
+/// Returns whether Packmule alone made an index over just these columns of a table.
+pub(crate) fn is_ours(replica: &Replica, table: &Table, unique: &[u16]) -> Result<bool> {
+    let names = names(table, unique);
+    let mut of = indexes(replica, table)?.into_iter().filter(|(_, columns)| *columns == names).peekable();
+    Ok(of.peek().is_some() && of.all(|(index, _)| index.starts_with(OURS)))
+}
+
+/// Returns the names of the columns of a UNIQUE, in order.
+fn names(table: &Table, unique: &[u16]) -> Vec<String> {
+    let name = |at: &u16| table.def.columns[usize::from(*at)].name.to_ascii_lowercase();
+    let mut names: Vec<String> = unique.iter().map(name).collect();
+    names.sort();
+    names
 }
 
 /// Drops the indexes that Packmule made of which the application has made one of its own: that tells from now on whether the

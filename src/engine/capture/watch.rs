@@ -153,8 +153,9 @@ fn lacking_row(def: &TableDef, names: &[String]) -> String {
 }
 
 /// After a column was renamed and dropped under its new name, so many more changes of a table do not end in an error while
-/// nothing of Packmule runs; after that SQLite refuses each, until something does (`src/docs/migrations.md`).
-const LASTS: usize = 2;
+/// nothing of Packmule runs; after that SQLite refuses each, until something does (`src/docs/migrations.md`). Each takes
+/// memory for the triggers of every table, and a part of each update.
+const LASTS: usize = 1;
 
 /// Puts a query into others that have the same row. What is a column of one around stays one where it is looked for, and
 /// each `ALTER TABLE` takes the outermost away.

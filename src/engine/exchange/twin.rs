@@ -215,8 +215,8 @@ impl Apart {
 
 /// Compares what a sender has applied, and its probes, with what is here. What they say of this device goes to the
 /// evidence. Nothing is compared of a device that is revoked, here or by what comes with it (`revoked`). What the sender
-/// has applied of a history that is another one than is here is removed, and returned; what it says so of this device's own
-/// log is removed too, so that nobody counts it as what both have, nor prunes by its word.
+/// has applied of a history that is another one than is here is removed, and returned; what its probes say so of this
+/// device's own log is removed too, so that nobody counts it as what both have.
 pub(crate) fn compare_vector(
     replica: &Replica,
     sender: DeviceId,
@@ -269,11 +269,8 @@ pub(crate) fn compare_vector(
             }
         }
     }
-    applied.retain(|e| {
-        !apart.others.contains_key(&e.author)
-            && (e.author != sender || apart.sender.is_none())
-            && !not_ours.contains(&Probe::from(*e))
-    });
+    applied
+        .retain(|e| !apart.others.contains_key(&e.author) && (e.author != sender || apart.sender.is_none()));
     probes.retain(|e| !not_ours.contains(e));
     Ok(apart)
 }

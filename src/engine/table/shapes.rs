@@ -216,7 +216,7 @@ pub(crate) fn is_dropped(replica: &Replica, tid: i64, name: &str) -> Result<bool
 }
 
 /// Returns the definitions that a device announced of a table before its last.
-fn past_shapes(replica: &Replica, tid: i64, dev: i64) -> Result<Vec<TableDef>> {
+pub(crate) fn past_shapes(replica: &Replica, tid: i64, dev: i64) -> Result<Vec<TableDef>> {
     let mut statement = replica.db.prepare_cached(
         "SELECT DISTINCT f.body FROM _pm_declared p JOIN _pm_def f ON f.id = p.def
          WHERE p.tid = ?1 AND p.what = ?2 AND p.dev = ?3 AND p.past",

@@ -239,7 +239,7 @@ impl Run {
     fn value(&mut self, column: &Column, d: usize) -> String {
         let n = self.random.below(90) + 10;
         match column.kind {
-            _ if !column.not_null && n % 3 == 0 => "NULL".into(),
+            _ if !column.not_null && n.is_multiple_of(3) => "NULL".into(),
             Kind::Text => format!("'{d}x{n}'"),
             Kind::Integer => n.to_string(),
             Kind::Real => format!("{n}.25"),

@@ -48,6 +48,17 @@ impl Fleet {
         }
     }
 
+    fn compact(&mut self) {
+        self.devices.iter_mut().for_each(|device| drop(device.compact().unwrap()));
+    }
+
+    /// The applications of both boards migrate, and all meet.
+    fn both_migrate(&mut self) {
+        self.devices[..2].iter().for_each(|board| sql(board, MIGRATION));
+        self.rounds();
+        self.rounds();
+    }
+
     fn back_up(&self, of: usize, name: &str) -> PathBuf {
         let to = self.world.path(name);
         copy_card(&self.devices[of], &to);
@@ -83,14 +94,12 @@ fn a_board_that_was_set_back_and_migrates_first_is_not_held_by_the_one_that_it_w
         fleet.write("lost");
         fleet.rounds();
         if compacted {
-            fleet.devices.iter_mut().for_each(|device| drop(device.compact().unwrap()));
+            fleet.compact();
         }
         fleet.devices[0] = fleet.open(&backup);
         let was = fleet.devices[0].identity().id;
         sql(&fleet.devices[0], "INSERT INTO t VALUES ('after', 9, 9)");
-        fleet.devices[..2].iter().for_each(|board| sql(board, MIGRATION));
-        fleet.rounds();
-        fleet.rounds();
+        fleet.both_migrate();
         assert_ne!(fleet.devices[0].identity().id, was, "it has a second history");
         fleet.all_are_alike();
         assert_eq!(rows(&fleet.devices[1], "SELECT count(*) FROM t"), ["5"]);
@@ -105,15 +114,13 @@ fn a_copy_that_migrates_before_its_first_run_goes_on_when_all_have_migrated() {
         fleet.write("more");
         if compacted {
             fleet.rounds();
-            fleet.devices.iter_mut().for_each(|device| drop(device.compact().unwrap()));
+            fleet.compact();
         }
         fleet.devices.push(fleet.open(&copy));
         sql(&fleet.devices[3], MIGRATION);
         sql(&fleet.devices[3], "INSERT INTO t VALUES ('copy', 7)");
         fleet.rounds();
-        fleet.devices[..2].iter().for_each(|board| sql(board, MIGRATION));
-        fleet.rounds();
-        fleet.rounds();
+        fleet.both_migrate();
         fleet.all_are_alike();
         assert_eq!(rows(&fleet.devices[1], "SELECT count(*) FROM t"), ["5"]);
     }

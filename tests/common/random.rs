@@ -1,6 +1,7 @@
 //! Random tests that can be replayed.
 
 use std::ops::Range;
+use std::sync::Mutex;
 
 /// A small random number generator (SplitMix64, Steele, Lea and Flood 2014), so that a seed
 /// replays on every machine.
@@ -59,4 +60,27 @@ pub fn on_all_cores(seeds: Range<u64>, each: &(dyn Fn(u64) + Sync)) {
             });
         }
     });
+}
+
+/// Plays schedules. Returns those that failed, the lowest seed first, with what they did.
+pub fn failing(seeds: Range<u64>, play: &(dyn Fn(u64) -> Result<(), String> + Sync)) -> Vec<(u64, String)> {
+    let failed = Mutex::new(Vec::new());
+    on_all_cores(seeds, &|seed| {
+        if let Err(trace) = play(seed) {
+            failed.lock().unwrap().push((seed, trace));
+        }
+    });
+    let mut failed = failed.into_inner().unwrap();
+    failed.sort();
+    failed
+}
+
+/// Plays schedules, none of which may fail.
+#[track_caller]
+pub fn check(seeds: Range<u64>, play: &(dyn Fn(u64) -> Result<(), String> + Sync)) {
+    let failed = failing(seeds, play);
+    let all: Vec<u64> = failed.iter().map(|(seed, _)| *seed).collect();
+    if let Some((seed, trace)) = failed.first() {
+        panic!("failed: {all:?}; the first:\nPACKMULE_SEED={seed}\n{trace}");
+    }
 }

@@ -123,25 +123,20 @@ impl<'a> EngineLog<'a> {
         let first = self.kept.vector.is_empty();
         let key = |entry: &Position| (entry.author, entry.stream.number());
         let known = &self.kept.vector;
-        let concerns = |entry: &Position| {
-            first || base || entry.stream == Stream::Shared || [me, peer].contains(&entry.author)
-        };
-        let is_new = |entry: &&Position| {
+        let is_news = |entry: &&Position| {
+            let concerns =
+                first || base || entry.stream == Stream::Shared || [me, peer].contains(&entry.author);
             let at = known.binary_search_by_key(&key(entry), key);
-            at.ok().and_then(|at| known.get(at)).is_none_or(|known| known != *entry)
+            concerns && at.ok().and_then(|at| known.get(at)).is_none_or(|known| known != *entry)
         };
-        let changed: Vec<Position> =
-            vector.iter().filter(|entry| concerns(entry) && is_new(entry)).copied().collect();
+        let changed: Vec<Position> = vector.iter().filter(is_news).copied().collect();
         if !first && changed.is_empty() {
             return Ok(false);
         }
         self.engine.remember()?;
         let probes = if first { self.engine.session_probes(peer)? } else { Vec::new() };
-        let applied: Vec<Position> = vector
-            .iter()
-            .filter(|entry| entry.author == me || (concerns(entry) && is_new(entry)))
-            .copied()
-            .collect();
+        let applied: Vec<Position> =
+            vector.iter().filter(|entry| entry.author == me || is_news(entry)).copied().collect();
         body.extend(&self.engine.session_header(peer, &applied, &probes)?);
         self.kept.vector = vector;
         for Position { author, stream, .. } in changed {

@@ -20,7 +20,11 @@ fn entry(tid: i64) -> String {
 pub(crate) fn remember(replica: &Replica, tid: i64, table: &str) -> Result<()> {
     let mut statement = replica.db.prepare_cached("SELECT name FROM pragma_table_xinfo(?1) ORDER BY cid")?;
     let names = statement.query_map([table], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
-    meta::set(&replica.db, &entry(tid), names.join(&BETWEEN.to_string()))
+    let (entry, names) = (entry(tid), names.join(&BETWEEN.to_string()));
+    if meta::get::<String>(&replica.db, &entry)?.as_ref() == Some(&names) {
+        return Ok(());
+    }
+    meta::set(&replica.db, &entry, names)
 }
 
 /// Forgets it.

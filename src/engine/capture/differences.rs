@@ -59,6 +59,8 @@ struct Comparison<'e> {
     unshown: &'e [String],
     /// The log tells all that was written to it.
     is_told: bool,
+    /// There are rows in `_pm_restate_written`.
+    any_written: bool,
 }
 
 /// Lists in `_pm_restate` what is to be said of the rows of a table, and in `_pm_restate_span` its spans. `added` are the
@@ -66,13 +68,13 @@ struct Comparison<'e> {
 pub(super) fn list(replica: &Replica, table: &Table, added: &[String], unshown: &[String]) -> Result<()> {
     replica.db.execute_batch(TEMP)?;
     let is_told = !runs::is_any_folded(replica, table)?;
-    let comparison = Comparison { replica, table, added, unshown, is_told };
     let mut runs = Runs::open(replica, table)?;
     if table.def.mode == Mode::PerDevice && !list_logged(replica, table)? {
         runs = None;
         runs::forget(replica, table.tid)?;
     }
-    list_written(replica, table)?;
+    let any_written = list_written(replica, table)?;
+    let comparison = Comparison { replica, table, added, unshown, is_told, any_written };
     comparison.compare(runs.as_ref())?;
     match table.def.mode {
         Mode::Shared => comparison.list_gone()?,
@@ -118,7 +120,7 @@ impl Comparison<'_> {
             if self.list_logged_row(key)? {
                 return Ok(());
             }
-            if matches!(written(replica, key)?, Some(None)) {
+            if self.is_written_whole(key)? {
                 return Ok(());
             }
             if run.sum == Some(0) {
@@ -139,6 +141,21 @@ impl Comparison<'_> {
             && (deferred::is_quarantined(replica, table.tid, key)? || is_held(replica, table.tid, key)?))
     }
 
+    /// Returns in which columns a row was written since triggers watch its table; none, if as a whole.
+    fn written(&self, key: &[u8]) -> Result<Option<Option<Columns>>> {
+        if !self.any_written {
+            return Ok(None);
+        }
+        let sql = "SELECT columns FROM temp._pm_restate_written WHERE key = ?1";
+        let columns: Option<Option<Vec<u8>>> = value::maybe(&self.replica.db, sql, [key])?;
+        Ok(columns.map(|columns| columns.map(|bytes| Columns::of_bytes(&bytes))))
+    }
+
+    /// Returns whether a row was written as a whole since then.
+    fn is_written_whole(&self, key: &[u8]) -> Result<bool> {
+        Ok(matches!(self.written(key)?, Some(None)))
+    }
+
     /// Lists a row of which versions are still to be shown, if it has something in columns of which none of these speaks: that
     /// stays when they are shown. What it had been is told by the versions that its application had seen.
     fn list_unsaid(&self, key: &[u8]) -> Result<()> {
@@ -157,7 +174,7 @@ impl Comparison<'_> {
             let of = if suspended::has_seen(replica, table.tid, &head)? { &mut seen } else { &mut unseen };
             of.push(head);
         }
-        let written = written(replica, key)?.map(|columns| columns.unwrap_or_else(|| Columns::all(n)));
+        let written = self.written(key)?.map(|columns| columns.unwrap_or_else(|| Columns::all(n)));
         let said = match seen.is_empty() {
             true => own.clone(),
             false => {
@@ -193,7 +210,7 @@ impl Comparison<'_> {
         if heads.is_empty() {
             return Ok(false);
         }
-        let written = written(replica, key)?;
+        let written = self.written(key)?;
         if matches!(written, Some(None)) {
             return Ok(true);
         }
@@ -214,7 +231,7 @@ impl Comparison<'_> {
             let heads = heads::heads(replica, table.tid, &key)?;
             if compose::shown_row(replica, table, &key)?.is_none()
                 && !self.is_unshown(&key)?
-                && written(replica, &key)?.is_none()
+                && self.written(&key)?.is_none()
                 && versions::judge_versions(replica, table, &heads)?.present
             {
                 put(replica, &key, What::Gone, None)?;
@@ -259,7 +276,7 @@ impl Comparison<'_> {
                     Mode::Shared => !heads::heads(replica, table.tid, key)?.is_empty(),
                     Mode::PerDevice => logged(replica, key)?.is_some(),
                 };
-                let is_said = logged || matches!(written(replica, key)?, Some(None));
+                let is_said = logged || self.is_written_whole(key)?;
                 put(replica, key, if is_said { What::Same } else { What::Written }, None)
             })?;
             // A span has its end too, which is of the next run.
@@ -379,8 +396,8 @@ fn compare_op(replica: &Replica, table: &Table, key: &[u8], def: &OpDef, op: &Op
     Ok(if whole { SAME } else { DIFFERS })
 }
 
-/// Lists the rows of a table that stand in its list of changes.
-fn list_written(replica: &Replica, table: &Table) -> Result<()> {
+/// Lists the rows of a table that stand in its list of changes. Returns whether there are any.
+fn list_written(replica: &Replica, table: &Table) -> Result<bool> {
     let (n, masks) = (table.def.keys().count(), dirty::masks(table));
     let keys: Vec<String> = (1..=n).map(|n| format!("k{n}")).collect();
     let bits: String = (0..masks).map(|m| format!(", _pm_or(m{m})")).collect();
@@ -392,7 +409,9 @@ fn list_written(replica: &Replica, table: &Table) -> Result<()> {
         ChangeFlags::MAYBE_GONE
     ))?;
     let mut rows = statement.query([])?;
+    let mut any = false;
     while let Some(row) = rows.next()? {
+        any = true;
         let key = table.key_of(value::first_of(row, n)?.iter().copied())?;
         let bits = (0..masks).map(|m| row.get(n + 1 + m)).collect::<rusqlite::Result<Vec<i64>>>();
         let is_whole = masks == 0 || row.get(n)?;
@@ -400,14 +419,7 @@ fn list_written(replica: &Replica, table: &Table) -> Result<()> {
         let sql = "INSERT OR REPLACE INTO temp._pm_restate_written (key, columns) VALUES (?1, ?2)";
         replica.db.prepare_cached(sql)?.execute((key, columns.as_ref().map(Columns::as_bytes)))?;
     }
-    Ok(())
-}
-
-/// Returns in which columns a row was written since triggers watch its table; none, if as a whole.
-fn written(replica: &Replica, key: &[u8]) -> Result<Option<Option<Columns>>> {
-    let sql = "SELECT columns FROM temp._pm_restate_written WHERE key = ?1";
-    let columns: Option<Option<Vec<u8>>> = value::maybe(&replica.db, sql, [key])?;
-    Ok(columns.map(|columns| columns.map(|bytes| Columns::of_bytes(&bytes))))
+    Ok(any)
 }
 
 /// Looks up what the log tells of a row of a per-device table.

@@ -153,10 +153,10 @@ fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result
             }
             continue;
         }
-        // Any other that is gone is one that the application has renamed or dropped.
         if renamed.iter().any(|(before, _)| before.eq_ignore_ascii_case(&old.name)) {
             continue;
         }
+        // Any other that is gone is one that the application has renamed or dropped.
         let owed = disputed || declare::is_owed(replica, table.tid, &old.name)?;
         for (_, column) in declared.into_iter().filter(|_| owed) {
             if column.kind()? != kind {
@@ -176,7 +176,6 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     if !compose::is_table_there(replica, table)? {
         return notice_absence(replica, table);
     }
-    uniques::drop_doubled(replica, table)?;
     let mut intact = watch::capture_intact(replica, table)? && !suspended::is_to_restate(replica, table.tid)?;
     if let Some(reason) = follow_others(replica, table, noticed)? {
         return Ok(Some(reason));
@@ -190,6 +189,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
             e => return Err(e.into()),
         },
     };
+    uniques::drop_doubled(replica, &now)?;
     let kinds = changed_kinds(replica, table, &mut now)?;
     let decided = |at: usize| {
         let name = &table.def.columns[at].name;

@@ -19,7 +19,7 @@ use crate::engine::show::{constraints, quarantine};
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
-use crate::engine::table::def::{ColumnDef, TableDef};
+use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 use crate::engine::table::{dropped, renamed, shapes};
@@ -129,32 +129,35 @@ fn at_odds(replica: &Replica, table: &Table) -> Result<String> {
 
 /// Returns which columns of the definitions in the log stand for none of a table, whose definition is `now`.
 pub(crate) fn unread(replica: &Replica, tid: i64, now: &TableDef) -> Result<Unread> {
-    let mut statement = replica.db.prepare_cached("SELECT id, body FROM _pm_def WHERE tid = ?1")?;
-    let mut rows = statement.query([tid])?;
-    let mut unread = Unread::new();
-    while let Some(row) = rows.next()? {
-        let (id, body): (_, Vec<u8>) = (DefId(row.get(0)?), row.get(1)?);
-        let mut def = TableDef::stored(&body)?;
-        renamed::as_now(replica, tid, &mut def, now)?;
-        let unknown = def.columns.iter().enumerate().filter(|(_, c)| now.column(&c.name).is_none());
-        unread.extend(unknown.map(|(at, _)| (id, at)));
-    }
-    Ok(unread)
+    columns_of_log(replica, tid, now, &|name| now.column(name).is_none())
 }
 
 /// Returns which columns of the definitions in the log stand for these columns of a table, whose definition is `now`.
 pub(crate) fn standing_for(replica: &Replica, tid: i64, now: &TableDef, names: &[String]) -> Result<Unread> {
+    if names.is_empty() {
+        return Ok(Unread::new());
+    }
+    columns_of_log(replica, tid, now, &|name| names.iter().any(|of| of.eq_ignore_ascii_case(name)))
+}
+
+/// Returns the columns of a table's definitions in the log that are wanted by the names that they have in `now`.
+fn columns_of_log(
+    replica: &Replica,
+    tid: i64,
+    now: &TableDef,
+    is_wanted: &dyn Fn(&str) -> bool,
+) -> Result<Unread> {
     let mut statement = replica.db.prepare_cached("SELECT id, body FROM _pm_def WHERE tid = ?1")?;
     let mut rows = statement.query([tid])?;
-    let mut standing = Unread::new();
+    let mut found = Unread::new();
     while let Some(row) = rows.next()? {
         let (id, body): (_, Vec<u8>) = (DefId(row.get(0)?), row.get(1)?);
         let mut def = TableDef::stored(&body)?;
         renamed::as_now(replica, tid, &mut def, now)?;
-        let is_of = |c: &ColumnDef| names.iter().any(|name| name.eq_ignore_ascii_case(&c.name));
-        standing.extend(def.columns.iter().enumerate().filter(|(_, c)| is_of(c)).map(|(at, _)| (id, at)));
+        let wanted = def.columns.iter().enumerate().filter(|(_, c)| is_wanted(&c.name));
+        found.extend(wanted.map(|(at, _)| (id, at)));
     }
-    Ok(standing)
+    Ok(found)
 }
 
 /// Takes from these columns those that still stand for none. Returns what the others are called here.

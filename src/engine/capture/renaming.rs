@@ -79,12 +79,10 @@ pub(crate) fn renamed_columns(
             .or_else(|| first(&|c| is_plain && is_alike(c) && is_here(c)))
             .or_else(|| first(&|c| is_plain && may_be(c) && is_here(c)));
         let by_values = place.is_none() && trigger.is_none() && old.key == 0 && has_keys(now, def);
-        for candidate in free.iter().filter(|_| by_values) {
-            if place.is_none()
-                && is_alike(new[*candidate])
-                && has_values_of(replica, table, at, new[*candidate])?
-            {
+        for candidate in free.iter().filter(|candidate| by_values && is_alike(new[**candidate])) {
+            if has_values_of(replica, table, at, new[*candidate])? {
                 place = Some(*candidate);
+                break;
             }
         }
         let Some(place) = place else { continue };

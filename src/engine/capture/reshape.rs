@@ -282,26 +282,31 @@ pub(crate) fn due(replica: &Replica, table: &Table) -> Result<Change> {
 
 /// Returns the UNIQUEs of a table, of which Packmule made the index, that the others had and none of them has any more.
 fn freed(replica: &Replica, table: &Table, others: Vec<Shape>) -> Result<Vec<Vec<u16>>> {
-    if table.def.uniques.is_empty() {
-        return Ok(Vec::new());
+    let mut freed = table.def.uniques.clone();
+    if freed.is_empty() {
+        return Ok(freed);
     }
-    let uniques = |mut def: TableDef| {
+    let uniques = |mut def: TableDef| -> Result<_> {
         renamed::as_now(replica, table.tid, &mut def, &table.def)?;
         Ok(column_numbers::uniques_of(&table.def, &def))
     };
+    let mut devices = Vec::new();
+    for shape in others {
+        devices.push(shape.dev);
+        let now = uniques(shape.def)?;
+        freed.retain(|unique| !now.contains(unique));
+    }
+    if freed.is_empty() {
+        return Ok(freed);
+    }
     let mut had = Vec::new();
-    for shape in &others {
-        for def in shapes::past_shapes(replica, table.tid, shape.dev)? {
+    for dev in devices {
+        for def in shapes::past_shapes(replica, table.tid, dev)? {
             had.extend(uniques(def)?);
         }
     }
-    let now = others.into_iter().map(|shape| uniques(shape.def)).collect::<Result<Vec<_>>>()?.concat();
-    let mut freed = Vec::new();
-    for unique in table.def.uniques.iter().filter(|unique| had.contains(unique) && !now.contains(unique)) {
-        if uniques::is_ours(replica, table, unique)? {
-            freed.push(unique.clone());
-        }
-    }
+    freed.retain(|unique| had.contains(unique));
+    uniques::retain_ours(replica, table, &mut freed)?;
     Ok(freed)
 }
 

@@ -5,6 +5,7 @@ use crate::engine::error::Result;
 use crate::engine::merge::deferred;
 use crate::engine::show::{constraints, quarantine};
 use crate::engine::store::value;
+use crate::engine::table::def::TableDef;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
@@ -51,37 +52,28 @@ pub(crate) fn make_unique(replica: &Replica, table: &Table, unique: &[u16]) -> R
 
 /// Drops the indexes that Packmule made over just these columns of a table.
 pub(crate) fn drop_unique(replica: &Replica, table: &Table, unique: &[u16]) -> Result<()> {
-    for (index, _) in indexes(replica, table)?.iter().filter(|(_, columns)| *columns == names(table, unique))
-    {
-        if index.starts_with(OURS) {
-            drop_index(replica, index)?;
-        }
+    let (ours, _) = indexes(replica, &table.def)?;
+    let of = ours.iter().filter(|(_, columns)| is_over(columns, unique));
+    of.map(|(index, _)| index).try_for_each(|index| drop_index(replica, index))
+}
+
+/// Keeps of some UNIQUEs of a table those of which Packmule alone made an index.
+pub(crate) fn retain_ours(replica: &Replica, table: &Table, uniques: &mut Vec<Vec<u16>>) -> Result<()> {
+    if uniques.is_empty() {
+        return Ok(());
     }
+    let (ours, own) = indexes(replica, &table.def)?;
+    let has = |of: &[Index], unique: &[u16]| of.iter().any(|(_, columns)| is_over(columns, unique));
+    uniques.retain(|unique| has(&ours, unique) && !has(&own, unique));
     Ok(())
 }
 
-/// Returns whether Packmule alone made an index over just these columns of a table.
-pub(crate) fn is_ours(replica: &Replica, table: &Table, unique: &[u16]) -> Result<bool> {
-    let names = names(table, unique);
-    let mut of = indexes(replica, table)?.into_iter().filter(|(_, columns)| *columns == names).peekable();
-    Ok(of.peek().is_some() && of.all(|(index, _)| index.starts_with(OURS)))
-}
-
-/// Returns the names of the columns of a UNIQUE, in order.
-fn names(table: &Table, unique: &[u16]) -> Vec<String> {
-    let name = |at: &u16| table.def.columns[usize::from(*at)].name.to_ascii_lowercase();
-    let mut names: Vec<String> = unique.iter().map(name).collect();
-    names.sort();
-    names
-}
-
 /// Drops the indexes that Packmule made of which the application has made one of its own: that tells from now on whether the
-/// columns are UNIQUE here.
-pub(crate) fn drop_doubled(replica: &Replica, table: &Table) -> Result<()> {
-    let indexes = indexes(replica, table)?;
-    let (ours, own): (Vec<_>, Vec<_>) = indexes.into_iter().partition(|(index, _)| index.starts_with(OURS));
+/// columns are UNIQUE here. `now` is what the table is.
+pub(crate) fn drop_doubled(replica: &Replica, now: &TableDef) -> Result<()> {
+    let (ours, own) = indexes(replica, now)?;
     for (index, columns) in ours {
-        if own.iter().any(|(_, of)| *of == columns) {
+        if own.iter().any(|(_, of)| is_over(of, &columns)) {
             drop_index(replica, &index)?;
         }
     }
@@ -92,23 +84,16 @@ fn drop_index(replica: &Replica, index: &str) -> Result<()> {
     Ok(replica.db.execute_batch(&format!("DROP INDEX main.{}", value::quote(index)))?)
 }
 
-/// Returns the UNIQUE indexes over plain columns of a table, each with the names of its columns, in order.
-fn indexes(replica: &Replica, table: &Table) -> Result<Vec<(String, Vec<String>)>> {
-    let mut statement = replica.db.prepare_cached(
-        "SELECT l.name, i.name FROM pragma_index_list(?1) l JOIN pragma_index_info(l.name) i
-         WHERE l.\"unique\" AND NOT l.partial AND l.origin <> 'pk' ORDER BY l.name, i.name",
-    )?;
-    let mut rows = statement.query([&table.def.name])?;
-    let mut indexes: Vec<(String, Vec<String>)> = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (index, column): (String, Option<String>) = (row.get(0)?, row.get(1)?);
-        // An expression has no name: no column is called so.
-        let column = column.unwrap_or_default().to_ascii_lowercase();
-        match indexes.last_mut().filter(|(of, _)| *of == index) {
-            Some((_, columns)) => columns.push(column),
-            None => indexes.push((index, vec![column])),
-        }
-    }
-    indexes.iter_mut().for_each(|(_, columns)| columns.sort());
-    Ok(indexes)
+/// A UNIQUE index: its name, and the numbers of its columns.
+type Index = (String, Vec<u16>);
+
+/// Returns the UNIQUE indexes over plain columns of a table: those that Packmule made, and the table's own.
+fn indexes(replica: &Replica, def: &TableDef) -> Result<(Vec<Index>, Vec<Index>)> {
+    let indexes = def.unique_indexes(&replica.db)?.into_iter();
+    Ok(indexes.partition(|(index, _)| index.starts_with(OURS)))
+}
+
+/// Returns whether two UNIQUEs are over the same columns, in whatever order.
+fn is_over(one: &[u16], two: &[u16]) -> bool {
+    one.len() == two.len() && one.iter().all(|at| two.contains(at))
 }

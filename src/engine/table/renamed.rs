@@ -63,42 +63,33 @@ fn meant(
     Ok(names.iter().filter(|name| may(name)).find_map(|name| now.column(name)))
 }
 
-/// Finds the column of `now` that one of this name is, though another one has got the name since: it stands where that stood,
-/// before the new one.
-fn before_reuse(
-    replica: &Replica,
-    tid: i64,
-    now: &TableDef,
-    name: &str,
-    may: &dyn Fn(&str) -> bool,
-) -> Result<Option<usize>> {
-    let Some(reused) = now.column(name) else { return Ok(None) };
-    let sql = "SELECT CAST(value AS TEXT) FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = ?3";
-    let mut statement = replica.db.prepare_cached(sql)?;
-    let mut rows = statement.query((tid, Subject::Renamed, name.to_ascii_lowercase()))?;
-    while let Some(row) = rows.next()? {
-        let new: String = row.get(0)?;
-        if let Some(at) = now.column(&new).filter(|at| *at < reused && may(&new)) {
-            return Ok(Some(at));
-        }
-    }
-    Ok(None)
-}
-
 /// Gives the columns of a definition the names that they have in `now`, where they were renamed.
 pub(crate) fn as_now(replica: &Replica, tid: i64, def: &mut TableDef, now: &TableDef) -> Result<()> {
-    for at in 0..def.columns.len() {
+    let renames = renames(replica, tid)?;
+    for at in 0..if renames.is_empty() { 0 } else { def.columns.len() } {
         let name = &def.columns[at].name;
         let is_free = |name: &str| def.column(name).is_none();
         let found = match now.column(name) {
             None => meant(replica, tid, now, name, &is_free)?,
-            Some(_) => before_reuse(replica, tid, now, name, &is_free)?,
+            // Where another column has got the name since, this one stands where it stood, before the new one.
+            Some(reused) => renames
+                .iter()
+                .filter(|(before, after)| before.eq_ignore_ascii_case(name) && is_free(after))
+                .find_map(|(_, after)| now.column(after).filter(|at| *at < reused)),
         };
         if let Some(here) = found {
             def.columns[at].name.clone_from(&now.columns[here].name);
         }
     }
     Ok(())
+}
+
+/// Returns what devices have said that columns of a table are called since, each with its name before.
+fn renames(replica: &Replica, tid: i64) -> Result<Vec<(String, String)>> {
+    let sql = "SELECT name, CAST(value AS TEXT) FROM _pm_declared WHERE tid = ?1 AND what = ?2";
+    let mut statement = replica.db.prepare_cached(sql)?;
+    let rows = statement.query_map((tid, Subject::Renamed), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Returns whether a definition of a table's name has its primary key.

@@ -239,27 +239,34 @@ impl TableDef {
 
     /// Reads the UNIQUEs over plain columns, also those of `CREATE UNIQUE INDEX`.
     fn read_uniques(&mut self, db: &Connection) -> Result<()> {
-        let mut statement = db.prepare(
-            "SELECT name FROM pragma_index_list(?1) WHERE \"unique\" AND origin <> 'pk' AND NOT partial ORDER BY name",
-        )?;
-        let names: Vec<String> =
-            statement.query_map([&self.name], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        let mut columns = db.prepare("SELECT name FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno")?;
-        for index in names {
-            let names: Vec<Option<String>> =
-                columns.query_map([&index], |row| row.get(0))?.collect::<Result<_, _>>()?;
-            let unique: Option<Vec<u16>> = names
-                .iter()
-                .map(|name| name.as_ref().and_then(|name| self.column(name)).map(|at| at as u16))
-                .collect();
-            let key: Vec<u16> = self.keys().map(|at| at as u16).collect();
-            // An index over an expression stays this database's own.
-            if let Some(unique) = unique.filter(|u| !self.uniques.contains(u) && *u != key) {
+        let key: Vec<u16> = self.keys().map(|at| at as u16).collect();
+        for (_, unique) in self.unique_indexes(db)? {
+            if !self.uniques.contains(&unique) && unique != key {
                 self.uniques.push(unique);
             }
         }
         self.uniques.sort();
         Ok(())
+    }
+
+    /// Returns the UNIQUE indexes over plain columns that the table has, with the numbers of these. One over an expression
+    /// stays this database's own.
+    pub(crate) fn unique_indexes(&self, db: &Connection) -> Result<Vec<(String, Vec<u16>)>> {
+        let mut statement = db.prepare_cached(
+            "SELECT name FROM pragma_index_list(?1) WHERE \"unique\" AND origin <> 'pk' AND NOT partial ORDER BY name",
+        )?;
+        let names: Vec<String> =
+            statement.query_map([&self.name], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let mut columns =
+            db.prepare_cached("SELECT name FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno")?;
+        let mut found = Vec::new();
+        for index in names {
+            let names: Vec<Option<String>> =
+                columns.query_map([&index], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let number = |name: &Option<String>| self.column(name.as_ref()?).map(|at| at as u16);
+            found.extend(names.iter().map(number).collect::<Option<_>>().map(|unique| (index, unique)));
+        }
+        Ok(found)
     }
 
     /// Reads the foreign keys, in an order that does not depend on how they were declared.

@@ -108,3 +108,54 @@ fn a_column_that_was_dropped_and_added_again_is_a_new_one() {
     let people = "SELECT id, coalesce(born, '-') FROM people ORDER BY id";
     all_show(&desk, people, &[&["a", "1990"], &["b", "-"]]);
 }
+
+/// The UNIQUE goes with a change for which the table is held: it does not come back when it goes on.
+#[test]
+fn a_unique_that_went_while_the_table_was_held_stays_away() {
+    let desk = desk("id TEXT PRIMARY KEY, cm INTEGER, number INTEGER UNIQUE");
+    desk.sql("north.db", "INSERT INTO people VALUES ('a', 170, 1)");
+    rounds(&desk, &ALL, 2);
+    let migration = anew("id TEXT PRIMARY KEY, mm INTEGER, number INTEGER", "id, cm * 10, number");
+    desk.sql("north.db", &migration);
+    rounds(&desk, &ALL, 1);
+    desk.sql("north.db", "INSERT INTO people VALUES ('b', 1600, 1)");
+    desk.sql("east.db", &migration);
+    desk.sql("east.db", "INSERT INTO people VALUES ('c', 1500, 1)");
+    rounds(&desk, &ALL, 3);
+    let people = "SELECT id, mm, number FROM people ORDER BY id";
+    all_show(&desk, people, &[&["a", "1700", "1"], &["b", "1600", "1"], &["c", "1500", "1"]]);
+}
+
+/// What was written to a held table is sealed before a UNIQUE that has come meanwhile keeps it out: it is listed, and not deleted.
+#[test]
+fn a_row_of_a_held_table_outlives_a_unique_of_others() {
+    let desk = desk("id TEXT PRIMARY KEY, cm INTEGER, number INTEGER");
+    desk.sql("north.db", "INSERT INTO people VALUES ('a', 170, 1)");
+    rounds(&desk, &ALL, 2);
+    let migration = "ALTER TABLE people RENAME COLUMN cm TO mm";
+    desk.sql("north.db", migration);
+    rounds(&desk, &ALL, 1);
+    desk.sql("north.db", "INSERT INTO people VALUES ('b', 160, 1)");
+    desk.sql("east.db", "CREATE UNIQUE INDEX by_number ON people (number)");
+    rounds(&desk, &ALL, 1);
+    desk.sql("east.db", migration);
+    rounds(&desk, &ALL, 3);
+    for name in ALL {
+        let listed = desk.run(&format!("conflicts {name}.db --json")).json();
+        let listed = listed["conflicts"].as_array().unwrap();
+        let [only] = &listed[..] else { panic!("{name}: {listed:?}") };
+        assert_eq!((&only["kind"], &only["key"]["id"]), (&"unique".into(), &"b".into()), "{name}: {only}");
+    }
+    desk.run(&format!("resolve north.db {} --set number=2", conflict(&desk))).ok();
+    rounds(&desk, &ALL, 2);
+    all_show(
+        &desk,
+        "SELECT id, mm, number FROM people ORDER BY id",
+        &[&["a", "170", "1"], &["b", "160", "2"]],
+    );
+}
+
+/// The id of the open conflict.
+fn conflict(desk: &Desk) -> String {
+    desk.run("conflicts north.db --json").json()["conflicts"][0]["id"].as_str().unwrap().to_owned()
+}

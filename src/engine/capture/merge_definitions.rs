@@ -13,29 +13,34 @@ use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 use crate::engine::table::{dropped, renamed, shapes};
 
-/// Returns the definitions of a table that are known from others.
-fn other_defs(replica: &Replica, tid: i64) -> Result<Vec<Vec<u8>>> {
+/// Returns the definitions of a table that are known from others: those that some device has announced last, but for what it
+/// has changed alone, and those that nobody has announced.
+fn other_defs(replica: &Replica, tid: i64) -> Result<Vec<TableDef>> {
     let mut statement = replica.db.prepare(
         "SELECT body FROM _pm_def f WHERE tid = ?1 AND id <> (SELECT def FROM _pm_table WHERE tid = ?1)
-         AND coalesce((SELECT min(length(p.value) = 9 AND unicode(substr(p.value, 9)) & 1) FROM _pm_declared p
-           WHERE p.tid = ?3 AND p.def = f.id AND p.what = ?2), 0) = 0
+         AND coalesce((SELECT min(p.past OR (length(p.value) = 9 AND unicode(substr(p.value, 9)) & 1))
+           FROM _pm_declared p WHERE p.tid = ?3 AND p.def = f.id AND p.what = ?2), 0) = 0
          ORDER BY id",
     )?;
-    let bodies =
-        statement.query_map((tid, Subject::Shape, declared::root_of(replica, tid)), |row| row.get(0))?;
-    Ok(bodies.collect::<rusqlite::Result<_>>()?)
+    let root = declared::root_of(replica, tid);
+    let bodies = statement.query_map((tid, Subject::Shape, root), |row| row.get::<_, Vec<u8>>(0))?;
+    bodies.map(|body| TableDef::decode(&body?).map_err(error::bad)).collect()
 }
 
 /// Takes in what others announced of a table while it was suspended here. `before` is the definition by which
 /// versions were recorded until now.
 pub(crate) fn merge_definitions(replica: &Replica, tid: i64, before: &TableDef) -> Result<()> {
+    merge_columns(replica, tid, before)?;
+    merge_uniques(replica, tid)
+}
+
+/// The same, without what others have made UNIQUE: rows that were written here meanwhile are sealed before that can keep them
+/// out (`merge_uniques`).
+pub(crate) fn merge_columns(replica: &Replica, tid: i64, before: &TableDef) -> Result<()> {
     let entry = catalog::table(replica, tid)?;
     adopt::make_columns_plain(replica, tid, before.columns.len())?;
-    for body in other_defs(replica, tid)? {
-        let def = TableDef::decode(&body).map_err(error::bad)?;
-        if def.mode == before.mode {
-            merge_definition(replica, replica.me, tid, &def)?;
-        }
+    for def in other_defs(replica, tid)?.iter().filter(|def| def.mode == before.mode) {
+        merge(replica, replica.me, tid, def, false)?;
     }
     let table = catalog::table(replica, tid)?;
     let names = |def: &TableDef| def.columns.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
@@ -45,8 +50,21 @@ pub(crate) fn merge_definitions(replica: &Replica, tid: i64, before: &TableDef) 
     respeak::respeak(replica, &table, before, &Unread::new())
 }
 
+/// Makes UNIQUE here what others have made so.
+pub(crate) fn merge_uniques(replica: &Replica, tid: i64) -> Result<()> {
+    let mode = catalog::table(replica, tid)?.def.mode;
+    let defs = other_defs(replica, tid)?;
+    defs.iter()
+        .filter(|def| def.mode == mode)
+        .try_for_each(|def| merge_definition(replica, replica.me, tid, def))
+}
+
 /// Adds the columns and the UNIQUEs of a definition that the table here does not have.
 pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &TableDef) -> Result<()> {
+    merge(replica, dev, tid, theirs, true)
+}
+
+fn merge(replica: &Replica, dev: i64, tid: i64, theirs: &TableDef, with_uniques: bool) -> Result<()> {
     let table = &*catalog::table(replica, tid)?;
     let mut def = table.def.clone();
     let (id, _) = theirs.encode()?;
@@ -66,7 +84,7 @@ pub(crate) fn merge_definition(replica: &Replica, dev: i64, tid: i64, theirs: &T
     add_columns(replica, table, theirs, &mut def)?;
     let grown = def.columns.len() > table.def.columns.len();
     let mut uniques = Vec::new();
-    for unique in theirs.uniques.iter().filter(|_| table.shows_shared()) {
+    for unique in theirs.uniques.iter().filter(|_| with_uniques && table.shows_shared()) {
         let names = unique.iter().map(|at| &theirs.columns[usize::from(*at)].name);
         let here: Option<Vec<u16>> = names.map(|name| def.column(name).map(|at| at as u16)).collect();
         if let Some(here) = here.filter(|here| !def.uniques.contains(here)) {

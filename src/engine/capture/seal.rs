@@ -100,7 +100,7 @@ fn keep_bases(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
 /// Releases a table that was suspended and fits again: merges what was written meanwhile here and elsewhere.
 fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
     let before = catalog::table(replica, tid)?;
-    merge_definitions::merge_definitions(replica, tid, &before.def)?;
+    merge_definitions::merge_columns(replica, tid, &before.def)?;
     let table = catalog::table(replica, tid)?;
     let pending = replica
         .db
@@ -128,6 +128,7 @@ fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
         report.also_made(&groups::seal_groups(replica, options)?);
         context_free::unplace_under(replica, &*catalog::table(replica, tid)?, &both, unseen.as_deref())?;
     }
+    merge_definitions::merge_uniques(replica, tid)?;
     deferred::defer_all(replica, tid)?;
     constraints::resolve_constraints(replica)?;
     replica.db.execute("DELETE FROM _pm_held WHERE tid = ?1", [tid])?;

@@ -22,7 +22,7 @@ const USUAL: u64 = 60;
 
 /// Schedules that do not end alike yet: a column is renamed, dropped, added again under the new name with another type, and
 /// renamed once more, while others have done none of it; or boards skip versions, and say differently which column is which.
-const OPEN: [(u64, bool); 2] = [(5, true), (42, false)];
+const OPEN: [(u64, bool); 1] = [(5, true)];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {

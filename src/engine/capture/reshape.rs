@@ -266,13 +266,17 @@ pub(crate) fn due(replica: &Replica, table: &Table) -> Result<Change> {
         if change.gone.contains(name) || others.iter().any(|shape| shape.def.column(name).is_some()) {
             continue;
         }
-        let new = renamed::names_of(replica, table.tid, name)?.into_iter().find(|new| {
+        let names = renamed::names_of(replica, table.tid, name)?;
+        // Under its new name it has come already.
+        let is_beside = names.iter().any(|other| table.def.column(other).is_some());
+        let is_gone = if is_beside { shapes::is_gone_by_name } else { shapes::is_gone };
+        let new = names.into_iter().find(|new| {
             table.def.column(new).is_none() && others.iter().all(|shape| shape.def.column(new).is_some())
         });
         if let Some(new) = new {
             let spelled = first.def.column(&new).map_or(new, |at| first.def.columns[at].name.clone());
             change.renamed.push((name.clone(), spelled));
-        } else if column.key == 0 && shapes::is_gone(replica, table.tid, name)? {
+        } else if column.key == 0 && is_gone(replica, table.tid, name)? {
             change.gone.push(name.clone());
         }
     }

@@ -189,8 +189,18 @@ fn last_change(replica: &Replica, tid: i64) -> Result<Option<(i64, u64)>> {
 }
 
 /// Returns whether a column that a table had is none any more: of the devices that decide one has had it, and none has it
-/// now. Where columns follow on all, one that a device announces later is one again.
+/// now, under whatever name. Where columns follow on all, one that a device announces later is one again.
 pub(crate) fn is_gone(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
+    let names = renamed::names_of(replica, tid, name)?;
+    let now = deciding(replica, tid)?;
+    if now.iter().any(|shape| names.iter().any(|name| shape.def.column(name).is_some())) {
+        return Ok(false);
+    }
+    is_gone_by_name(replica, tid, name)
+}
+
+/// Returns whether a column is none any more under this name of it.
+pub(crate) fn is_gone_by_name(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
     let now = deciding(replica, tid)?;
     if now.iter().any(|shape| shape.def.column(name).is_some()) {
         return Ok(false);

@@ -9,6 +9,7 @@ mod boards;
 mod cable;
 #[path = "../common/mod.rs"]
 mod common;
+mod crowd;
 mod relay;
 
 use std::collections::BTreeSet;

@@ -479,6 +479,26 @@ fn what_is_written_is_on_its_way_at_once() {
     digests_equal(&[&a, &b, &base]);
 }
 
+/// A server that takes connections and opens nothing: who waits for it is ended at once.
+#[test]
+fn a_wait_for_the_opening_can_be_ended() {
+    let world = World::new();
+    let mut a = board(&world, "a");
+    for way in ["ws", "http"] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address: Address = format!("{way}://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let options = Options { plain: false, patience: None };
+        let stop = Stop::default();
+        let result = std::thread::scope(|scope| {
+            let waits = scope.spawn(|| net::sync(&mut a, &address, &options, &stop, &mut |_| ()));
+            let connection = listener.accept().unwrap();
+            stop.stop();
+            (waits.join().unwrap(), connection).0
+        });
+        assert!(matches!(result, Err(Error::Stopped)), "{way}: {result:?}");
+    }
+}
+
 /// Begun over a serial line, which is pulled, ended over TCP.
 #[test]
 fn begun_on_a_line_and_ended_on_tcp() {

@@ -37,6 +37,7 @@ use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::trial;
 
 /// What the maker has of rows in flight, until their rows come; and which rows came, of tables that are not empty here.
 const TEMP: &str = "
@@ -187,7 +188,7 @@ impl<'e> RowMerge<'e> {
         let key = self.loader.key_of(table, values)?;
         if empty && self.they_saw(table, &key)? && !self.has_versions(table.tid, &key)? {
             match self.loader.row(table, false, values) {
-                Err(e) if e.of_sqlite().is_some_and(constraints::is_refused) => {}
+                Err(e) if e.of_sqlite().is_some_and(trial::is_refused) => {}
                 written => {
                     written?;
                     self.changed += 1;

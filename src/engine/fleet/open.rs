@@ -196,6 +196,7 @@ fn replica_of(
         stretches: Stretches::default(),
         quarantined: true.into(),
         route: Route::File.into(),
+        trial: RefCell::default(),
         steps,
         poisoned: false,
         carrying: RefCell::default(),

@@ -28,7 +28,7 @@ pub struct NotSent {
 
 impl NotSent {
     /// Returns whether a notice says the same, without counting.
-    pub fn says(&self, notice: &Notice) -> bool {
+    pub fn is_noticed_by(&self, notice: &Notice) -> bool {
         let text = &notice.text;
         *text == append::deleted_notice(&self.table) || text.starts_with(&unkeyed_prefix(&self.table))
     }
@@ -86,7 +86,9 @@ pub(crate) fn unkeyed(replica: &Replica, table: &Table) -> Result<Vec<NotSent>> 
             .prepare(&format!("SELECT count(*) FROM {} WHERE {condition}", table.sql_name))?
             .query_row([], |row| row.get(0))?;
         if rows > 0 {
-            let hint = Some(Hint::ShowRows { table: table.def.name.clone(), condition });
+            let hint = Some(Hint::ShowRows {
+                query: format!("SELECT * FROM {} WHERE {condition}", value::quote(&table.def.name)),
+            });
             found.push(NotSent { table: table.def.name.clone(), rows, reason, hint });
         }
     }

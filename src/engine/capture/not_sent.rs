@@ -78,7 +78,7 @@ pub(crate) fn unkeyed(replica: &Replica, table: &Table) -> Result<Vec<NotSent>> 
         names.iter().map(|c| format!("octet_length({c}) > {KEY_MAX}")).collect::<Vec<_>>().join(" OR ");
     let mut found = Vec::new();
     for (condition, reason) in [
-        (any("IS NULL"), "NULL in their key, which does not tell them apart".to_owned()),
+        (any("IS NULL"), "NULL in the key, which tells no row from another".to_owned()),
         (long, format!("a key of more than {KEY_MAX} bytes")),
     ] {
         let rows: u64 = replica

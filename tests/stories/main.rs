@@ -69,6 +69,7 @@ mod same_tables;
 mod schema_advice;
 mod screens;
 mod second_history;
+mod skipped_versions;
 mod small_memory;
 mod station;
 mod stolen;

@@ -281,6 +281,19 @@ fn whom_the_stolen_board_vouches_for_is_revoked_with_it() {
     let refused = desk.run("import east.db late.pmb").refused("late.pmb");
     assert!(refused.contains("revoked") && !refused.contains("packmule trust"), "{refused}");
     assert_eq!(setting(&desk, "base", "late"), None);
+    // Nobody lists who was never taken in. Where an honest device had taken it in, it is listed with who vouches for it.
+    let late = fingerprint(&desk, "late");
+    let listed = || {
+        let devices = desk.run("devices base.db --json").json()["devices"].as_array().unwrap().clone();
+        devices.into_iter().find(|device| device["fingerprint"] == late.as_str())
+    };
+    assert!(listed().is_none_or(|late| late["revoked"] == true));
+    desk.carry("late", "naive");
+    desk.carry("naive", "base");
+    let listed = listed().unwrap();
+    assert_eq!(listed["revoked"], true, "{listed}");
+    assert!(listed["revoked_by"].as_str().unwrap().contains("vouches for it"), "{listed}");
+    has(&desk.run("devices base.db").ok(), &[listed["label"].as_str().unwrap(), "revoked"]);
 }
 
 /// The thief tells everybody another history of the board. That makes no sense any more, and cuts off nobody.

@@ -138,7 +138,8 @@ impl Comparison<'_> {
     fn is_unshown(&self, key: &[u8]) -> Result<bool> {
         let Self { replica, table, .. } = *self;
         Ok(table.def.mode == Mode::Shared
-            && (deferred::is_quarantined(replica, table.tid, key)? || is_held(replica, table.tid, key)?))
+            && (deferred::is_quarantined(replica, table.tid, key)?
+                || suspended::is_held(replica, table.tid, key)?))
     }
 
     /// Returns in which columns a row was written since triggers watch its table; none, if as a whole.
@@ -156,8 +157,8 @@ impl Comparison<'_> {
         Ok(matches!(self.written(key)?, Some(None)))
     }
 
-    /// Lists a row of which versions are still to be shown, if it has something in columns of which none of these speaks: that
-    /// stays when they are shown. What it had been is told by the versions that its application had seen.
+    /// Lists a row of which versions are still to be shown, if it has something in columns of which none of these tells what was
+    /// written: that stays when they are shown. What it had been is told by the versions that its application had seen.
     fn list_unsaid(&self, key: &[u8]) -> Result<()> {
         let Self { replica, table, .. } = *self;
         if deferred::is_quarantined(replica, table.tid, key)? {
@@ -183,6 +184,11 @@ impl Comparison<'_> {
             }
         };
         let speaks = |heads: &[Head], at: usize| heads.iter().any(|head| head.live(n).contains(at));
+        // A write that has come holds; of two that were restated the one that follows what was seen.
+        let is_told = |at: usize| match speaks(&seen, at) {
+            true => unseen.iter().any(|head| !head.weak && head.live(n).contains(at)),
+            false => speaks(&unseen, at),
+        };
         let unsaid = |at: usize| {
             let column = &table.def.columns[at];
             let is_free = column.key == 0 && !table.disputed.contains(at) && !table.counters.contains(&at);
@@ -190,7 +196,7 @@ impl Comparison<'_> {
                 true => said.get(at) != Some(&own[at]) && !written.as_ref().is_some_and(|w| w.contains(at)),
                 false => !column.is_constant(&own[at]),
             };
-            is_free && is_other && !speaks(&unseen, at)
+            is_free && is_other && !is_told(at)
         };
         let columns: Columns = (0..n).filter(|at| unsaid(*at)).collect();
         if columns.is_empty() { Ok(()) } else { put(replica, key, What::Written, Some(&columns)) }
@@ -425,12 +431,6 @@ fn list_written(replica: &Replica, table: &Table) -> Result<bool> {
 /// Looks up what the log tells of a row of a per-device table.
 fn logged(replica: &Replica, key: &[u8]) -> Result<Option<i64>> {
     value::maybe(&replica.db, "SELECT state FROM temp._pm_restate_log WHERE key = ?1", [key])
-}
-
-/// Returns whether versions of a row have come while its table was suspended: they are still to be shown.
-fn is_held(replica: &Replica, tid: i64, key: &[u8]) -> Result<bool> {
-    let sql = "SELECT 1 FROM _pm_held WHERE tid = ?1 AND key = ?2";
-    Ok(value::maybe::<i64>(&replica.db, sql, (tid, key))?.is_some())
 }
 
 /// Puts a row into the list, unless it is there.

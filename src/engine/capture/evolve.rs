@@ -126,18 +126,14 @@ enum Rekinded {
     Decides,
     /// The application has made it what was decided elsewhere. What is in it is the application's.
     Follows,
-    /// It was gone, and was added as it was decided: what others wrote into it is in the log.
+    /// It was renamed, and one was added as it was decided: what others wrote into it is in the log.
     Made,
 }
 
 /// Returns the columns whose kind changed: disputed ones that were changed here, and those that were changed to what was
-/// decided elsewhere. A column that is gone is added as it was decided.
+/// decided elsewhere. In the place of a column that was renamed to make room one is added as it was decided.
 fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result<Vec<(ColumnDef, Rekinded)>> {
     let mut changed = Vec::new();
-    // What this device's application changes by itself is no answer to what was decided.
-    let changes =
-        shapes::own_shape(replica, table.tid)?.is_some_and(|own| own.bits.says(SchemaBits::CHANGED));
-    let renamed = if changes { renaming::renamed_columns(replica, table, now)? } else { Vec::new() };
     for (at, old) in table.def.columns.iter().enumerate().filter(|(_, c)| c.key == 0) {
         let disputed = table.disputed.contains(at);
         let kind = old.kind()?;
@@ -153,11 +149,8 @@ fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result
             }
             continue;
         }
-        if renamed.iter().any(|(before, _)| before.eq_ignore_ascii_case(&old.name)) {
-            continue;
-        }
-        // Any other that is gone is one that the application has renamed or dropped.
-        let owed = disputed || declare::is_owed(replica, table.tid, &old.name)?;
+        let may = disputed || declare::is_owed(replica, table.tid, &old.name)?;
+        let owed = may && is_renamed_away(replica, table, now, &old.name)?;
         for (_, column) in declared.into_iter().filter(|_| owed) {
             if column.kind()? != kind {
                 let added = now.addable_sql(&column);
@@ -169,6 +162,17 @@ fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result
         }
     }
     Ok(changed)
+}
+
+/// Returns whether a column was renamed to make room for one as others have it. One that is dropped, or was renamed before
+/// others said what theirs is, is the application's own affair.
+fn is_renamed_away(replica: &Replica, table: &Table, now: &TableDef, name: &str) -> Result<bool> {
+    let own = shapes::own_shape(replica, table.tid)?.filter(|own| own.bits.says(SchemaBits::CHANGED));
+    if own.is_some_and(|own| own.def.column(name).is_none()) {
+        return Ok(false);
+    }
+    let renamed = renaming::renamed_columns(replica, table, now)?;
+    Ok(renamed.iter().any(|(before, _)| before.eq_ignore_ascii_case(name)))
 }
 
 /// Takes in what the application did to a table. Returns the reason if the table must be suspended.
@@ -264,7 +268,7 @@ fn take_in_columns(
     // A column on whose kind the application decided did not wait: what is in it now holds.
     come.retain(|column| table.def.column(&column.name).is_none());
     let renamed = follow::readable(replica, table.tid, &mut unread)?.into_iter();
-    come.extend(renamed.filter(|name| table.def.column(name).is_some()).map(Added::without_entries));
+    come.extend(renamed.filter(|name| table.def.column(name).is_some()).map(Added::renamed));
     if follow::fill(replica, table.tid, &table.def, &come, &unread)? {
         noticed.filled.push(table.tid);
     }
@@ -399,7 +403,7 @@ fn recapture(replica: &Replica, table: &Table, intact: bool, added: &[ColumnDef]
             record_rows(replica, table, &at, &differs)?;
         }
         let entries = first..follow::next_entry(replica, table)?;
-        come.push(Added { name: column.name.clone(), entries });
+        come.push(Added { name: column.name.clone(), was_here: false, entries });
     }
     Ok(come)
 }

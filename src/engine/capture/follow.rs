@@ -7,18 +7,23 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use packmule_core::model::Stream;
 use packmule_core::wire::{DefId, OpKind, SchemaBits};
 use rusqlite::{ErrorCode, params_from_iter};
 
 use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::capture::respeak::{self, Unread};
+use crate::engine::capture::suspended;
 use crate::engine::error::Result;
 use crate::engine::fleet::devices;
-use crate::engine::merge::{context_free, deferred, heads, versions};
+use crate::engine::log::frames;
+use crate::engine::merge::heads::{self, Head};
+use crate::engine::merge::{context_free, deferred, versions};
 use crate::engine::show::{constraints, quarantine};
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
+use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
@@ -183,6 +188,8 @@ pub(crate) fn read_again(replica: &Replica, table: &Table, mut unread: Unread) -
 /// A column that has come.
 pub(crate) struct Added {
     pub name: String,
+    /// It was here before, under another name: only what was read as none before is new of it.
+    pub was_here: bool,
     /// The places in the list of changes of the entries that were made because of it alone.
     pub entries: Range<i64>,
 }
@@ -190,7 +197,12 @@ pub(crate) struct Added {
 impl Added {
     /// Makes one for which no entries were made.
     pub(crate) fn without_entries(name: String) -> Self {
-        Self { name, entries: 0..0 }
+        Self { name, was_here: false, entries: 0..0 }
+    }
+
+    /// Makes one that was here before.
+    pub(crate) fn renamed(name: String) -> Self {
+        Self { name, was_here: true, entries: 0..0 }
     }
 }
 
@@ -211,7 +223,7 @@ pub(crate) fn fill(
     respeak::respeak(replica, &table, before, come)?;
     let mut filled = false;
     for key in context_free::remembered_keys(replica, tid)? {
-        let said = said_of(replica, &table, &key, added)?;
+        let said = said_of(replica, &table, &key, added, come)?;
         if said.is_empty() {
             continue;
         }
@@ -250,31 +262,51 @@ pub(crate) fn fill(
     Ok(filled)
 }
 
-/// Returns what the first version of a row that speaks for each of these columns says of it.
+/// Returns what the first version of a row that speaks for each of these columns says of it. What has come while the table was
+/// held is none that its application had seen: what that wrote meanwhile stays, and is sealed beside it.
 fn said_of(
     replica: &Replica,
     table: &Table,
     key: &[u8],
     added: &[Added],
+    come: &Unread,
 ) -> Result<Vec<(usize, OwnedValue)>> {
-    let heads = heads::heads(replica, table.tid, key)?;
+    let mut heads = heads::heads(replica, table.tid, key)?;
+    if suspended::is_held(replica, table.tid, key)? {
+        let seen = heads.iter().map(|head| suspended::has_seen(replica, table.tid, head));
+        let mut seen = seen.collect::<Result<Vec<_>>>()?.into_iter();
+        heads.retain(|_| seen.next() == Some(true));
+    }
     let judgement = versions::judge_versions(replica, table, &heads)?;
     let n = table.def.columns.len();
     let mut said: Vec<(usize, OwnedValue)> = Vec::new();
     for head in judgement.order.iter().map(|at| &heads[*at]).filter(|h| h.kind != OpKind::Delete) {
-        let live = head.live(n);
-        let wanted =
-            |at: usize| added.iter().any(|c| c.name.eq_ignore_ascii_case(&table.def.columns[at].name));
-        if !(0..n).any(|at| live.contains(at) && wanted(at)) {
+        let (live, fresh) = (head.live(n), fresh_columns(replica, table, head, come)?);
+        let wanted = |at: usize| {
+            let is_it = |c: &Added| c.name.eq_ignore_ascii_case(&table.def.columns[at].name);
+            live.contains(at) && added.iter().any(|c| is_it(c) && (!c.was_here || fresh.contains(at)))
+        };
+        if !(0..n).any(wanted) {
             continue;
         }
         for (at, value) in versions::values(replica, table, head)? {
-            if live.contains(at) && wanted(at) && said.iter().all(|(other, _)| *other != at) {
+            if wanted(at) && said.iter().all(|(other, _)| *other != at) {
                 said.push((at, value));
             }
         }
     }
     Ok(said)
+}
+
+/// Returns the columns of a version that were read as none before: `come`, of the definitions in the log.
+fn fresh_columns(replica: &Replica, table: &Table, head: &Head, come: &Unread) -> Result<Columns> {
+    if come.is_empty() || head.baseline.is_some() {
+        return Ok(Columns::default());
+    }
+    frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
+        let fresh = op.values(def.shape()).filter(|(at, _)| come.contains(&(def.id, *at)));
+        Ok(fresh.filter_map(|(at, _)| table.def.column(&def.def.columns[at].name)).collect())
+    })
 }
 
 /// Returns the place that the next entry in a table's list of changes gets.

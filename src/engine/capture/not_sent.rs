@@ -28,7 +28,7 @@ pub struct NotSent {
 
 impl NotSent {
     /// Returns whether a notice says the same, without counting.
-    pub fn says(&self, notice: &Notice) -> bool {
+    pub fn is_noticed_by(&self, notice: &Notice) -> bool {
         let text = &notice.text;
         *text == append::deleted_notice(&self.table) || text.starts_with(&unkeyed_prefix(&self.table))
     }
@@ -78,7 +78,7 @@ pub(crate) fn unkeyed(replica: &Replica, table: &Table) -> Result<Vec<NotSent>> 
         names.iter().map(|c| format!("octet_length({c}) > {KEY_MAX}")).collect::<Vec<_>>().join(" OR ");
     let mut found = Vec::new();
     for (condition, reason) in [
-        (any("IS NULL"), "NULL in their key, which does not tell them apart".to_owned()),
+        (any("IS NULL"), "NULL in the key, which tells no row from another".to_owned()),
         (long, format!("a key of more than {KEY_MAX} bytes")),
     ] {
         let rows: u64 = replica
@@ -86,7 +86,9 @@ pub(crate) fn unkeyed(replica: &Replica, table: &Table) -> Result<Vec<NotSent>> 
             .prepare(&format!("SELECT count(*) FROM {} WHERE {condition}", table.sql_name))?
             .query_row([], |row| row.get(0))?;
         if rows > 0 {
-            let hint = Some(Hint::ShowRows { table: table.def.name.clone(), condition });
+            let hint = Some(Hint::ShowRows {
+                query: format!("SELECT * FROM {} WHERE {condition}", value::quote(&table.def.name)),
+            });
             found.push(NotSent { table: table.def.name.clone(), rows, reason, hint });
         }
     }

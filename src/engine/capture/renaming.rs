@@ -116,7 +116,7 @@ fn as_announced<'c>(
     own.def.columns.iter().find(meant).or(is_there.then_some(old))
 }
 
-/// Returns whether a column is known to be another one of those that are gone than this.
+/// Returns whether a column is known to be another one than this: one of the others that are gone, or one that stood beside it.
 fn is_another(
     replica: &Replica,
     tid: i64,
@@ -125,7 +125,8 @@ fn is_another(
     gone: &[&ColumnDef],
 ) -> Result<bool> {
     let names = renamed::names_of(replica, tid, &column.name)?;
-    Ok(gone.iter().any(|g| g.name != than.name && names.contains(&g.name.to_ascii_lowercase())))
+    let is_one_of = gone.iter().any(|g| g.name != than.name && names.contains(&g.name.to_ascii_lowercase()));
+    Ok(is_one_of || renamed::is_another(replica, tid, &than.name, &column.name)?)
 }
 
 /// Returns the trigger of a table that tells what its columns were called when they were looked at last.

@@ -19,7 +19,6 @@ use crate::engine::fleet::{peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::heads::{self, Seen};
 use crate::engine::merge::{counters, versions};
-use crate::engine::show::constraints;
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
@@ -28,7 +27,8 @@ use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
 /// Restates a table. `added` are the columns that it did not have before; of those `unshown` nothing is said of rows of which
-/// the log tells: what others wrote into them is still to be shown. Within the open transaction, after a seal.
+/// the log tells: what others wrote into them is still to be shown. Within the open transaction. The caller works off the
+/// deferred queue, once all is sealed that the application wrote: a row is not composed from its versions before.
 pub(crate) fn restate(
     replica: &Replica,
     tid: i64,
@@ -61,7 +61,6 @@ pub(crate) fn restate(
     let report = SealReport { frames: group.frames + 1, ops: group.ops };
     let position = group.finish()?;
     positions::set_position(replica, replica.me, stream, position)?;
-    constraints::resolve_constraints(replica)?;
     if spans > 0 {
         runs::refresh(replica, &table)?;
     }

@@ -55,6 +55,7 @@ pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<S
     noticed.come.into_iter().try_for_each(|tid| waited::settle_shown(replica, tid))?;
     for (tid, added) in noticed.anew {
         report.also_made(&restate::restate(replica, tid, &added, &[])?);
+        constraints::resolve_constraints(replica)?;
     }
     for tid in noticed.changed {
         if deferred::defer_quarantined(replica, tid)? {

@@ -54,6 +54,12 @@ pub(crate) fn has_seen(replica: &Replica, tid: i64, head: &Head) -> Result<bool>
     Ok(is_own || value::maybe::<i64>(&replica.db, sql, (tid, head.dev, head.seq))?.is_some())
 }
 
+/// Returns whether versions of a row have come while its table was suspended: they are still to be shown.
+pub(crate) fn is_held(replica: &Replica, tid: i64, key: &[u8]) -> Result<bool> {
+    let sql = "SELECT 1 FROM _pm_held WHERE tid = ?1 AND key = ?2";
+    Ok(value::maybe::<i64>(&replica.db, sql, (tid, key))?.is_some())
+}
+
 /// Forgets what the application of a table had seen: it goes on, or is let go.
 pub(crate) fn forget(replica: &Replica, tid: i64) -> Result<()> {
     replica.db.execute("DELETE FROM _pm_suspended WHERE tid = ?1", [tid])?;

@@ -8,7 +8,6 @@ use crate::engine::merge::deferred;
 use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
-use crate::engine::table::trial;
 
 /// Adds the ways in which a conflict can be resolved, which versions cannot be taken here, and of which columns two rows in
 /// place of one need different values.
@@ -47,7 +46,7 @@ fn refused(replica: &Replica, table: &Table, open: &Open, n: usize) -> Result<Op
             return Ok(Some(format!("another row has the same {}", names.join(", "))));
         }
     }
-    trial::refusal(replica, table, &row)
+    replica.trials.refusal(&replica.db, table, &row)
 }
 
 /// Returns the row that a version makes of what is there, by column.
@@ -113,7 +112,7 @@ fn keeping_all(replica: &Replica, table: &Table, open: &Open) -> Result<(Option<
     }
     // What a rule of the table refuses is refused under a new key too.
     for kept in &all[1..] {
-        if trial::refusal(replica, table, &row_of(replica, table, open, kept[0])?)?.is_some() {
+        if replica.trials.refusal(&replica.db, table, &row_of(replica, table, open, kept[0])?)?.is_some() {
             return Ok((None, Vec::new()));
         }
     }

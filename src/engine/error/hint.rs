@@ -67,10 +67,8 @@ pub enum Hint {
     },
     /// Look at the rows of a table that are meant.
     ShowRows {
-        /// The table.
-        table: String,
-        /// Which of them, in SQL.
-        condition: String,
+        /// What shows them, in SQL.
+        query: String,
     },
     /// Look at the list of open conflicts.
     ListConflicts,

@@ -1,9 +1,12 @@
 //! Columns that were renamed: what a name in an older definition means.
 //!
 //! A device that announces a renamed column says what it was called before: a declaration of its own kind, which is never
-//! superseded and travels with every state.
+//! superseded and travels with every state. What a name means is a function of what is said, and of the definitions that were
+//! announced.
 
-use packmule_core::wire::DefId;
+use std::cmp::Ordering;
+
+use packmule_core::wire::{DefId, SchemaBits};
 
 use crate::engine::error::Result;
 use crate::engine::table::declared::{self, Subject};
@@ -24,15 +27,22 @@ pub(crate) fn record_renamed(
 
 /// Returns the other names that a column has or had, in small letters.
 pub(crate) fn names_of(replica: &Replica, tid: i64, name: &str) -> Result<Vec<String>> {
-    let mut statement = replica.db.prepare_cached(
-        "SELECT CAST(value AS TEXT) FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = ?3
-         UNION SELECT name FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND value = CAST(?3 AS BLOB) ORDER BY 1",
-    )?;
+    Ok(names_by(&renames(replica, tid)?, name))
+}
+
+/// Returns the same by what devices have said: those that were said of the name first, in the order of the alphabet.
+fn names_by(renames: &[(String, String)], name: &str) -> Vec<String> {
     let mut names = vec![name.to_ascii_lowercase()];
     let mut at = 0;
     while let Some(name) = names.get(at).cloned() {
-        let found = statement.query_map((tid, Subject::Renamed, name), |row| row.get(0))?;
-        for other in found.collect::<rusqlite::Result<Vec<String>>>()? {
+        let other = |(before, after): &(String, String)| match (*before == name, *after == name) {
+            (true, _) => Some(after.clone()),
+            (_, true) => Some(before.clone()),
+            _ => None,
+        };
+        let mut found: Vec<String> = renames.iter().filter_map(other).collect();
+        found.sort();
+        for other in found {
             if !names.contains(&other) {
                 names.push(other);
             }
@@ -40,27 +50,15 @@ pub(crate) fn names_of(replica: &Replica, tid: i64, name: &str) -> Result<Vec<St
         at += 1;
     }
     names.remove(0);
-    Ok(names)
+    names
 }
 
 /// Finds the column of `now` that has this name, or another one since it was renamed.
 pub(crate) fn column_now(replica: &Replica, tid: i64, now: &TableDef, name: &str) -> Result<Option<usize>> {
     match now.column(name) {
         Some(at) => Ok(Some(at)),
-        None => meant(replica, tid, now, name, &|_| true),
+        None => Ok(meant(&renames(replica, tid)?, now, name, &|_| true)),
     }
-}
-
-/// Finds the column of `now` that a name means which it has not, of the names that it `may` have.
-fn meant(
-    replica: &Replica,
-    tid: i64,
-    now: &TableDef,
-    name: &str,
-    may: &dyn Fn(&str) -> bool,
-) -> Result<Option<usize>> {
-    let names = names_of(replica, tid, name)?;
-    Ok(names.iter().filter(|name| may(name)).find_map(|name| now.column(name)))
 }
 
 /// Gives the columns of a definition the names that they have in `now`, where they were renamed.
@@ -70,7 +68,7 @@ pub(crate) fn as_now(replica: &Replica, tid: i64, def: &mut TableDef, now: &Tabl
         let name = &def.columns[at].name;
         let is_free = |name: &str| def.column(name).is_none();
         let found = match now.column(name) {
-            None => meant(replica, tid, now, name, &is_free)?,
+            None => meant(&renames, now, name, &is_free),
             // Where another column has got the name since, this one stands where it stood, before the new one.
             Some(reused) => renames
                 .iter()
@@ -84,12 +82,56 @@ pub(crate) fn as_now(replica: &Replica, tid: i64, def: &mut TableDef, now: &Tabl
     Ok(())
 }
 
-/// Returns what devices have said that columns of a table are called since, each with its name before.
+/// Finds the column of `now` that a name means which it has not, of the names that it `may` have.
+fn meant(
+    renames: &[(String, String)],
+    now: &TableDef,
+    name: &str,
+    may: &dyn Fn(&str) -> bool,
+) -> Option<usize> {
+    names_by(renames, name).iter().filter(|name| may(name)).find_map(|name| now.column(name))
+}
+
+/// Returns what devices have said that columns of a table are called since, each with its name before, as far as it holds.
+///
+/// A device that skips versions, or whose table has no rows, can take two columns for one. Another that had both at once tells
+/// (`are_two`): what the first one said is void then, for everybody.
 fn renames(replica: &Replica, tid: i64) -> Result<Vec<(String, String)>> {
-    let sql = "SELECT name, CAST(value AS TEXT) FROM _pm_declared WHERE tid = ?1 AND what = ?2";
+    let sql = "SELECT DISTINCT name, CAST(value AS TEXT) FROM _pm_declared WHERE tid = ?1 AND what = ?2 ORDER BY 1, 2";
     let mut statement = replica.db.prepare_cached(sql)?;
     let rows = statement.query_map((tid, Subject::Renamed), |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    let mut said = rows.collect::<rusqlite::Result<Vec<(String, String)>>>()?;
+    if !said.is_empty() {
+        let shapes = ever_announced(replica, tid)?;
+        said.retain(|(before, after)| !are_two(&shapes, before, after));
+    }
+    Ok(said)
+}
+
+/// Returns the definitions in which an application ever had a table of a name, as far as devices have announced them: none that
+/// Packmule made itself.
+fn ever_announced(replica: &Replica, tid: i64) -> Result<Vec<TableDef>> {
+    let mut statement = replica.db.prepare_cached(
+        "SELECT body FROM _pm_def WHERE id IN (SELECT def FROM _pm_declared
+           WHERE tid = ?1 AND what = ?2 AND name = '' AND coalesce(unicode(substr(value, 9, 1)), 0) & ?3 = 0)",
+    )?;
+    let params = (declared::root_of(replica, tid), Subject::Shape, SchemaBits::FOLLOWS.0);
+    let bodies =
+        statement.query_map(params, |row| row.get(0))?.collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
+    bodies.iter().map(|body| TableDef::stored(body)).collect()
+}
+
+/// Returns whether devices have told that a name is of another column than the one before it: an application had both at once,
+/// and none had them the other way round. A column that gets the name of a renamed one comes after that.
+fn are_two(shapes: &[TableDef], before: &str, after: &str) -> bool {
+    let order = |def: &TableDef| Some(def.column(before)?.cmp(&def.column(after)?));
+    let orders: Vec<Ordering> = shapes.iter().filter_map(order).collect();
+    !orders.is_empty() && orders.iter().all(|order| order.is_lt())
+}
+
+/// Returns whether a column that is not there any more is known not to be the one that has this name now.
+pub(crate) fn is_another(replica: &Replica, tid: i64, gone: &str, name: &str) -> Result<bool> {
+    Ok(are_two(&ever_announced(replica, tid)?, gone, name))
 }
 
 /// Returns whether a definition of a table's name has its primary key.

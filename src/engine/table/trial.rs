@@ -3,15 +3,46 @@
 //! Nothing of the database is written to or locked, and a CHECK means what it means to SQLite. What only the application has
 //! (a function, a collation) is not there: then nothing is known, and nothing is said.
 
+use std::cell::RefCell;
+
 use rusqlite::{Connection, params_from_iter};
 
 use crate::engine::error::Result;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::known::Table;
-use crate::engine::table::replica::Replica;
+
+/// The empty table of which a row was tried last.
+#[derive(Default)]
+pub(crate) struct Trials(RefCell<Option<Trial>>);
+
+impl Trials {
+    /// Says which of its own rules keeps a row out of a table, as SQLite says it. Of a row with a large value, which is known
+    /// by its length, nothing is said.
+    pub(crate) fn refusal(
+        &self,
+        db: &Connection,
+        table: &Table,
+        row: &[(usize, OwnedValue)],
+    ) -> Result<Option<String>> {
+        if row.iter().any(|(_, value)| matches!(value, OwnedValue::Large { .. })) {
+            return Ok(None);
+        }
+        let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+        let Some(sql) = value::maybe::<String>(db, sql, [&table.def.name])? else { return Ok(None) };
+        let mut last = self.0.borrow_mut();
+        let trial = match last.take().filter(|trial| trial.sql == sql) {
+            Some(trial) => trial,
+            None => Trial::new(sql),
+        };
+        let columns: Vec<usize> = row.iter().map(|(at, _)| *at).collect();
+        let refused = trial.refused(&table.insert_sql(&columns), row);
+        *last = Some(trial);
+        Ok(refused)
+    }
+}
 
 /// An empty table; of one that has no rules, or that cannot be made, none.
-pub(crate) struct Trial {
+struct Trial {
     /// What makes it.
     sql: String,
     empty: Option<Connection>,
@@ -31,7 +62,7 @@ impl Trial {
     }
 
     /// Says why the table does not take a row.
-    fn refusal(&self, insert: &str, row: &[(usize, OwnedValue)]) -> Option<String> {
+    fn refused(&self, insert: &str, row: &[(usize, OwnedValue)]) -> Option<String> {
         let db = self.empty.as_ref()?;
         // It is rolled back where it ends.
         let _trying = db.unchecked_transaction().ok()?;
@@ -46,27 +77,4 @@ impl Trial {
 pub(crate) fn is_refused(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{ConstraintViolation, TypeMismatch};
     matches!(error.sqlite_error_code(), Some(ConstraintViolation | TypeMismatch))
-}
-
-/// Says which of its own rules keeps a row out of a table, as SQLite says it. Of a row with a large value, which is known by
-/// its length, nothing is said.
-pub(crate) fn refusal(
-    replica: &Replica,
-    table: &Table,
-    row: &[(usize, OwnedValue)],
-) -> Result<Option<String>> {
-    if row.iter().any(|(_, value)| matches!(value, OwnedValue::Large { .. })) {
-        return Ok(None);
-    }
-    let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
-    let Some(sql) = value::maybe::<String>(&replica.db, sql, [&table.def.name])? else { return Ok(None) };
-    let mut last = replica.trial.borrow_mut();
-    let trial = match last.take().filter(|trial| trial.sql == sql) {
-        Some(trial) => trial,
-        None => Trial::new(sql),
-    };
-    let columns: Vec<usize> = row.iter().map(|(at, _)| *at).collect();
-    let refused = trial.refusal(&table.insert_sql(&columns), row);
-    *last = Some(trial);
-    Ok(refused)
 }

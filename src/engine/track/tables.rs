@@ -14,7 +14,7 @@ use crate::engine::capture::{
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::peers;
 use crate::engine::merge::{compose, context_free, deferred};
-use crate::engine::show::writable;
+use crate::engine::show::{constraints, writable};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::def::TableDef;
@@ -271,6 +271,7 @@ fn seal_begun(replica: &Replica, begun: &[Begun]) -> Result<()> {
     for tid in again {
         restate::restate(replica, tid, &[], &[])?;
     }
+    constraints::resolve_constraints(replica)?;
     begun.iter().try_for_each(|begun| waited::settle_shown(replica, begun.tid))?;
     verdict::seal_verdict(replica)
 }

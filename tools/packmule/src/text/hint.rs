@@ -17,10 +17,7 @@ pub fn command(hint: &Hint, db: &Path) -> Option<String> {
             let mode = if *per_device { " --mode per-device" } else { "" };
             format!("packmule track {db} {}{mode} --append --deletes carry", shell_word(table))
         }
-        Hint::ShowRows { table, condition } => {
-            let table = table.replace('"', "\"\"");
-            format!("sqlite3 {db} {}", shell_word(&format!("SELECT * FROM \"{table}\" WHERE {condition}")))
-        }
+        Hint::ShowRows { query } => format!("sqlite3 {db} {}", shell_word(query)),
         _ => return None,
     })
 }

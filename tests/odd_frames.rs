@@ -244,10 +244,14 @@ fn odd_frames_leave_devices_equal_in_whatever_order_they_come() {
     assert!(failed.is_empty(), "seeds {failed:?}");
 }
 
-/// Verdicts among them that leave no version, and folds: whoever has forgotten a version takes such a verdict as who has it.
+/// Verdicts among them that leave no version, and folds: whoever has forgotten a version takes such a verdict as who has it. In
+/// number 650 a state meets a row of cells that a NOT NULL keeps out here, of which a cell is settled.
 #[test]
 fn odd_frames_leave_devices_equal_whoever_folds_meanwhile() {
     with_folds(true);
+    if common::number("PACKMULE_SEED").is_none() {
+        play(&start(), 650, Play { folds: true, verdicts: true, ..Play::default() });
+    }
 }
 
 /// Frames of all kinds, and folds. In number 811 somebody changes a row that it has seen deleted, and a state meets what came

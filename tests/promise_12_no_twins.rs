@@ -5,7 +5,8 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::*;
-use packmule::{Engine, Error, JoinOptions, TrackOptions};
+use packmule::core::model::Stream;
+use packmule::{Engine, Error, HistoryItem, JoinOptions, TrackOptions};
 
 const SQL: &str = "CREATE TABLE t (k TEXT PRIMARY KEY, v);
                    CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, v)";
@@ -317,8 +318,21 @@ fn a_device_that_has_the_second_history_gives_it_up() {
     let ids = [a.identity().id, base.identity().id, c.identity().id];
     // What is honest in its bundle is taken; it may wait for what it names.
     import(&mut base, &whole_bundle(&mut c));
+    world.tick(3_600_000);
     carry(&mut base, &mut c);
     assert!(named(&c, "two histories"), "{:?}", c.status().unwrap().notices);
+    // The second history came an hour ago; what is here in its place came now.
+    let mut last = None;
+    c.log(None, &[], &mut |item| {
+        if let HistoryItem::Group(group) = item
+            && (group.author, group.stream) == (ids[0], Stream::Shared)
+        {
+            last = group.came;
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(last, Some(world.clock.load(std::sync::atomic::Ordering::Relaxed)));
     import(&mut b, &whole_bundle(&mut base));
     rounds(&mut [&mut a, &mut b, &mut c, &mut base]);
     assert_eq!([a.identity().id, base.identity().id, c.identity().id], ids);

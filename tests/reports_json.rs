@@ -60,7 +60,7 @@ fn a_conflict_has_its_word_and_rows_by_column() {
     assert_eq!(
         versions[0],
         json!({
-            "device": id(&a), "name": "a", "at": "2023-11-14T22:13:20.000Z", "op": "insert", "shown": null,
+            "device": id(&a), "name": "a", "at": "2023-11-14T22:13:20.000Z", "op": "insert", "shown": null, "refused": null,
             "values": { "id": 1, "v": { "hex": "00ff" }, "u": "x" },
         })
     );

@@ -15,8 +15,8 @@ const RECORD_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Figures {
     link: &'static str,
     peer: Option<DeviceId>,
-    /// Since when something is on its way.
-    moving: Option<Instant>,
+    /// Since when something is on its way, and when something has moved last.
+    moving: Option<(Instant, Instant)>,
     /// What was sent and received, and corrected and lost, when it was last recorded.
     before: [u64; 4],
     recorded: Option<Instant>,
@@ -33,7 +33,8 @@ impl Figures {
 
     /// Something has moved.
     pub(super) fn note_moving(&mut self) {
-        self.moving.get_or_insert_with(Instant::now);
+        let now = Instant::now();
+        self.moving.get_or_insert((now, now)).1 = now;
     }
 
     /// Both ends are in step. `line`: what the line has corrected and lost, if it is one.
@@ -46,7 +47,7 @@ impl Figures {
     ) {
         self.peer = Some(peer);
         self.carried.in_step = true;
-        self.carried.time += self.moving.take().map_or(Duration::ZERO, |since| since.elapsed());
+        self.carried.time += self.moving.take().map_or(Duration::ZERO, |(since, _)| since.elapsed());
         if self.recorded.is_none_or(|at| at.elapsed() >= RECORD_EVERY) {
             self.record(engine, progress, line);
         }
@@ -61,8 +62,9 @@ impl Figures {
         line: (u64, u64),
     ) {
         self.peer = self.peer.or(peer);
+        // How long it then waited for an end that was gone says nothing of the link.
         let moving = self.moving.take().filter(|_| !self.carried.in_step);
-        self.carried.time += moving.map_or(Duration::ZERO, |since| since.elapsed());
+        self.carried.time += moving.map_or(Duration::ZERO, |(since, last)| last - since);
         self.record(engine, progress, line);
     }
 

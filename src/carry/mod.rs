@@ -9,7 +9,7 @@
 //! | `session` | the session of the core over a database: two ends that talk until each has what the other has |
 //! | `figures` | what a session has carried, recorded for people |
 //! | `stillness` | for how long a session has not got on |
-//! | `stop` | [`Stop`]: ends sessions from another thread |
+//! | `stop` | [`Stop`]: ends sessions from another thread; [`Life`]: whether they get on |
 //! | `keep/` | links that are kept up in the background: intervals, back-off, what wakes them |
 //! | `channel/` | what goes over a stream, byte by byte; the encrypted channel |
 //! | `serial/` | a session over a serial line |
@@ -41,4 +41,4 @@ mod stop;
 pub mod volume;
 
 #[cfg(unix)]
-pub use stop::Stop;
+pub use stop::{Life, Stop};

@@ -1,11 +1,15 @@
-//! How sessions are ended from another thread.
+//! How sessions are ended from another thread, and how another thread sees that they get on.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 /// Ends the sessions that were begun with it, on every carrier, from another thread.
 #[derive(Clone, Default)]
-pub struct Stop(Arc<(AtomicBool, Mutex<Waiting>)>);
+pub struct Stop {
+    shared: Arc<(AtomicBool, Mutex<Waiting>)>,
+    life: Option<Life>,
+}
 
 /// Who waits, as long as it lives.
 type Waiting = Vec<Weak<dyn Wake>>;
@@ -19,13 +23,21 @@ pub(super) trait Wake: Send + Sync {
 impl Stop {
     /// Ends them in good order, soon.
     pub fn stop(&self) {
-        self.0.0.store(true, Ordering::SeqCst);
+        self.shared.0.store(true, Ordering::SeqCst);
         self.waiting().iter().filter_map(Weak::upgrade).for_each(|waits| waits.wake());
     }
 
     /// Returns whether it was called.
     pub fn stopped(&self) -> bool {
-        self.0.0.load(Ordering::SeqCst)
+        self.life.iter().for_each(Life::show);
+        self.shared.0.load(Ordering::SeqCst)
+    }
+
+    /// Returns one that is stopped with this one, and what tells when it was looked at last: everything that is done on
+    /// a carrier looks at its stop at least once a second, so that whoever does not look hangs.
+    pub fn watched(&self) -> (Self, Life) {
+        let life = Life(Arc::new((Instant::now(), AtomicU64::new(0))));
+        (Self { shared: self.shared.clone(), life: Some(life.clone()) }, life)
     }
 
     /// Wakes this one too, as long as it lives.
@@ -36,6 +48,24 @@ impl Stop {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.0.1.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// For how long a thread has shown no sign of life.
+#[derive(Clone, Debug)]
+pub struct Life(Arc<(Instant, AtomicU64)>);
+
+impl Life {
+    /// Shows one.
+    pub fn show(&self) {
+        let (since, shown) = &*self.0;
+        shown.store(since.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Returns how long ago the last one was shown.
+    pub fn still(&self) -> Duration {
+        let (since, shown) = &*self.0;
+        since.elapsed().saturating_sub(Duration::from_millis(shown.load(Ordering::Relaxed)))
     }
 }

@@ -27,10 +27,25 @@ use crate::engine::fleet::peers::PeerEvidence;
 use crate::engine::table::route::Route;
 use crate::engine::{Result, UntrustedDevice};
 
+/// So many steps of SQLite's machine make a sign of life: well under a second of them on any board.
+const STEPS_A_SIGN: i32 = 100_000;
+
 impl Engine {
     /// Names the way by which comes what is taken in from here on.
     pub(crate) fn comes_by(&mut self, route: Route) {
         self.replica.route.set(route);
+    }
+
+    /// Has somebody told again and again while SQLite works for this engine: also in a call that takes long it gets on.
+    ///
+    /// # Errors
+    /// What SQLite refuses.
+    pub fn shows_life(&mut self, mut show: impl FnMut() + Send + 'static) -> Result<()> {
+        let goes_on = move || {
+            show();
+            false
+        };
+        Ok(self.replica.db.progress_handler(STEPS_A_SIGN, Some(goes_on))?)
     }
 
     /// Takes in a bundle as [`Engine::import`] does, which came by the way that its carrier has named.

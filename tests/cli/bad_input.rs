@@ -158,6 +158,7 @@ fn a_cloned_database() {
     );
     has(&desk.run("merge base.db clone.db").ok(), &["1 row applied"]);
     has(&desk.run("status clone.db").ok(), &["second history of north-", "packmule retire clone.db "]);
+    desk.run("status clone.db --json").proposes(": `packmule retire * *`").json();
     has(&desk.run("status base.db").ok(), &["north-", "two histories"]);
 }
 

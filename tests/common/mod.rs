@@ -128,7 +128,10 @@ pub fn open(path: &Path) -> Connection {
 }
 
 pub fn sql(engine: &Engine, sql: &str) {
-    app(engine).execute_batch(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
+    let app = app(engine);
+    // Where a session is at the database too, a busy machine keeps it long.
+    app.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
+    app.execute_batch(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
 }
 
 /// Sets when an application wrote what is not sealed yet. Under `lww` the trigger asks the system for the time, which

@@ -12,7 +12,7 @@ use packmule::carry::net::{self, Error, Options, Status};
 
 use super::between::{Ill, Relay};
 use super::common::{Random, World, digests_equal, everything, rows, seeds};
-use super::{SAFE, board, fill, served, sync_by};
+use super::{SAFE, board, fill, patient, served, sync_by};
 
 /// An ill of a random kind at a random place.
 fn ill(random: &mut Random) -> Ill {
@@ -40,8 +40,10 @@ fn whatever_is_done_on_the_way_nothing_false_is_believed() {
         let mut random = Random(seed);
         for way in ["tcp", "http"] {
             let world = World::seeded(seed);
-            let (mut a, mut b) = (board(&world, "a"), board(&world, "b"));
+            let (mut a, b) = (board(&world, "a"), board(&world, "b"));
             let path = b.path().to_owned();
+            // A session that was cut off may still be at it.
+            let mut b = patient(&path, &world.clock).unwrap();
             served(&path, &world.clock, &SAFE, |at, _| {
                 for round in 0..12 {
                     fill(&mut a, &format!("a{round}-"), 3, 1_000);

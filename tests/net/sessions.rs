@@ -9,6 +9,7 @@ mod boards;
 mod cable;
 #[path = "../common/mod.rs"]
 mod common;
+mod crowd;
 mod relay;
 
 use std::collections::BTreeSet;
@@ -30,6 +31,11 @@ use packmule::carry::session::{self, Progress};
 use packmule::carry::{Stop, serial};
 
 const PLAIN: Options = Options { plain: true, patience: LONG };
+
+/// Opens a database at which others are too: on a busy machine one waits long for the other.
+fn patient(path: &Path, clock: &Arc<AtomicI64>) -> packmule::Result<Engine> {
+    Engine::open_with(path, packmule::Options { busy_ms: 60_000, ..World::options_by(clock) })
+}
 
 /// Serves a database while `work` runs.
 fn served<R>(
@@ -53,11 +59,7 @@ fn served<R>(
         };
         let _ = send.lock().unwrap().send(said);
     };
-    let open = || {
-        let mut options = World::options_by(clock);
-        options.busy_ms = 10_000;
-        Engine::open_with(path, options)
-    };
+    let open = || patient(path, clock);
     let serving = Serving { open: &open, options, report: &report, web: None };
     std::thread::scope(|scope| {
         let server = scope.spawn(|| net::serve(&port, serving, &stop).unwrap());
@@ -78,6 +80,15 @@ const WAYS: [&str; 3] = ["tcp", "ws", "http"];
 fn sync_by(way: &str, engine: &mut Engine, at: SocketAddr, options: &Options) -> Result<Progress, Error> {
     let address: Address = format!("{way}://{at}").parse().unwrap();
     net::sync(engine, &address, options, &Stop::default(), &mut |_| ())
+}
+
+/// Ends those that stay, however the test goes on.
+struct Ends<'a>(&'a [Stop]);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(Stop::stop);
+    }
 }
 
 /// Waits until the server reports this.
@@ -394,9 +405,11 @@ fn eight_at_once_and_the_ninth_is_told_so() {
     }
     let mut ninth = boards.pop().unwrap();
     let again = boards[0].path().to_owned();
+    boards[0] = patient(&again, &world.clock).unwrap();
     served(base.path(), &world.clock, &SAFE, |at, reports| {
         let stops: Vec<Stop> = boards.iter().map(|_| Stop::default()).collect();
         std::thread::scope(|scope| {
+            let _ends = Ends(&stops);
             for (n, (board, stop)) in boards.iter_mut().zip(&stops).enumerate() {
                 let address: Address = format!("{}://{at}", WAYS[n % WAYS.len()]).parse().unwrap();
                 scope.spawn(move || {
@@ -412,7 +425,7 @@ fn eight_at_once_and_the_ninth_is_told_so() {
                 assert!(matches!(error, Error::Busy), "{way}: {error:?}");
             }
             // Its first connection does not know that the board has come again.
-            let mut twice = Engine::open_with(&again, World::options_by(&world.clock)).unwrap();
+            let mut twice = patient(&again, &world.clock).unwrap();
             sync(&mut twice, at, &SAFE).unwrap();
             // Which of its two ends first is nobody's choice.
             let mut awaited = vec!["failed: Replaced", "ended"];
@@ -423,7 +436,6 @@ fn eight_at_once_and_the_ninth_is_told_so() {
             stops[1].stop();
             wait_for(reports, "ended");
             sync(&mut ninth, at, &SAFE).unwrap();
-            stops.iter().for_each(Stop::stop);
         });
     });
     let devices: BTreeSet<String> = rows(&base, "SELECT DISTINCT device FROM readings").into_iter().collect();
@@ -441,6 +453,7 @@ fn what_is_written_is_on_its_way_at_once() {
         let stop = Stop::default();
         let (send, applied) = channel();
         std::thread::scope(|scope| {
+            let _ends = Ends(std::slice::from_ref(&stop));
             let (address, stop) = (&address, &stop);
             let ends = [&mut a, &mut b].map(|engine| {
                 let send = send.clone();
@@ -464,6 +477,26 @@ fn what_is_written_is_on_its_way_at_once() {
     });
     assert_eq!(rows(&b, "SELECT v FROM t"), ["1"]);
     digests_equal(&[&a, &b, &base]);
+}
+
+/// A server that takes connections and opens nothing: who waits for it is ended at once.
+#[test]
+fn a_wait_for_the_opening_can_be_ended() {
+    let world = World::new();
+    let mut a = board(&world, "a");
+    for way in ["ws", "http"] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address: Address = format!("{way}://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let options = Options { plain: false, patience: None };
+        let stop = Stop::default();
+        let result = std::thread::scope(|scope| {
+            let waits = scope.spawn(|| net::sync(&mut a, &address, &options, &stop, &mut |_| ()));
+            let connection = listener.accept().unwrap();
+            stop.stop();
+            (waits.join().unwrap(), connection).0
+        });
+        assert!(matches!(result, Err(Error::Stopped)), "{way}: {result:?}");
+    }
 }
 
 /// Begun over a serial line, which is pulled, ended over TCP.

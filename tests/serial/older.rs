@@ -34,6 +34,24 @@ fn port(path: &Path) -> File {
     port
 }
 
+/// An end whose program hangs behind a link that is up: what comes is taken, and nothing is said.
+fn swallows(path: &Path, stop: &Stop) {
+    let mut port = port(path);
+    let mut link = Box::new(BoardLink::new(Config::new(BAUD, 77)));
+    let begun = Instant::now();
+    while link.state() != State::Closed && !stop.stopped() {
+        let us = begun.elapsed().as_micros() as u64;
+        let mut bytes = [0; 2 * WIRE_MAX];
+        if let Ok(count) = port.read(&mut bytes) {
+            link.receive_bytes(us, &bytes[..count]);
+        }
+        while link.event().is_some() || link.recv(&mut bytes) > 0 {}
+        let count = link.transmit(us, &mut bytes);
+        port.write_all(&bytes[..count]).unwrap();
+        std::thread::yield_now();
+    }
+}
+
 /// The older end: until the other end has gone. What its session made of it.
 fn older(engine: &mut Engine, path: &Path) -> Result<(), SessionError> {
     let mut port = port(path);
@@ -129,4 +147,23 @@ fn an_older_end_is_met_in_clear_where_that_was_asked_for() {
     assert!(newer.is_ok() && older.is_ok(), "{newer:?} {older:?}");
     assert_eq!(common::rows(&b, "SELECT count(*) FROM t"), ["2"]);
     digests_equal(&[&a, &b]);
+}
+
+/// The link is up and everything gets through: only that the session does not get on shows it.
+#[test]
+fn who_takes_what_is_said_and_says_nothing_keeps_nobody_for_ever() {
+    let world = World::new();
+    let mut a = world.board_with("a", "CREATE TABLE t (id TEXT PRIMARY KEY, v)", &["t"]);
+    let wire = cable::Cable::new(world.dir.path().join("one"), world.dir.path().join("two"), u32::MAX);
+    let (baud, flow, patience) = (BAUD, serial::Flow::None, Some(Duration::from_secs(3)));
+    let path = wire.ends[0].clone();
+    let options = serial::Options { path, baud, baud_max: baud, flow, plain: true, patience };
+    let stop = Stop::default();
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| swallows(&wire.ends[1], &stop));
+        let result = serial::sync(&mut a, &options, &Stop::default(), &mut |_| ());
+        stop.stop();
+        result
+    });
+    assert!(matches!(result, Err(serial::Error::Unanswered(_))), "{result:?}");
 }

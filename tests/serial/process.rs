@@ -266,6 +266,40 @@ fn a_killed_end_goes_on_where_it_was() {
     assert_eq!(digest(&desk, "north"), digest(&desk, "base"));
 }
 
+/// What a session had carried that was cut off counts once, and the next one's beside it.
+#[test]
+fn the_figures_of_a_session_that_was_cut_off_and_of_the_next_one_add_up() {
+    let desk = Desk::fleet(&["north"]);
+    fill(&desk, "north", 200, 1_000);
+    let cable = cable(&desk, "wire");
+    let mut serve = self::serve(&desk, "base.db", &[&cable.ends[1]]);
+    cable.hold_after(120_000);
+    let mut north = sync(&desk, "north.db", &cable.ends[0]);
+    serve.wait("met");
+    cable.is_held();
+    north.kill().unwrap();
+    north.wait().unwrap();
+    cable.go_on();
+    let told = ended(sync(&desk, "north.db", &cable.ends[0])).json();
+    assert_eq!(serve.ended_by(Signal::TERM), Some(0));
+    let page = desk.run("status base.db --prometheus").ok();
+    let figure = |name: &str| -> u64 {
+        let line = page.lines().find(|line| line.starts_with(&format!("{name}{{")));
+        line.and_then(|line| line.rsplit(' ').next())
+            .unwrap_or_else(|| panic!("{name}: {page}"))
+            .parse()
+            .unwrap()
+    };
+    assert_eq!(figure("packmule_link_sessions_total"), 2);
+    let all = desk.run("status north.db --json").json()["log"]["bytes"].as_u64().unwrap();
+    let (last, received) =
+        (told["bytes_sent"].as_u64().unwrap(), figure("packmule_link_received_bytes_total"));
+    assert!(last < all - 40_000 && received > last + 40_000, "{last} of {all}, and {received} came");
+    assert!(received < all + 2 * 65_536, "{received} came of {all}");
+    let rate = figure("packmule_link_goodput_bytes_per_second");
+    assert!((1..100_000_000).contains(&rate), "{rate}");
+}
+
 #[test]
 fn a_terminal_that_vanishes_is_opened_again() {
     let desk = Desk::fleet(&["north"]);

@@ -75,7 +75,10 @@ fn the_services_are_fitted_to_a_database_and_taken_away_again() {
     let shown = desk.run(&format!("{line} --dry-run")).ok();
     has(&shown, &["packmule-serve.service.d/packmule.conf would be:", "User=pi", "nothing was written"]);
     assert_eq!(files(&desk.path("card")), before);
-    let said = desk.run(&line).ok();
+    let said = desk
+        .run(&line)
+        .proposes_with(": no table is tracked: `packmule track * TABLE`", &[("TABLE", "settings")])
+        .ok();
     has(&said, &["the services run as pi, with the groups dialout, and write to /home/pi/app alone"]);
     has(&said, &["no table is tracked", "systemctl --root=card enable packmule-serve"]);
     let serve = read(&desk, SERVE);
@@ -187,8 +190,14 @@ fn a_dry_start_says_what_is_wrong() {
     let settings = read(&desk, "card/etc/default/packmule").replace("/pi/app/", "/pi/moved/");
     std::fs::write(desk.path("card/etc/default/packmule"), settings).unwrap();
     wrong(&["may not write to /home/pi/moved", "packmule board install /home/pi/moved/data.db"]);
+    failed(desk.run("board check --root card").proposes("packmule board install **"));
     desk.run("board install /home/pi/moved/data.db --root card").ok();
     desk.run("board check --root card --json").json();
+    std::fs::rename(desk.path("card/home/pi/moved/data.db"), desk.path("moved.db")).unwrap();
+    std::fs::rename(desk.path("card/home/pi/moved/data.db.pmkey"), desk.path("moved.db.pmkey")).unwrap();
+    failed(
+        desk.run("board check --root card").proposes(": there is no such file; `packmule init *` makes it"),
+    );
     std::fs::write(desk.path("card/home/pi/moved/data.db"), "no database").unwrap();
     wrong(&["data.db"]);
 }
@@ -205,7 +214,9 @@ fn a_place_where_services_cannot_write_is_refused() {
             &["a folder of its own"],
         );
     }
-    has(&desk.run("board install card/none.db --root card").refused("card/none.db"), &["no such file"]);
+    desk.run("board install card/none.db --root card")
+        .proposes("there is no such file; `packmule init *` would make it a device")
+        .refused("card/none.db");
     has(&desk.run("board install north.db --root card").refused("north.db"), &["does not lie below card"]);
     desk.run("board install a.db b.db").usage();
     desk.run("board check --dry-run").usage();

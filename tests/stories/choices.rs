@@ -189,8 +189,77 @@ fn keeping_both_asks_for_another_value_where_a_third_row_has_it() {
     desk.sql("base.db", "UPDATE patients SET number = 41 WHERE id = 'p1'");
     desk.run("seal base.db").ok();
     assert_eq!(keeps(), [format!("resolve base.db {made} --keep-both --set number=VALUE")]);
+    desk.run(&format!("conflicts base.db {made}"))
+        .proposes_with("packmule resolve * * --keep-both --set *", &[("VALUE", "990")])
+        .ok();
     works(&desk, &keeps()[0]);
     desk.run(&format!("resolve base.db {made} --keep-both")).refused("base.db");
+}
+
+/// A version that breaks a rule of the table here, or claims what a third row has, is not offered; what is offered works.
+#[test]
+fn what_cannot_be_taken_here_is_not_offered() {
+    let desk = Desk::new();
+    desk.run("fleet new fleet.key").ok();
+    for (db, base, rules) in
+        [("base", " --base", "name TEXT NOT NULL, age CHECK (age > 0)"), ("ward", "", "name TEXT, age")]
+    {
+        desk.run(&format!("init {db}.db --name {db} --fleet fleet.key{base}")).ok();
+        let table =
+            format!("CREATE TABLE patients (id TEXT PRIMARY KEY, number UNIQUE, phone UNIQUE, {rules})");
+        desk.sql(&format!("{db}.db"), &table);
+        desk.run(&format!("track {db}.db patients")).ok();
+    }
+    desk.sql("base.db", "INSERT INTO patients VALUES ('p1', 1, '1', 'Ada', 50), ('p2', 2, '2', 'Ben', 60)");
+    desk.carry("base", "ward");
+    desk.carry("ward", "base");
+    desk.sql(
+        "ward.db",
+        "INSERT INTO patients VALUES ('z1', 51, '51', NULL, 1), ('z2', 52, 'third', 'Una', 1), ('z3', 53, '53', 'Ute', -1),
+         ('z4', 54, '54', 'Uta', 1);
+         UPDATE patients SET name = NULL WHERE id = 'p1'; UPDATE patients SET phone = 'other' WHERE id = 'p2'",
+    );
+    desk.run("seal ward.db").ok();
+    desk.sql(
+        "base.db",
+        "INSERT INTO patients VALUES ('a1', 51, '-1', 'Xia', 1), ('a2', 52, '-2', 'Xul', 1), ('a3', 53, '-3', 'Xan', 1),
+         ('a4', 54, '-4', 'Xin', 1), ('a5', 55, 'third', 'Xu', 1), ('a6', 56, 'other', 'Xo', 1);
+         UPDATE patients SET age = 70",
+    );
+    desk.carry("ward", "base");
+    let reasons = [
+        ("z1", Some("NOT NULL constraint failed: patients.name"), "--set number=VALUE name=VALUE"),
+        ("z2", Some("another row has the same phone"), "--set number=VALUE phone=VALUE"),
+        ("z3", Some("CHECK constraint failed: age > 0"), "--set number=VALUE age=VALUE"),
+        ("z4", None, "--set number=VALUE"),
+        ("p1", Some("NOT NULL constraint failed: patients.name"), "--set name=VALUE"),
+        ("p2", Some("another row has the same phone"), "--set phone=VALUE"),
+    ];
+    for (key, reason, set) in reasons {
+        let id = id(&desk, key);
+        let shown = desk.run(&format!("conflicts base.db {id}")).ok();
+        let commands = offered(&desk, &id);
+        assert_eq!(commands.iter().any(|c| c.ends_with("--take ward")), reason.is_none(), "{shown}");
+        assert!(commands.iter().any(|c| c.ends_with("--take base")), "{shown}");
+        has(&commands.join("\n"), &[set]);
+        commands.iter().for_each(|command| works(&desk, command));
+        let taken = desk.run(&format!("resolve base.db {id} --take ward --dry-run"));
+        let Some(reason) = reason else {
+            taken.ok();
+            continue;
+        };
+        has(&shown, &["--take ward cannot be done here: ", reason]);
+        taken.refused("base.db");
+        let versions = &open(&desk, &format!(" {id}"))[0]["versions"];
+        let refused = versions.as_array().unwrap().iter().filter(|version| !version["refused"].is_null());
+        assert_eq!(refused.map(|version| &version["refused"]).collect::<Vec<_>>(), [reason]);
+    }
+    // A row that a rule keeps out all by itself: what is to be set is the column that it is about.
+    desk.sql("ward.db", "INSERT INTO patients VALUES ('c1', 71, '71', NULL, 1)");
+    desk.carry("ward", "base");
+    let alone = offered(&desk, &id(&desk, "c1"));
+    has(&alone.join("\n"), &["--set name=VALUE"]);
+    alone.iter().for_each(|command| works(&desk, command));
 }
 
 /// A row that a resolution does not keep whole is not promised to come back; one that it keeps comes back whole.

@@ -55,6 +55,7 @@ mod network;
 mod new_board;
 mod other_keys;
 mod over_lines;
+mod proposed;
 mod prose;
 mod pruned;
 mod random_fleets;

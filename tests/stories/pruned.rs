@@ -51,10 +51,7 @@ fn what_does_not_travel_is_named_by_what_sends() {
         let ran = desk.run(command);
         let screen = ran.screen.clone();
         let told = ran.ok();
-        assert!(
-            told.contains("1 row of `readings` is not sent: they were deleted here"),
-            "{command}: {told}"
-        );
+        assert!(told.contains("1 row of `readings` is not sent: it was deleted here"), "{command}: {told}");
         assert!(told.contains("2 rows of `pairs` are not sent: NULL"), "{command}: {told}");
         assert!(screen.lines().all(|line| line.chars().count() <= 80), "{command}: {screen}");
     }
@@ -110,7 +107,7 @@ fn what_is_carried_already_is_not_proposed() {
     desk.run("track north.db readings --mode per-device --append --deletes carry").ok();
     desk.sql("north.db", "DELETE FROM readings WHERE value = 2");
     let told = desk.run("export north.db north.pmb").ok();
-    assert!(told.contains("1 row of `readings` is not sent: they were deleted here"), "{told}");
+    assert!(told.contains("1 row of `readings` is not sent: it was deleted here"), "{told}");
     assert!(!told.contains("--deletes"), "{told}");
     desk.run("import base.db north.pmb").ok();
     assert_eq!(

@@ -197,6 +197,59 @@ fn systemd_is_told_how_it_stands() {
     serve.end();
 }
 
+/// Another program holds the database: the link's thread hangs. That is said, and systemd hears no more that all is well,
+/// until it gets on. The control: where a thread may hang for an hour, systemd goes on hearing it.
+#[test]
+fn a_link_that_hangs_is_said_and_systemd_hears_no_more_that_all_is_well() {
+    for (stuck, notices) in [("1s", true), ("1h", false)] {
+        let desk = Desk::fleet(&["north"]);
+        let serve = Serve::new(&desk, &["base.db"]);
+        let socket = UnixDatagram::bind(desk.path("notify")).unwrap();
+        socket.set_read_timeout(Some(LONG)).unwrap();
+        let config = format!(
+            "stuck = \"{stuck}\"\n[[link]]\nname = \"base\"\nto = \"tcp://{}\"\nstay = true\n",
+            serve.at
+        );
+        desk.sql("north.db", "INSERT INTO readings (value) VALUES (1)");
+        let holder = rusqlite::Connection::open(desk.path("north.db")).unwrap();
+        holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+        std::fs::write(desk.path("run.toml"), config).unwrap();
+        let mut command =
+            desk.command(&["run", "north.db", "--config", "run.toml", "--wait", "600", "--json"]);
+        command.env("NOTIFY_SOCKET", desk.path("notify")).env("WATCHDOG_USEC", "20000");
+        let mut run = Program::start(&mut command);
+        let told = || {
+            let mut bytes = [0; 1_024];
+            let count = socket.recv(&mut bytes).unwrap();
+            String::from_utf8_lossy(&bytes[..count]).into_owned()
+        };
+        until(|| told() == "WATCHDOG=1");
+        if notices {
+            has(
+                wait(&mut run, "base", "stuck")["text"].as_str().unwrap(),
+                &["has not let it go on", "systemd"],
+            );
+            until(|| told().starts_with("STATUS=0 of 1 link in step; base: the system or another program"));
+            // It is written down half a second later: fifty times that systemd would have heard it.
+            let state = || std::fs::read_to_string(desk.path("north.db.pmrun")).unwrap();
+            until(|| serde_json::from_str::<Value>(&state()).unwrap()["links"][0]["state"] == "stuck");
+            socket.set_nonblocking(true).unwrap();
+            assert!(socket.recv(&mut [0; 64]).is_err(), "systemd still hears it");
+            socket.set_nonblocking(false).unwrap();
+        } else {
+            (0..100).for_each(|_| until(|| told() == "WATCHDOG=1"));
+        }
+        holder.execute_batch("ROLLBACK").unwrap();
+        if notices {
+            wait(&mut run, "base", "goes on");
+        }
+        wait(&mut run, "base", "in step");
+        until(|| told() == "WATCHDOG=1");
+        run.end();
+        serve.end();
+    }
+}
+
 #[test]
 fn the_file_is_read_and_said() {
     let desk = Desk::fleet(&["north"]);

@@ -35,7 +35,8 @@ fn between<'t>(text: &'t str, before: &str, after: &str) -> &'t str {
 
 /// The command that is printed for a table, as it is typed.
 fn untrack(text: &str) -> String {
-    format!("untrack {}", between(text, "`packmule untrack ", "`"))
+    let after = text.split_once("packmule untrack ").unwrap_or_else(|| panic!("{text}")).1;
+    format!("untrack {}", after.split(['`', '\n']).next().unwrap())
 }
 
 /// No table is held or at odds.

@@ -22,8 +22,7 @@ fn messy() -> Desk {
     }
     // A board whose clock nobody has set for years.
     desk.sql("north.db", "INSERT INTO settings VALUES ('clock', 1, NULL)");
-    let options = packmule::Options { clock: Box::new(|| 4_086_000_000_000), ..packmule::Options::default() };
-    packmule::Engine::open_with(&desk.path("north.db"), options).unwrap().seal().unwrap();
+    a_clock_of_2099(&desk, "north.db");
     desk.carry("north", "base");
     desk.run("retire base.db e4").ok();
     desk.run("retire base.db e5").ok();
@@ -36,6 +35,12 @@ fn messy() -> Desk {
     desk
 }
 
+/// Seals what was written with a clock that is far off.
+fn a_clock_of_2099(desk: &Desk, db: &str) {
+    let options = packmule::Options { clock: Box::new(|| 4_086_000_000_000), ..packmule::Options::default() };
+    packmule::Engine::open_with(&desk.path(db), options).unwrap().seal().unwrap();
+}
+
 #[track_caller]
 fn fits(text: &str, lines: usize) {
     assert!(text.lines().count() <= lines, "{} lines\n{text}", text.lines().count());
@@ -46,14 +51,15 @@ fn fits(text: &str, lines: usize) {
 #[test]
 fn the_status_of_a_messy_fleet_fits_on_a_screen_and_the_most_urgent_is_first() {
     let desk = messy();
-    let screen = desk.run("status base.db").screen;
+    let shown = desk.run("status base.db").proposes("all of it: `packmule status * --all`");
+    let screen = shown.screen;
     fits(&screen, 23);
     let at = |text: &str| screen.find(text).unwrap_or_else(|| panic!("no `{text}` in\n{screen}"));
     let order = ["base.db is the base", "to do", "1 conflict is open", "the clock of north-", "  tables"];
     assert!(order.windows(2).all(|pair| at(pair[0]) < at(pair[1])), "{screen}");
     has(&screen, &["… and ", " more", "all of it: `packmule status base.db --all`"]);
     // Nothing is lost: all of it is there, and in the document.
-    let all = desk.run("status base.db --all").ok();
+    let all = desk.run("status base.db --all").proposes("packmule devices *").ok();
     let names: Vec<String> = (1..=TABLES).map(|n| format!("extra{n:02}")).collect();
     assert!(names.iter().all(|name| all.contains(name)), "{all}");
     has(
@@ -73,6 +79,82 @@ fn the_status_of_a_messy_fleet_fits_on_a_screen_and_the_most_urgent_is_first() {
     let checked = desk.run("status base.db --check").screen;
     fits(&checked, 23);
     has(&checked, &["2 things need a person", "the clock of north-"]);
+}
+
+/// More that only a person can do than a screen has room for: the most urgent is there, and how to see the rest.
+#[test]
+fn what_needs_a_person_fits_on_a_screen_too() {
+    let desk = messy();
+    for n in 1..=9 {
+        let db = format!("late{n}.db");
+        desk.run(&format!("init {db} --name late{n} --fleet fleet.key")).ok();
+        desk.sql(&db, "CREATE TABLE settings (key TEXT PRIMARY KEY, value, note TEXT)");
+        desk.run(&format!("track {db} settings")).ok();
+        desk.sql(&db, &format!("INSERT INTO settings VALUES ('late {n}', 1, '')"));
+        a_clock_of_2099(&desk, &db);
+        desk.carry(&format!("late{n}"), "base");
+    }
+    let ran = desk.run("status base.db --check").proposes("all of it: `packmule status * --check --all`");
+    fits(&ran.screen, 23);
+    has(&ran.screen, &["11 things need a person", "1 conflict is open", "the clock of ", "… and "]);
+}
+
+/// What a keeper looks at, of a fleet with something in each: no line is wider than the screen, and what matters most stands
+/// where a screen of 24 lines shows it: first where it is cut to a screen, and last where it scrolls by.
+#[test]
+fn each_screen_of_a_keeper_fits_or_ends_with_what_matters() {
+    let desk = messy();
+    for n in 1..=30 {
+        for (device, value) in [("north", 10), ("east", 20)] {
+            desk.sql(
+                &format!("{device}.db"),
+                &format!("INSERT INTO settings VALUES ('of both {n:02}', {value}, NULL)"),
+            );
+        }
+    }
+    desk.carry("north", "base");
+    desk.carry("east", "base");
+    let screen = |line: &str| {
+        let screen = desk.run(line).screen;
+        fits(&screen, usize::MAX);
+        screen
+    };
+    let last = |text: &str| {
+        text.lines().rev().take(23).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+    };
+    fits(&screen("status base.db"), 23);
+    let devices = screen("devices base.db");
+    fits(&devices, 23);
+    has(&devices, &["DEVICE", "TRUST", "HEARD", "e4-", "e6-", "revoked", "FRAMES here are"]);
+    // 31 conflicts: a line each, and then what there is and what closes them.
+    let brief = screen("conflicts base.db --brief");
+    assert!(brief.lines().count() > 24, "{brief}");
+    has(
+        &last(&brief),
+        &["31 conflicts:", "insert/insert", "packmule resolve base.db --kind", "one of them whole"],
+    );
+    // One of them whole is a screen.
+    let one = last(&brief).lines().last().unwrap().split('`').nth(1).unwrap().replace("packmule ", "");
+    let whole = screen(&one);
+    fits(&whole, 23);
+    has(&whole, &["update/update", "to close it:", "--take", "--keep-both"]);
+    has(&last(&screen("conflicts base.db")), &["31 conflicts:", "packmule resolve base.db --kind"]);
+    // What was written last stands last.
+    let log = screen("log base.db");
+    has(log.lines().last().unwrap(), &["base-", "frame ", "1 row"]);
+    has(
+        &last(&screen("log base.db --values")),
+        &["insert settings key = of both 30", "insert extra07 id = a: v = 1"],
+    );
+    fits(&screen("log base.db settings interval --values"), 23);
+    // Help ends with what holds for every command, and where there is more.
+    has(
+        &last(&screen("help")),
+        &["flags of every command:", "Exit status: ", "`packmule COMMAND --help` says more"],
+    );
+    for command in ["status", "devices", "conflicts", "log", "seal", "digest"] {
+        screen(&format!("{command} --help"));
+    }
 }
 
 /// Who lacks what, since when: each with what helps.

@@ -3,7 +3,7 @@
 
     tools/bench/realtime.py PROGRAM [ROUNDS]
 
-prints a table for src/docs/network.md. Both ends run on this machine; each looks once a second whether something was written,
+prints a table for src/docs/network.md. Both ends run on this machine; each looks every 0.25 s whether something was written,
 so what is measured is mostly that: the inserts come at random moments. Also the processor time of both ends while idle.
 """
 

@@ -2,13 +2,15 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use packmule_core::model::{Hex, decode_hex};
 
-use super::stream::{Files, Stream};
+use super::stream::{Files, Stream, wait_for};
 use super::websocket::{PATH, PROTOCOL, WebSocket, accept, base64};
 use super::{Error, Host, random};
+use crate::carry::stop::Stop;
 
 /// A request or an answer is no longer, without its body.
 pub(super) const HEAD_MAX: usize = 4_096;
@@ -313,17 +315,23 @@ pub(super) fn open(
     mut stream: TcpStream,
     (host, path): (&Host, &str),
     patience: Option<Duration>,
+    stop: &Stop,
 ) -> Result<Box<dyn Stream>, Error> {
+    let until = patience.map(|time| Instant::now() + time);
     let key = base64(&random::<16>()?);
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {PROTOCOL}\r\n\r\n"
     );
-    stream.set_read_timeout(patience).map_err(Error::Unreachable)?;
+    // A new connection has room for it.
     stream.write_all(request.as_bytes()).map_err(Error::Unreachable)?;
     let mut bytes = Vec::new();
     let used = loop {
         let mut some = [0; 512];
+        // The whole answer has so long, or one that sends it byte by byte would keep this end for ever.
+        if let Err(e) = wait_for((stream.as_fd(), false), until, stop) {
+            return Err(if stop.stopped() { Error::Stopped } else { Error::Unreachable(e) });
+        }
         let count = match stream.read(&mut some) {
             Ok(count) => count,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,

@@ -97,6 +97,8 @@ struct Server<'a> {
 struct Running {
     number: u64,
     peer: Option<DeviceId>,
+    /// Its device has come again.
+    replaced: bool,
     stop: Stop,
 }
 
@@ -256,7 +258,7 @@ impl Server<'_> {
     /// Gives a guest a thread.
     fn begin<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, guest: Guest, number: u64) {
         let stop = Stop::default();
-        self.lock().push(Running { number, peer: None, stop: stop.clone() });
+        self.lock().push(Running { number, peer: None, replaced: false, stop: stop.clone() });
         let work = move || {
             self.session(guest, number, &stop);
             self.lock().retain(|session| session.number != number);
@@ -303,16 +305,15 @@ impl Server<'_> {
             if session.number == number {
                 session.peer = Some(id);
             } else if session.peer == Some(id) {
+                session.replaced = true;
                 session.stop.stop();
             }
         }
     }
 
-    /// Returns whether the device of this session has a newer one.
+    /// Returns whether the device of this session has come again. The newer session may have ended already.
     fn is_replaced(&self, number: u64) -> bool {
-        let sessions = self.lock();
-        let peer = sessions.iter().find(|session| session.number == number).and_then(|session| session.peer);
-        peer.is_some() && sessions.iter().any(|session| session.number > number && session.peer == peer)
+        self.lock().iter().any(|session| session.number == number && session.replaced)
     }
 }
 

@@ -216,7 +216,7 @@ fn with_one(
     (stop, report): (&Stop, &mut dyn FnMut(Status<'_>)),
 ) -> Result<Progress, Error> {
     loop {
-        let (stream, command) = open(address, options)?;
+        let (stream, command) = open(address, options, stop)?;
         let records = Records::call(stream, options.plain)?;
         let bell = Bell::new(stop).map_err(Error::Unreachable)?;
         let mut met = false;
@@ -272,17 +272,21 @@ fn served(options: &Options) -> Patience {
 }
 
 /// Opens a stream to an address, and starts its command if it has one.
-fn open(address: &Address, options: &Options) -> Result<(Box<dyn Stream>, Option<Child>), Error> {
+fn open(
+    address: &Address,
+    options: &Options,
+    stop: &Stop,
+) -> Result<(Box<dyn Stream>, Option<Child>), Error> {
     match address {
         Address::Tcp(host) => {
-            let stream = connect(host, options.patience).map_err(Error::Unreachable)?;
+            let stream = connect(host, options.patience, stop)?;
             Ok((Box::new(Files::tcp(stream).map_err(Error::Unreachable)?), None))
         }
         Address::WebSocket(host, path) => {
-            let stream = connect(host, options.patience).map_err(Error::Unreachable)?;
-            Ok((http::open(stream, (host, path), options.patience)?, None))
+            let stream = connect(host, options.patience, stop)?;
+            Ok((http::open(stream, (host, path), options.patience, stop)?, None))
         }
-        Address::Http(host, path) => Ok((poll::open(host, path, options.patience)?, None)),
+        Address::Http(host, path) => Ok((poll::open((host, path), options.patience, stop)?, None)),
         Address::Exec(command) => {
             let mut shell = Command::new("/bin/sh");
             shell.args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -298,16 +302,13 @@ fn open(address: &Address, options: &Options) -> Result<(Box<dyn Stream>, Option
 }
 
 /// Connects to the first of a host's addresses that answers.
-fn connect(host: &Host, patience: Option<Duration>) -> io::Result<TcpStream> {
-    let mut why = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in (host.name.as_str(), host.port).to_socket_addrs()? {
-        let connected = match patience {
-            Some(time) => TcpStream::connect_timeout(&address, time.max(Duration::from_millis(1))),
-            None => TcpStream::connect(address),
-        };
-        match connected {
+fn connect(host: &Host, patience: Option<Duration>, stop: &Stop) -> Result<TcpStream, Error> {
+    let mut why = Error::Unreachable(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    for address in (host.name.as_str(), host.port).to_socket_addrs().map_err(Error::Unreachable)? {
+        match stream::connect(address, patience, stop) {
             Ok(stream) => return Ok(stream),
-            Err(e) => why = e,
+            Err(_) if stop.stopped() => return Err(Error::Stopped),
+            Err(e) => why = Error::Unreachable(e),
         }
     }
     Err(why)

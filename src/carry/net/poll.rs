@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 use packmule_core::model::Hex;
 
 use super::http::{ANSWER_MAX, Answered, HEAD_MAX, OVER, TOKEN, TURN, answered};
-use super::stream::{Files, Stream, ready};
+use super::stream::{Files, LOOK, Stream, ready};
 use super::{Error, Host, connect};
+use crate::carry::stop::Stop;
 
 /// A turn says no more at once.
 const SAID_MAX: usize = 32_768;
@@ -26,8 +27,6 @@ const WRITE_TIME: Duration = Duration::from_secs(30);
 const FRESH: Duration = Duration::from_secs(4);
 /// How long an end that has gone waits for the last answer.
 const CLOSE_TIME: Duration = Duration::from_secs(3);
-/// How often it looks whether its session has gone.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// The session's end of it. Its socket is closed first, which ends the thread.
 struct Polled {
@@ -39,7 +38,11 @@ struct Polled {
 struct Joined(Option<JoinHandle<()>>);
 
 /// Begins a session at an address. The first turn says nothing: its answer has the session's token.
-pub(super) fn open(host: &Host, path: &str, patience: Option<Duration>) -> Result<Box<dyn Stream>, Error> {
+pub(super) fn open(
+    (host, path): (&Host, &str),
+    patience: Option<Duration>,
+    stop: &Stop,
+) -> Result<Box<dyn Stream>, Error> {
     let (ours, theirs) = UnixStream::pair().map_err(Error::Unreachable)?;
     let files = Files::local(theirs).map_err(Error::Unreachable)?;
     ours.set_nonblocking(true).map_err(Error::Unreachable)?;
@@ -47,6 +50,7 @@ pub(super) fn open(host: &Host, path: &str, patience: Option<Duration>) -> Resul
         host: host.clone(),
         path: path.into(),
         patience,
+        stop: stop.clone(),
         token: None,
         next: 0,
         local: ours,
@@ -104,6 +108,7 @@ struct Turns {
     host: Host,
     path: String,
     patience: Option<Duration>,
+    stop: Stop,
     token: Option<[u8; 16]>,
     /// The number of the next turn.
     next: u64,
@@ -122,6 +127,9 @@ impl Turns {
         let begun = Instant::now();
         self.say(&[])?;
         while self.hear()? {
+            if self.stop.stopped() {
+                return Err(Error::Stopped);
+            }
             if let Some(patience) = self.patience.filter(|patience| begun.elapsed() >= *patience) {
                 return Err(Error::Nobody(patience));
             }
@@ -166,7 +174,7 @@ impl Turns {
             Some((stream, _)) => stream,
             None => {
                 let patience = if self.ended.is_some() { Some(CLOSE_TIME) } else { self.patience };
-                let stream = connect(&self.host, patience).map_err(Error::Unreachable)?;
+                let stream = connect(&self.host, patience, &self.stop)?;
                 stream.set_nonblocking(true).map_err(Error::Unreachable)?;
                 let _ = stream.set_nodelay(true);
                 stream

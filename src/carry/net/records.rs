@@ -119,7 +119,8 @@ impl Records {
         Ok(taken)
     }
 
-    fn record(&mut self) -> Result<(), Error> {
+    /// Sends what was put, also where that is nothing.
+    pub(super) fn record(&mut self) -> Result<(), Error> {
         self.wire.seal()?;
         self.spoke = Instant::now();
         Ok(())

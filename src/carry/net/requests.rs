@@ -1,6 +1,10 @@
 //! What a port answers over HTTP besides sessions: bundles brought and fetched, and the figures. Each request has a thread
 //! as long as it lasts; there are few at once, and a bundle is in a file, never in memory.
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // Tests.
+mod tests;
+
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -33,7 +37,11 @@ const PIECE: usize = 16_384;
 const BUSY: Refused = (503, "busy", "as many requests run as this end takes; try again");
 const TOO_MANY: Refused =
     (429, "too-many", "this address has two requests here already; wait for one to end");
-const TOO_LARGE: Refused = (413, "too-large", "a bundle over HTTP has at most 256 MiB: use sync");
+const LIMIT: &str =
+    "a bundle over HTTP has at most 256 MiB; a session over this port (sync) has no limit, nor has a card";
+const TOO_LARGE: Refused = (413, "too-large", LIMIT);
+/// The same of one that is fetched.
+const TOO_LONG: Refused = (507, "too-large", LIMIT);
 const TOO_SLOW: Refused = (408, "too-slow", "the body did not come in time");
 const NO_BUNDLE: Refused = (400, "not-a-bundle", "this is no bundle of Packmule");
 const NO_ROOM: Refused =
@@ -215,7 +223,7 @@ fn give(talk: &mut Talk<'_>, device: &str, web: &dyn Web) -> io::Result<()> {
     };
     if let Err(reply) = web.give(talk.from, device, &mut file) {
         // What is too long is said as such, whatever was made of it.
-        return if file.len > BUNDLE_MAX { talk.send_whole(&refusal(NO_ROOM)) } else { talk.say(&reply) };
+        return if file.len > BUNDLE_MAX { talk.send_whole(&refusal(TOO_LONG)) } else { talk.say(&reply) };
     }
     let Bounded { mut file, len } = file;
     file.rewind()?;

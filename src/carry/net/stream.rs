@@ -2,20 +2,24 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{Shutdown, shutdown, sockopt};
+use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
+use rustix::net::{AddressFamily, Shutdown, SocketType, shutdown, sockopt};
 
 use crate::carry::stop::{Stop, Wake};
 
 /// How long a connection is quiet before the system asks whether the other end is still there, how often it asks again,
 /// and after how many questions it is gone.
 const KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
+
+/// How often at least whoever waits looks whether it is to end.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// A stream of bytes. Reading and writing return [`io::ErrorKind::WouldBlock`] where a wait would be.
 pub(super) trait Stream: Read + Write + Send {
@@ -25,6 +29,38 @@ pub(super) trait Stream: Read + Write + Send {
     fn files(&self) -> [BorrowedFd<'_>; 2];
     /// Tells the other end that nothing more comes. It still listens.
     fn hang_up(&mut self);
+}
+
+/// Connects, and waits for it as long as patience lasts and nobody stops it.
+pub(super) fn connect(address: SocketAddr, patience: Option<Duration>, stop: &Stop) -> io::Result<TcpStream> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+    fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    ioctl_fionbio(&socket, true)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
+        Err(e) => return Err(e.into()),
+    }
+    wait_for((socket.as_fd(), true), patience.map(|time| Instant::now() + time), stop)?;
+    sockopt::socket_error(&socket)??;
+    ioctl_fionbio(&socket, false)?;
+    Ok(TcpStream::from(socket))
+}
+
+/// Waits until a file can be read from or (`true`) written to.
+pub(super) fn wait_for(file: (BorrowedFd<'_>, bool), until: Option<Instant>, stop: &Stop) -> io::Result<()> {
+    loop {
+        let left = until.map_or(LOOK, |until| until.saturating_duration_since(Instant::now()));
+        if ready(&[file], left.min(LOOK)) {
+            return Ok(());
+        }
+        if stop.stopped() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
 }
 
 /// A socket, or a pair of pipes.
@@ -65,7 +101,7 @@ impl Files {
     /// Takes two pipes. `given`: they are the program's own, which others hold too.
     pub(super) fn pipes(from: OwnedFd, to: OwnedFd, given: bool) -> io::Result<Self> {
         for file in [&from, &to] {
-            rustix::io::ioctl_fionbio(file, true)?;
+            ioctl_fionbio(file, true)?;
         }
         Ok(Self { from: from.into(), to: Some(to.into()), is_socket: false, is_local: false, given })
     }
@@ -108,7 +144,7 @@ impl Stream for Files {
         // A connection that is gone has ended.
         match &self.to {
             Some(to) if self.is_socket => drop(shutdown(to, Shutdown::Write)),
-            Some(to) if self.given => drop(rustix::io::ioctl_fionbio(to, false)),
+            Some(to) if self.given => drop(ioctl_fionbio(to, false)),
             _ => {}
         }
         self.to = None;
@@ -136,7 +172,7 @@ impl Drop for Files {
     fn drop(&mut self) {
         self.hang_up();
         if self.given {
-            let _ = rustix::io::ioctl_fionbio(&self.from, false);
+            let _ = ioctl_fionbio(&self.from, false);
         }
     }
 }

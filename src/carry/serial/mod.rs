@@ -279,7 +279,7 @@ impl<'a> End<'a> {
             let link = &self.line.lock().link;
             (link.leads(), link.peer().map_or(0, |peer| peer.note))
         };
-        self.in_step_at = None;
+        (self.in_step_at, self.stillness) = (None, Stillness::default());
         let plain = self.options.plain;
         if let Some(error) = difference(plain, theirs) {
             self.talk = Some(Talk::refuse(matches!(error, Error::Clear { is_older: true, .. })));
@@ -303,8 +303,8 @@ impl<'a> End<'a> {
         }
         drop(inner);
         let limit = patience * stillness::TIMES;
-        if let (Some(session), true, None) =
-            (self.talk.as_mut().and_then(Talk::session), self.met, self.silent)
+        // Also of one that never says who it is, though the link to it is up.
+        if let (Some(session), None) = (self.talk.as_mut().and_then(Talk::session), self.silent)
             && self.stillness.look(session) >= limit
         {
             return Err(Error::Unanswered(limit));
@@ -340,9 +340,9 @@ impl<'a> End<'a> {
                 if self.leaving.is_some() {
                     return Ok(true);
                 }
-                // Another session begins, of which the figures are its own.
+                // Another session begins, perhaps with another device: it is met, and has figures of its own.
                 self.end_figures(peer);
-                self.silent = Some(Instant::now());
+                (self.met, self.silent) = (false, Some(Instant::now()));
             }
             LineEvent::Link(Event::Incompatible { .. }) => return Err(Error::Incompatible),
             LineEvent::Link(Event::Silent) => {
@@ -350,7 +350,8 @@ impl<'a> End<'a> {
                 (self.report)(Status::Silent);
             }
             LineEvent::Link(Event::Resumed) => {
-                self.silent = None;
+                // While it was not heard nothing could move.
+                (self.silent, self.stillness) = (None, Stillness::default());
                 (self.report)(Status::Heard);
             }
             LineEvent::Link(Event::Baud(baud)) => (self.report)(Status::Baud(baud)),

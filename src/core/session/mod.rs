@@ -89,9 +89,9 @@ pub const BUFFER_MIN: usize = RECORD_HEAD_LEN + MESSAGE_MAX + 4 + 30;
 /// How long what came may wait to be committed.
 const STAGE_MS: u64 = 200;
 /// How often it is looked whether something was written here, which costs next to nothing.
-const LOOK_MS: u64 = 400;
+const LOOK_MS: u64 = 250;
 /// So much later, once something was: who writes all the time makes no more groups than that.
-const AFTER_SEAL_MS: u64 = 300;
+const AFTER_SEAL_MS: u64 = 250;
 /// How often at most it is recorded what the peer has: each time is a write.
 const RECORD_MS: u64 = 1_000;
 

@@ -46,6 +46,7 @@ use crate::engine::table::columns::Columns;
 use crate::engine::table::known::{OpDef, State, Table};
 use crate::engine::table::opened::OpPlace;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::trial;
 
 /// Applies a group that is in the log and is ready.
 pub(crate) fn apply_group(
@@ -506,9 +507,7 @@ fn show_op(
         Ok(true) => constraints::after_shown(replica, table, key),
         // The row to be changed is not in its table.
         Ok(false) => deferred::defer(replica, table.tid, key),
-        Err(e) if e.of_sqlite().is_some_and(constraints::is_refused) => {
-            deferred::defer(replica, table.tid, key)
-        }
+        Err(e) if e.of_sqlite().is_some_and(trial::is_refused) => deferred::defer(replica, table.tid, key),
         Err(e) => Err(e),
     }
 }

@@ -38,13 +38,13 @@ const DELETED: &str =
     "rows that were deleted here stay elsewhere, since an append table carries no deletes: ";
 
 /// Returns the notice of rows of a table that were deleted here alone.
-pub(crate) fn deleted_notice(table: &Table) -> String {
-    format!("{DELETED}`{}`", table.def.name)
+pub(crate) fn deleted_notice(table: &str) -> String {
+    format!("{DELETED}`{table}`")
 }
 
 /// Counts rows that were deleted here and not elsewhere.
 pub(crate) fn note_deleted(replica: &Replica, table: &Table, rows: u64) -> Result<()> {
-    meta::notice_of(&replica.db, &deleted_notice(table), rows, replica.now())
+    meta::notice_of(&replica.db, &deleted_notice(&table.def.name), rows, replica.now())
 }
 
 /// Adds the id of a row that was deleted from a table whose gaps are watched to the ranges of free ids, if they are known: without a walk through the table.

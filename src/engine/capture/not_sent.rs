@@ -1,8 +1,11 @@
 //! What of tracked tables does not travel: counted, so that whatever sends can name it.
 
+use packmule_core::wire::Mode;
+
 use crate::engine::capture::append;
 use crate::engine::capture::ops::{KEY_MAX, unkeyed_prefix};
-use crate::engine::error::Result;
+use crate::engine::error::{Hint, Result};
+use crate::engine::store::meta::Notice;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::known::{State, Table};
@@ -17,8 +20,18 @@ pub struct NotSent {
     pub table: String,
     /// How many rows.
     pub rows: u64,
-    /// Why, and what helps.
+    /// Why.
     pub reason: String,
+    /// What helps, or shows more.
+    pub hint: Option<Hint>,
+}
+
+impl NotSent {
+    /// Returns whether a notice says the same, without counting.
+    pub fn is_noticed_by(&self, notice: &Notice) -> bool {
+        let text = &notice.text;
+        *text == append::deleted_notice(&self.table) || text.starts_with(&unkeyed_prefix(&self.table))
+    }
 }
 
 /// Says so in a line.
@@ -34,19 +47,24 @@ pub(crate) fn not_sent(replica: &Replica) -> Result<Vec<NotSent>> {
     let mut found = Vec::new();
     for table in catalog::tables(replica).iter().filter(|t| t.state == State::Tracked) {
         // Counting takes a walk through the table: only where a seal has met such a row.
-        let prefix = unkeyed_prefix(table);
+        let name = &table.def.name;
+        let prefix = unkeyed_prefix(name);
         let sql = "SELECT 1 FROM _pm_notice WHERE substr(what, 1, length(?1)) = ?1 LIMIT 1";
         if value::maybe::<i64>(&replica.db, sql, [&prefix])?.is_some() {
             found.extend(unkeyed(replica, table)?);
         }
         let sql = "SELECT count FROM _pm_notice WHERE what = ?1";
-        if let Some(rows) = value::maybe(&replica.db, sql, [append::deleted_notice(table)])? {
-            let reason = if table.carries_deletes {
-                "they were deleted here before deletes were carried, and stay elsewhere"
-            } else {
-                "they were deleted here and stay elsewhere; `--deletes carry` at `track` carries further ones"
+        if let Some(rows) = value::maybe(&replica.db, sql, [append::deleted_notice(name)])? {
+            let (they_were, stay) = if rows == 1 { ("it was", "stays") } else { ("they were", "stay") };
+            let (before, further) = match table.carries_deletes {
+                true => (" before deletes were carried", ""),
+                false => ("", "; `--deletes carry` at `track` carries further ones"),
             };
-            found.push(NotSent { table: table.def.name.clone(), rows, reason: reason.into() });
+            let reason = format!("{they_were} deleted here{before}, and {stay} elsewhere{further}");
+            let per_device = table.def.mode == Mode::PerDevice;
+            let hint =
+                (!table.carries_deletes).then(|| Hint::CarryDeletes { table: name.clone(), per_device });
+            found.push(NotSent { table: name.clone(), rows, reason, hint });
         }
     }
     Ok(found)
@@ -68,7 +86,10 @@ pub(crate) fn unkeyed(replica: &Replica, table: &Table) -> Result<Vec<NotSent>> 
             .prepare(&format!("SELECT count(*) FROM {} WHERE {condition}", table.sql_name))?
             .query_row([], |row| row.get(0))?;
         if rows > 0 {
-            found.push(NotSent { table: table.def.name.clone(), rows, reason });
+            let hint = Some(Hint::ShowRows {
+                query: format!("SELECT * FROM {} WHERE {condition}", value::quote(&table.def.name)),
+            });
+            found.push(NotSent { table: table.def.name.clone(), rows, reason, hint });
         }
     }
     Ok(found)

@@ -348,8 +348,8 @@ fn register_own(
 }
 
 /// Begins the notice of a row that cannot travel for its key.
-pub(crate) fn unkeyed_prefix(table: &Table) -> String {
-    format!("a row of `{}` is not synced: ", table.def.name)
+pub(crate) fn unkeyed_prefix(table: &str) -> String {
+    format!("a row of `{table}` is not synced: ")
 }
 
 /// Returns whether the key can travel. If not, a notice says so, since the rest must go on.
@@ -366,7 +366,7 @@ fn can_carry<'v>(
         _ => None,
     });
     if let Some(problem) = &problem {
-        let what = format!("{}it has {problem}", unkeyed_prefix(table));
+        let what = format!("{}it has {problem}", unkeyed_prefix(&table.def.name));
         meta::notice(&replica.db, &what, replica.now())?;
     }
     Ok(problem.is_none())

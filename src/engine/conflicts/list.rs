@@ -143,6 +143,8 @@ pub struct ConflictVersion {
     pub op: VersionOp,
     /// Its row is in the table.
     pub shown: bool,
+    /// Why it cannot be taken here, if it cannot: another row has its UNIQUE value, or what SQLite says of a rule of the table.
+    pub refused: Option<String>,
     /// The row's values by column; of a delete, none.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
     pub values: Vec<(String, OwnedValue)>,
@@ -394,6 +396,7 @@ pub(crate) fn schema_conflict(replica: &Replica, table: &Table, column: &str) ->
             at: None,
             op: VersionOp::Column,
             shown: false,
+            refused: None,
             values: vec![(column.clone(), OwnedValue::Text(definition.show().into_bytes()))],
         });
         contents.push(declared.value);
@@ -455,6 +458,7 @@ pub(crate) fn version(replica: &Replica, table: &Table, head: &Head, shown: bool
         at: Some(head.wall).filter(|_| head.dev != BASELINE),
         op: if head.dev == BASELINE { VersionOp::Row } else { head.kind.into() },
         shown,
+        refused: None,
         values,
     })
 }
@@ -487,6 +491,7 @@ fn row_version(
         at: head.map(|h| h.wall),
         op: head.map_or(VersionOp::Row, |h| h.kind.into()),
         shown,
+        refused: None,
         values,
     })
 }

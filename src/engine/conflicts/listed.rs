@@ -255,7 +255,7 @@ fn versions(conflict: &Conflict) -> String {
 fn versions_with(conflict: &Conflict, told: &dyn Fn(&OwnedValue) -> OwnedValue) -> String {
     let mut out = String::new();
     json_text::all(&mut out, ['[', ']'], &conflict.versions, |out, version| {
-        let ConflictVersion { device, name, at, op, shown, values } = version;
+        let ConflictVersion { device, name, at, op, shown, refused, values } = version;
         let mut field = |field: &str, value: Option<String>| {
             out.push_str(field);
             match value {
@@ -267,7 +267,9 @@ fn versions_with(conflict: &Conflict, told: &dyn Fn(&OwnedValue) -> OwnedValue) 
         field(",\"name\":", name.clone());
         field(",\"at\":", at.map(|at| Iso(at).to_string()));
         field(",\"op\":", Some(op.word().to_owned()));
-        out.push_str(if *shown { ",\"shown\":true,\"values\":" } else { ",\"shown\":false,\"values\":" });
+        let is_shown = if *shown { ",\"shown\":true,\"refused\":" } else { ",\"shown\":false,\"refused\":" };
+        field(is_shown, refused.clone());
+        out.push_str(",\"values\":");
         let values: Vec<_> = values.iter().map(|(name, value)| (name.clone(), told(value))).collect();
         json_text::row(out, &values);
         out.push('}');

@@ -15,11 +15,12 @@ use crate::engine::error::{Error, Result, Way};
 use crate::engine::merge::heads::Head;
 use crate::engine::merge::versions::Held;
 use crate::engine::merge::{compose, deferred, versions};
-use crate::engine::show::{constraints, quarantine, triggers, write};
+use crate::engine::show::{quarantine, triggers, write};
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::trial;
 
 /// How a conflict is resolved.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,7 +77,7 @@ pub(crate) fn close_open(replica: &Replica, open: &Open, resolution: &Resolution
         return Ok(Closed::default());
     }
     let made = close(replica, &table, open, resolution).map_err(|error| match &*error {
-        Error::Sqlite(e) if constraints::is_refused(e) => {
+        Error::Sqlite(e) if trial::is_refused(e) => {
             Error::cannot_resolve(e.to_string(), instead(open, resolution))
         }
         _ => error,

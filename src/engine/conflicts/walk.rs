@@ -216,7 +216,7 @@ pub(crate) fn again(replica: &Replica, seen: &Open) -> Result<Option<Open>> {
 
 /// Adds the ways in which a conflict can be resolved.
 fn with_ways(replica: &Replica, table: &Table, mut open: Open) -> Result<Open> {
-    (open.conflict.ways, open.conflict.clashing) = ways::ways(replica, table, &open.conflict)?;
+    ways::add_ways(replica, table, &mut open)?;
     Ok(open)
 }
 

@@ -2,23 +2,71 @@
 
 use rusqlite::params_from_iter;
 
-use crate::engine::conflicts::list::{Conflict, ConflictKind, ConflictVersion, VersionOp};
-use crate::engine::error::{Result, Way};
+use crate::engine::conflicts::list::{self, Conflict, ConflictKind, ConflictVersion, Open, VersionOp};
+use crate::engine::error::{Error, Result, Way};
+use crate::engine::merge::deferred;
 use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
-/// Returns the ways in which a conflict can be resolved, and of which columns two rows in place of one need different
-/// values.
-pub(crate) fn ways(replica: &Replica, table: &Table, conflict: &Conflict) -> Result<(Vec<Way>, Vec<String>)> {
-    let (mut both, mut clashing) = (None, Vec::new());
-    if let ConflictKind::InsertInsert | ConflictKind::UpdateUpdate | ConflictKind::UpdateDelete =
-        conflict.kind
-    {
-        (both, clashing) = keeping_all(replica, table, conflict)?;
+/// Adds the ways in which a conflict can be resolved, which versions cannot be taken here, and of which columns two rows in
+/// place of one need different values.
+pub(crate) fn add_ways(replica: &Replica, table: &Table, open: &mut Open) -> Result<()> {
+    let kind = &open.conflict.kind;
+    let of_versions =
+        matches!(kind, ConflictKind::InsertInsert | ConflictKind::UpdateUpdate | ConflictKind::UpdateDelete);
+    if of_versions || matches!(kind, ConflictKind::Unique(_)) {
+        for n in 0..open.conflict.versions.len() {
+            open.conflict.versions[n].refused = refused(replica, table, open, n)?;
+        }
     }
-    let ways = offered(conflict, both);
-    Ok((ways, clashing.into_iter().map(|at| table.def.columns[at].name.clone()).collect()))
+    let (both, clashing) = match of_versions {
+        true => keeping_all(replica, table, open)?,
+        false => (None, Vec::new()),
+    };
+    open.conflict.ways = offered(&open.conflict, both);
+    open.conflict.clashing = clashing.into_iter().map(|at| table.def.columns[at].name.clone()).collect();
+    Ok(())
+}
+
+/// Says why a version cannot become the row here, if it cannot: a row that is no party to the conflict has its UNIQUE value,
+/// or it breaks a rule of the table, which may be this database's alone.
+fn refused(replica: &Replica, table: &Table, open: &Open, n: usize) -> Result<Option<String>> {
+    let version = &open.conflict.versions[n];
+    if version.shown || version.op == VersionOp::Delete {
+        return Ok(None);
+    }
+    let row = row_of(replica, table, open, version)?;
+    let parties: Vec<&[u8]> = [&open.key].into_iter().chain(&open.blocking).map(Vec::as_slice).collect();
+    for unique in &table.def.uniques {
+        let unique: Vec<usize> = unique.iter().map(|at| usize::from(*at)).collect();
+        let value = |at: &usize| row.iter().find(|(column, _)| column == at).map(|(_, value)| value.clone());
+        if is_taken(replica, table, &unique, &unique.iter().map(value).collect(), &parties)? {
+            let names: Vec<&str> = unique.iter().map(|at| table.def.columns[*at].name.as_str()).collect();
+            return Ok(Some(format!("another row has the same {}", names.join(", "))));
+        }
+    }
+    replica.trials.refusal(&replica.db, table, &row)
+}
+
+/// Returns the row that a version makes of what is there, by column.
+fn row_of(
+    replica: &Replica,
+    table: &Table,
+    open: &Open,
+    version: &ConflictVersion,
+) -> Result<Vec<(usize, OwnedValue)>> {
+    let quarantined = deferred::is_quarantined(replica, table.tid, &open.key)?;
+    let place = if quarantined { table.quarantine_table() } else { table.place().into() };
+    let mut row = list::told_row(replica, table, &place, &open.key)?;
+    // By cell a device's versions are parts of a row, which are taken together.
+    let same = |of: &&ConflictVersion| of.device == version.device && of.op != VersionOp::Delete;
+    let of_device = open.conflict.versions.iter().filter(same).filter(|_| open.blocking.is_none());
+    for (name, value) in of_device.chain([version]).flat_map(|version| &version.values) {
+        row.retain(|(column, _)| column != name);
+        row.push((name.clone(), value.clone()));
+    }
+    Ok(row.into_iter().filter_map(|(name, value)| Some((table.def.column(&name)?, value))).collect())
 }
 
 /// Returns the ways; `both`: how each version can become a row, if it can.
@@ -48,7 +96,8 @@ fn rows(conflict: &Conflict) -> impl Iterator<Item = &ConflictVersion> {
 type Kept<'c> = Vec<&'c ConflictVersion>;
 
 /// Returns how each device's version becomes a row of its own, if it can, and the columns that need other values then.
-fn keeping_all(replica: &Replica, table: &Table, conflict: &Conflict) -> Result<(Option<Way>, Vec<usize>)> {
+fn keeping_all(replica: &Replica, table: &Table, open: &Open) -> Result<(Option<Way>, Vec<usize>)> {
+    let conflict = &open.conflict;
     let mut all: Vec<Kept<'_>> = Vec::new();
     for version in rows(conflict) {
         match all.iter_mut().find(|kept| version.device.is_some() && kept[0].device == version.device) {
@@ -60,6 +109,12 @@ fn keeping_all(replica: &Replica, table: &Table, conflict: &Conflict) -> Result<
     let is_shown = conflict.versions.first().is_some_and(|version| version.shown);
     if all.len() < 2 || !is_shown || !has_new_keys(table, conflict) {
         return Ok((None, Vec::new()));
+    }
+    // What a rule of the table refuses is refused under a new key too.
+    for kept in &all[1..] {
+        if replica.trials.refusal(&replica.db, table, &row_of(replica, table, open, kept[0])?)?.is_some() {
+            return Ok((None, Vec::new()));
+        }
     }
     Ok(match clashing(replica, table, &all)? {
         clashing if clashing.is_empty() => (Some(Way::KeepBoth), clashing),
@@ -82,6 +137,7 @@ fn has_new_keys(table: &Table, conflict: &Conflict) -> bool {
 /// is in the table.
 fn clashing(replica: &Replica, table: &Table, all: &[Kept<'_>]) -> Result<Vec<usize>> {
     let last = table.def.keys().last();
+    let mut found = Vec::new();
     for unique in &table.def.uniques {
         let unique: Vec<usize> = unique.iter().map(|at| usize::from(*at)).collect();
         // The key gets another value in its last column.
@@ -91,11 +147,14 @@ fn clashing(replica: &Replica, table: &Table, all: &[Kept<'_>]) -> Result<Vec<us
         let rows: Vec<Claim> = all.iter().map(|kept| claim(table, &unique, (kept, &all[0]))).collect();
         let twice = rows.iter().enumerate().any(|(n, one)| rows[n + 1..].iter().any(|two| is_same(one, two)));
         // The first stays as it is shown.
-        if twice || is_taken(replica, table, &unique, &rows[1..])? {
-            return Ok(unique);
+        let mut others = rows[1..].iter().map(|claim| is_taken(replica, table, &unique, claim, &[]));
+        if twice || others.try_fold(false, |any, taken| Ok::<_, Box<Error>>(any || taken?))? {
+            found.extend(unique);
         }
     }
-    Ok(Vec::new())
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
 }
 
 /// The values of a row in the columns of a UNIQUE; none where no version says what is shown.
@@ -116,21 +175,28 @@ fn is_same(one: &Claim, two: &Claim) -> bool {
     one == two && !one.contains(&Some(OwnedValue::Null))
 }
 
-/// Returns whether another row of the table has what one of these claims; of a long value that is not looked for.
-fn is_taken(replica: &Replica, table: &Table, unique: &[usize], claims: &[Claim]) -> Result<bool> {
+/// Returns whether a row of the table, but these, has what is claimed; of a long value that is not looked for.
+fn is_taken(
+    replica: &Replica,
+    table: &Table,
+    unique: &[usize],
+    claim: &Claim,
+    but: &[&[u8]],
+) -> Result<bool> {
+    let Some(mut binds) = claim.iter().cloned().collect::<Option<Vec<OwnedValue>>>() else {
+        return Ok(false);
+    };
+    if binds.iter().any(|value| matches!(value, OwnedValue::Large { .. })) {
+        return Ok(false);
+    }
     let equals =
         |(n, at): (usize, &usize)| format!("{} = ?{}", value::column(&table.def.columns[*at].name), n + 1);
-    let wanted = unique.iter().enumerate().map(equals).collect::<Vec<_>>().join(" AND ");
-    let sql = format!("SELECT 1 FROM {} WHERE {wanted}", table.sql_name);
-    for claim in claims {
-        let Some(claim) = claim.iter().cloned().collect::<Option<Vec<OwnedValue>>>() else { continue };
-        if claim.iter().any(|value| matches!(value, OwnedValue::Large { .. })) {
-            continue;
-        }
-        let binds = params_from_iter(claim.iter().map(|value| Bind(value.borrow())));
-        if value::maybe::<i64>(&replica.db, &sql, binds)?.is_some() {
-            return Ok(true);
-        }
+    let mut wanted = unique.iter().enumerate().map(equals).collect::<Vec<_>>().join(" AND ");
+    for key in but {
+        wanted.push_str(&format!(" AND NOT ({})", table.key_match_from(binds.len())));
+        binds.extend(value::read_key(key)?);
     }
-    Ok(false)
+    let sql = format!("SELECT 1 FROM {} WHERE {wanted}", table.sql_name);
+    let binds = params_from_iter(binds.iter().map(|value| Bind(value.borrow())));
+    Ok(value::maybe::<i64>(&replica.db, &sql, binds)?.is_some())
 }

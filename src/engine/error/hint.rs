@@ -58,6 +58,18 @@ pub enum Hint {
         /// The table.
         table: String,
     },
+    /// Track the append table so that what is deleted here is deleted elsewhere too.
+    CarryDeletes {
+        /// The table.
+        table: String,
+        /// It is a per-device one.
+        per_device: bool,
+    },
+    /// Look at the rows of a table that are meant.
+    ShowRows {
+        /// What shows them, in SQL.
+        query: String,
+    },
     /// Look at the list of open conflicts.
     ListConflicts,
     /// Check the log, and keep a copy of the database.

@@ -130,7 +130,7 @@ pub enum Error {
     },
     /// This device was rolled back, and would begin a second history.
     RolledBack,
-    /// A tracked table has other columns than at the last seal, and what was asked for reads rows.
+    /// A tracked table has other columns or another name than at the last seal, and what was asked for reads rows.
     TablesChanged,
     /// A row cannot be carried.
     Row {

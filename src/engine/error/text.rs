@@ -52,7 +52,9 @@ impl fmt::Display for Error {
             | Self::Twin { .. }
             | Self::RolledBack
             | Self::Device { .. } => self.of_devices(f),
-            Self::TablesChanged => f.write_str("tracked tables have other columns than at the last seal"),
+            Self::TablesChanged => {
+                f.write_str("tracked tables have other columns or names than at the last seal")
+            }
             Self::UnknownTable { .. }
             | Self::CannotTrack { .. }
             | Self::Row { .. }

@@ -12,7 +12,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::exchange::twin;
 use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::positions::StreamPosition;
-use crate::engine::fleet::{devices, membership, positions};
+use crate::engine::fleet::{devices, membership, positions, routes};
 use crate::engine::log::visit::{self, Part};
 use crate::engine::log::{contexts, frames, tags};
 use crate::engine::merge::given_up;
@@ -96,6 +96,7 @@ pub(super) fn cut_stream(
         replica.db.prepare_cached("UPDATE _pm_run SET seq = min(seq, ?1)")?.execute([common])?;
     }
     tags::forget_after(replica, dev, stream, common)?;
+    routes::forget_after(replica, dev, stream, common)?;
     set_contexts(replica, dev, stream, context)?;
     positions::set_back(replica, dev, stream, end)
 }

@@ -15,6 +15,7 @@
 //! | `introduce` | this device's certificate alone, for those who encrypt and do not know it |
 //! | `join` | a device starts from a snapshot |
 //! | `merge_counters` | the counters of a state's rows, merged |
+//! | `merge_decide` | what becomes of a row of a state |
 //! | `merge_left` | what is left to be merged at the end of a state |
 //! | `merge_waiting` | the rows of a state that wait for their table |
 //! | `newest` | the newest checkpoints of devices that were set back, shown to them |
@@ -58,6 +59,7 @@ pub(crate) mod inspect;
 pub(crate) mod introduce;
 pub(crate) mod join;
 pub(crate) mod merge_counters;
+pub(crate) mod merge_decide;
 pub(crate) mod merge_left;
 pub(crate) mod merge_rows;
 pub(crate) mod merge_settled;

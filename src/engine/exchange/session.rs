@@ -467,7 +467,7 @@ pub(crate) fn record_vector(
     whole: bool,
 ) -> Result<()> {
     let said = Said::InSession { whole };
-    transaction::transaction(replica, |e| peers::record_acknowledged(e, peer, applied, said))
+    transaction::transaction(replica, |e| peers::record_acknowledged(e, peer, applied, said, &twin::parts_at))
 }
 
 /// Compares what a peer has applied, and its probes, with what is here, and reconciles this device's own log with it.

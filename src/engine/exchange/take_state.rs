@@ -146,7 +146,7 @@ impl<'e> StateMerge<'e> {
                     return self.gathered.begin(proof);
                 }
                 let dev = devices::device_number_or_new(self.replica, proof.checkpoint.author)?;
-                self.rows.vector.insert(dev, proof.checkpoint.last);
+                self.rows.sides.vector.insert(dev, proof.checkpoint.last);
                 self.vector.push((dev, proof));
             }
             "context" => self.contexts.push((row.device_at(0)?, row.device_at(2)?, row.seq_at(3)?)),
@@ -316,7 +316,7 @@ impl<'e> StateMerge<'e> {
             return Ok(());
         }
         let dev = devices::device_number_or_new(self.replica, checkpoint.author)?;
-        let covered = self.rows.vector.get(&dev).is_some_and(|seq| checkpoint.last <= *seq);
+        let covered = self.rows.sides.vector.get(&dev).is_some_and(|seq| checkpoint.last <= *seq);
         if checkpoint.stream != Stream::Shared || !covered {
             return Err(Error::bundle(
                 0,
@@ -361,9 +361,9 @@ impl<'e> StateMerge<'e> {
         let replica = self.replica;
         for (dev, proof) in &self.vector {
             let folded = self.floors.iter().filter(|(of, _)| of == dev).map(|(_, seq)| *seq).max();
-            let had = self.rows.had.get(dev).copied().unwrap_or(0);
+            let had = self.rows.sides.had.get(dev).copied().unwrap_or(0);
             let span = (had, folded.unwrap_or(0), proof.checkpoint.last);
-            self.rows.changed += state_restated::apply(replica, *dev, span, self.rows.we_saw)?;
+            self.rows.changed += state_restated::apply(replica, *dev, span, self.rows.sides.we_saw)?;
         }
         self.rows.finish()?;
         state_columns::correct(replica)?;

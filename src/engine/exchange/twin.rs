@@ -498,6 +498,16 @@ fn common_with(
     Ok(different.then_some(at))
 }
 
+/// Finds up to where this device's own log can be one with what somebody has at a place; none where both are the same there,
+/// or where that cannot be told.
+pub(crate) fn parts_at(replica: &Replica, entry: &Position) -> Result<Option<u64>> {
+    if entry.seq == 0 || entry.seq > positions::position(replica, replica.me, entry.stream)?.seq {
+        return Ok(None);
+    }
+    let past = past_here(replica, replica.me, entry.stream, entry.seq)?;
+    Ok(past.compare(entry.seq, entry.tag).flatten())
+}
+
 /// Finds what is known of a stream's chain after this frame.
 fn past_here(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Past> {
     let (group_at, tag_at) = (replica.db.prepare_cached(GROUP_AT)?, replica.db.prepare_cached(TAG_AT)?);

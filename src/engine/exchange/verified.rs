@@ -210,11 +210,12 @@ impl Verified {
         }
         match self.statement {
             Some(statement) => {
-                peers::record_acknowledged(replica, sender, &self.applied, Said::InFile(statement))?;
+                let said = Said::InFile(statement);
+                peers::record_acknowledged(replica, sender, &self.applied, said, &twin::parts_at)?;
             }
             None => {
                 peers::forget_word(replica, sender)?;
-                peers::record_compared(replica, self.applied.iter().copied().map(Probe::from))?;
+                peers::record_applied(replica, &self.applied, &twin::parts_at)?;
             }
         }
         peers::record_compared(replica, self.probes.iter().copied())

@@ -61,7 +61,9 @@ pub(crate) fn clocks(replica: &Replica) -> Result<Clocks> {
         // The median: a device in 2099 does not count.
         let nearest = if now < PLAUSIBLE.start { PLAUSIBLE.start } else { PLAUSIBLE.end };
         reference = walls.get(walls.len() / 2).copied().unwrap_or(nearest);
-        clocks.ours = Some(now.saturating_sub(reference));
+        // Where most of those that wrote last are far off, the one in the middle may agree with this one.
+        clocks.ours =
+            Some(now.saturating_sub(reference)).filter(|off| is_ahead(*off, 0) || is_ahead(0, *off));
     }
     for Heard { dev, wall, seen } in heard {
         let seen = seen.into_iter().filter(|s| !is_ahead(*s, reference)).max();

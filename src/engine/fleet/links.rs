@@ -60,9 +60,8 @@ pub(crate) fn record(replica: &Replica, peer: DeviceId, link: &str, carried: &Ca
     let Some(peer) = devices::device_number(replica, peer)? else { return Ok(()) };
     let in_step = carried.in_step.then(|| replica.now());
     let bytes = carried.sent.saturating_add(carried.received);
-    let goodput = (bytes > 0)
-        .then(|| u128::from(bytes) * 1_000_000 / carried.time.as_micros().max(1))
-        .map(|rate| i64::try_from(rate).unwrap_or(i64::MAX));
+    let rate = || (u128::from(bytes) * 1_000_000).checked_div(carried.time.as_micros());
+    let goodput = (bytes > 0).then(rate).flatten().map(|rate| i64::try_from(rate).unwrap_or(i64::MAX));
     replica
         .db
         .prepare_cached(

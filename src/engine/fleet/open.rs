@@ -21,6 +21,7 @@ use crate::engine::table::probe::Probe;
 use crate::engine::table::replica::Replica;
 use crate::engine::table::route::Route;
 use crate::engine::table::stretch::Stretches;
+use crate::engine::table::trial::Trials;
 
 /// What `init` makes of a database.
 #[derive(Clone, Copy)]
@@ -196,6 +197,7 @@ fn replica_of(
         stretches: Stretches::default(),
         quarantined: true.into(),
         route: Route::File.into(),
+        trials: Trials::default(),
         steps,
         poisoned: false,
         carrying: RefCell::default(),

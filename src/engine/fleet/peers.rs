@@ -165,17 +165,20 @@ const STATEMENTS: i64 = 64;
 /// or late; one whose statement was heard already says nothing. One that comes late for the first time counts as said
 /// last until the peer speaks again. That is wrong, and costs no more than frames that are sent again: what is folded
 /// or applied is a matter of the log alone.
+///
+/// What it has of another history of our own log (`parts` finds up to where both can be one) acknowledges nothing of ours.
 pub(crate) fn record_acknowledged(
     replica: &Replica,
     sender: DeviceId,
     applied: &[Position],
     said: Said,
+    parts: PartsAt<'_>,
 ) -> Result<()> {
     if sender == replica.identity.id {
         return Ok(());
     }
     let peer = devices::device_number_or_new(replica, sender)?;
-    record_compared(replica, applied.iter().copied().map(Probe::from))?;
+    record_applied(replica, applied, parts)?;
     let whole = match said {
         Said::InFile(number) if !is_new_statement(replica, peer, number)? => return Ok(()),
         Said::InFile(_) => true,
@@ -198,6 +201,12 @@ pub(crate) fn record_acknowledged(
             && entry.seq > positions::position(replica, dev, entry.stream)?.seq
         {
             (seq, tag) = (seq.min(*common), None);
+        }
+        if dev == replica.me
+            && entry.seq <= ours
+            && let Some(upper) = parts(replica, entry)?
+        {
+            (seq, tag) = (upper.min(common_acked(replica, entry.stream)?), None);
         }
         replica
             .db
@@ -284,6 +293,20 @@ const WORD: &str = "SELECT 1 FROM _pm_ack WHERE peer = ?1 AND tag IS NOT NULL";
 pub(crate) fn forget_word(replica: &Replica, peer: DeviceId) -> Result<()> {
     let Some(peer) = devices::device_number(replica, peer)? else { return Ok(()) };
     replica.db.prepare_cached("UPDATE _pm_ack SET tag = NULL WHERE peer = ?1")?.execute([peer])?;
+    Ok(())
+}
+
+/// Finds up to where our own log can be one with what somebody has at a place; none where both are the same there, or where
+/// that cannot be told.
+pub(crate) type PartsAt<'p> = &'p dyn Fn(&Replica, &Position) -> Result<Option<u64>>;
+
+/// Records up to where somebody has the same of our own log, by what he has applied.
+pub(crate) fn record_applied(replica: &Replica, applied: &[Position], parts: PartsAt<'_>) -> Result<()> {
+    for entry in applied.iter().filter(|entry| entry.author == replica.identity.id) {
+        if parts(replica, entry)?.is_none() {
+            record_compared(replica, std::iter::once(Probe::from(*entry)))?;
+        }
+    }
     Ok(())
 }
 

@@ -46,6 +46,17 @@ pub(crate) fn note(replica: &Replica, dev: i64, stream: Stream, (first, last): (
     Ok(())
 }
 
+/// Forgets how what comes after a frame of a stream came: it is given up, and other frames come in its place.
+pub(crate) fn forget_after(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<()> {
+    for sql in [
+        "DELETE FROM _pm_route WHERE dev = ?1 AND stream = ?2 AND first > ?3",
+        "UPDATE OR REPLACE _pm_route SET last = ?3 WHERE dev = ?1 AND stream = ?2 AND last > ?3",
+    ] {
+        replica.db.prepare_cached(sql)?.execute((dev, stream.number(), seq))?;
+    }
+    Ok(())
+}
+
 /// Returns by which way a frame came here, and when, if that is known.
 pub(crate) fn of(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Option<(Route, WallMs)>> {
     let found: Option<(i64, u64, WallMs)> = replica

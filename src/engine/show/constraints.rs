@@ -22,7 +22,7 @@
 use std::cmp::Ordering;
 
 use packmule_core::merge::claim_order;
-use rusqlite::{ErrorCode, OptionalExtension};
+use rusqlite::OptionalExtension;
 
 use crate::engine::error::{Error, Result};
 use crate::engine::merge::heads;
@@ -32,6 +32,7 @@ use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::trial;
 
 /// Prepares for the change of a row: the rows that it keeps out go into the deferred queue, and the values by which
 /// others refer to it are recorded.
@@ -138,7 +139,7 @@ fn show_or_quarantine(replica: &Replica, tid: i64, key: &[u8], evictions: &mut V
     let refused = match quarantine::move_from_quarantine(replica, &table, key, false) {
         Ok(()) => return after_shown(replica, &table, key),
         Err(e) => match *e {
-            Error::Sqlite(e) if is_refused(&e) => e,
+            Error::Sqlite(e) if trial::is_refused(&e) => e,
             e => return Err(e.into()),
         },
     };
@@ -191,17 +192,12 @@ fn show_or_quarantine(replica: &Replica, tid: i64, key: &[u8], evictions: &mut V
     }
     replica.db.execute_batch("ROLLBACK TO _pm_evict; RELEASE _pm_evict")?;
     match evicted {
-        Err(e) if e.of_sqlite().is_some_and(is_refused) => {
+        Err(e) if e.of_sqlite().is_some_and(trial::is_refused) => {
             quarantine(replica, tid, key, &e.to_string(), None)
         }
         Err(e) => Err(e),
         Ok(_) => quarantine(replica, tid, key, &reason, blocker.as_deref()),
     }
-}
-
-/// Returns whether a table refuses a row: by a constraint, or by the type of its INTEGER PRIMARY KEY.
-pub(crate) fn is_refused(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch))
 }
 
 /// Records that a row is quarantined, and by which blocking row if there is one.
@@ -257,7 +253,7 @@ pub(crate) fn conflicting_rows(replica: &Replica, table: &Table, key: &[u8]) -> 
     match tried {
         Ok(rows) => Ok(rows.into_iter().map(|(_, key)| key).collect()),
         // It breaks a NOT NULL, which is this database's own, or is no INTEGER: with these values it removes nothing.
-        Err(e) if e.of_sqlite().is_some_and(is_refused) => Ok(Vec::new()),
+        Err(e) if e.of_sqlite().is_some_and(trial::is_refused) => Ok(Vec::new()),
         Err(e) => Err(e),
     }
 }

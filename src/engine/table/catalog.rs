@@ -311,10 +311,12 @@ pub(crate) fn is_told(replica: &Replica, id: DefId) -> Result<bool> {
     Ok(told == Some(true))
 }
 
-/// Returns whether an error comes of a column that was there at the last seal: tables were changed since.
+/// Returns whether an error comes of a column, or a table, that was there at the last seal: tables were changed since.
 pub(crate) fn is_for_columns_gone(replica: &Replica, error: &Error) -> Result<bool> {
-    let Error::Sqlite(rusqlite::Error::SqlInputError { msg, .. }) = error else { return Ok(false) };
-    Ok(msg.starts_with("no such column") && !is_schema_known(replica)?)
+    let Error::Sqlite(error) = error else { return Ok(false) };
+    let said = error.to_string();
+    let is_gone = ["no such column", "no such table"].iter().any(|what| said.starts_with(what));
+    Ok(is_gone && !is_schema_known(replica)?)
 }
 
 /// Under this name `_pm_meta` has the version of the schema at which the tables were looked at.
@@ -333,7 +335,7 @@ pub(crate) fn is_schema_known(replica: &Replica) -> Result<bool> {
 /// Runs `work` on one state of the database, which it cannot change.
 ///
 /// # Errors
-/// Those of `work`; [`Error::Poisoned`]; [`Error::TablesChanged`] where it looks for a column that is gone.
+/// Those of `work`; [`Error::Poisoned`]; [`Error::TablesChanged`] where it looks for a column or a table that is gone.
 pub(crate) fn reading<R>(replica: &Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
     if replica.poisoned {
         return Err(Error::Poisoned.into());

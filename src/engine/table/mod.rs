@@ -26,6 +26,7 @@
 //! | `renamed` | columns that were renamed |
 //! | `route` | the ways by which frames come here |
 //! | `shapes` | what a table is on other devices |
+//! | `trial` | what a table's own rules say of a row |
 
 pub(crate) mod carried;
 pub(crate) mod catalog;
@@ -49,3 +50,4 @@ pub(crate) mod row_hash;
 mod schema;
 pub(crate) mod shapes;
 pub(crate) mod stretch;
+pub(crate) mod trial;

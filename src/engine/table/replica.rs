@@ -23,6 +23,7 @@ use crate::engine::table::opened::Opened;
 use crate::engine::table::probe::{Probe, Triggers};
 use crate::engine::table::route::Route;
 use crate::engine::table::stretch::Stretches;
+use crate::engine::table::trial::Trials;
 
 /// The identity of a database: which device it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub(crate) struct Replica {
     pub route: Cell<Route>,
     /// The tables of the state that is being taken in, by the names that its maker has for them, in small letters.
     pub maker_tables: RefCell<HashMap<String, i64>>,
+    /// Empty tables, on which rows are tried.
+    pub trials: Trials,
     /// How long a transaction may be that only reads, where others may have made the file.
     pub steps: Steps,
     /// A transaction could not be ended: this connection does nothing more.

@@ -89,6 +89,7 @@ impl Desk {
     pub fn run_words(&self, words: &[impl AsRef<OsStr>]) -> Ran {
         let mut command = self.command(words);
         let ran = Ran::of(command.stdin(Stdio::null()).output().unwrap(), words);
+        let ran = Ran { desk: self.dir.path().to_owned(), ..ran };
         check_code(&ran);
         // Examples of help, words of completions, and what the demo shows of its own folder, are not about this desk.
         if !["help", "--help", "completions", "demo"].iter().any(|word| ran.line.contains(word)) {
@@ -184,6 +185,8 @@ pub struct Ran {
     /// What a screen shows of both.
     pub screen: String,
     line: String,
+    /// Where it ran; empty if it was not at a desk.
+    desk: PathBuf,
 }
 
 impl Ran {
@@ -197,7 +200,28 @@ impl Ran {
             err: unfolded(&err),
             screen: format!("{out}{err}"),
             line: words.join(" "),
+            desk: PathBuf::new(),
         }
+    }
+
+    /// It proposes a command in words that fit these, where `*` is anything; and the command, as it is printed, works.
+    #[track_caller]
+    pub fn proposes(self, words: &str) -> Self {
+        self.proposes_with(words, &[])
+    }
+
+    /// The same, with what only the reader knows in the place of what stands for it.
+    #[track_caller]
+    pub fn proposes_with(self, words: &str, known: &[(&str, &str)]) -> Self {
+        let text = format!("{}\n{}", self.out, self.err);
+        let Some(command) = proposals::proposed(&text, words) else {
+            panic!("packmule {}: `{words}` is not proposed:\n{text}", self.line)
+        };
+        let put = |command: String, (name, is): &(&str, &str)| command.replace(name, is);
+        let command = known.iter().fold(command, put);
+        let (good, said) = proposals::run_in_copy(&self.desk, &command);
+        assert!(good, "`{command}`, as it is proposed, fails:\n{said}\n{text}");
+        self
     }
 
     fn ended(&self, status: i32) {

@@ -8,7 +8,7 @@ use std::sync::{LazyLock, Mutex};
 use super::PACKMULE;
 
 /// What stands for something that only the reader knows; a command with one of them need not succeed, but must be
-/// right usage.
+/// right usage. That something is wrong, or needs a person, is what others are there to say.
 const PLACEHOLDERS: [&str; 4] = ["DB", "TABLE", "FILE", "DIRECTORY"];
 
 /// Those that were run, by command and flags: each kind of proposal is run once by each test program.
@@ -41,21 +41,51 @@ pub fn check(desk: &Path, line: &str, text: &str) {
         if !RUN.lock().unwrap().insert(kind.join(" ")) {
             continue;
         }
-        let copy = tempfile::tempdir().unwrap();
-        copy_all(desk, copy.path());
-        let path = Path::new(PACKMULE).parent().unwrap().display();
-        let path = format!("{path}:{}", std::env::var("PATH").unwrap_or_default());
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &command]).current_dir(copy.path()).env("PATH", path).stdin(Stdio::null());
-        let ran = shell.output().unwrap();
-        let open = words.iter().any(|word| PLACEHOLDERS.contains(word));
-        let good = ran.status.success() || open && ran.status.code() == Some(1);
-        let said = String::from_utf8_lossy(&ran.stderr);
+        let (good, said) = run_in_copy(desk, &command);
         assert!(
             good,
             "`packmule {line}` proposes `{command}`, which fails:\n{said}\nIt is proposed in:\n{text}"
         );
     }
+}
+
+/// Runs a command in a copy of a desk; whether it did what it is proposed for, and what it said is wrong.
+pub fn run_in_copy(desk: &Path, command: &str) -> (bool, String) {
+    let copy = tempfile::tempdir().unwrap();
+    copy_all(desk, copy.path());
+    let path = Path::new(PACKMULE).parent().unwrap().display();
+    let path = format!("{path}:{}", std::env::var("PATH").unwrap_or_default());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).current_dir(copy.path()).env("PATH", path).stdin(Stdio::null());
+    let ran = shell.output().unwrap();
+    let good = match ran.status.code() {
+        Some(0) => true,
+        Some(1) => {
+            command.starts_with("packmule verify ")
+                || command.split(' ').any(|word| PLACEHOLDERS.contains(&word))
+        }
+        Some(3) => command.contains(" --check"),
+        _ => false,
+    };
+    (good, String::from_utf8_lossy(&ran.stderr).into_owned())
+}
+
+/// The command in a text that is proposed in these words, in which `*` is anything of its line.
+pub fn proposed(text: &str, words: &str) -> Option<String> {
+    let line = text.lines().find_map(|line| (0..line.len()).find_map(|at| fits(line.get(at..)?, words)))?;
+    let command = &line[line.find("packmule ").or_else(|| line.find("sqlite3 "))?..];
+    Some(command.split('`').next().unwrap_or(command).trim_end().to_owned())
+}
+
+/// The text, if it begins with these words.
+fn fits<'t>(text: &'t str, words: &str) -> Option<&'t str> {
+    let mut parts = words.split('*');
+    let mut rest = text.strip_prefix(parts.next()?)?;
+    for part in parts {
+        let at = rest.find(part)?;
+        rest = &rest[at + part.len()..];
+    }
+    Some(text)
 }
 
 /// Copies what lies in a folder.

@@ -123,8 +123,8 @@ impl Change {
     /// Returns how grave it is, as syslog counts: 4 is a warning, 5 a notice, 6 information.
     fn priority(&self) -> u8 {
         match self.event {
-            "failed" => 4,
-            "away" | "silent" | "ended" => 5,
+            "failed" | "stuck" => 4,
+            "away" | "silent" | "ended" | "goes on" => 5,
             _ => 6,
         }
     }

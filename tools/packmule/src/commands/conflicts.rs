@@ -341,6 +341,10 @@ fn print_ways((path, engine): (&Path, &Engine), (conflict, called): (&Conflict, 
     let mut said = Vec::new();
     for version in conflict.versions.iter().filter(|_| has(Way::Take)) {
         let Some(taken) = taken(conflict, version, called) else { continue };
+        if let Some(reason) = &version.refused {
+            say!(out, "    --take {taken} cannot be done here: {reason}");
+            continue;
+        }
         // By cell several versions of a device are parts of one.
         if said.contains(&taken) {
             continue;
@@ -421,11 +425,38 @@ pub(super) fn differs(versions: &[ConflictVersion], name: &str, value: &OwnedVal
         .any(|v| v.values.iter().find(|(n, _)| n == name).is_none_or(|(_, other)| other != value))
 }
 
+/// Returns the columns that SQLite names where it refuses a row, or that another row has too.
+fn named<'c>(reason: &str, values: &'c [(String, OwnedValue)]) -> Vec<&'c str> {
+    let what =
+        reason.split_once(": ").or_else(|| reason.split_once(" the same ")).map_or(reason, |(_, what)| what);
+    let words: Vec<&str> = what.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let is_named = |name: &&str| words.iter().any(|word| word.eq_ignore_ascii_case(name));
+    values.iter().map(|(name, _)| name.as_str()).filter(is_named).collect()
+}
+
 /// Makes an example of `--set`.
 fn example_set(conflict: &Conflict) -> String {
     let values = conflict.versions.iter().flat_map(|v| &v.values);
     let others: Vec<&(String, OwnedValue)> =
         values.filter(|(name, _)| !conflict.key.iter().any(|(key, _)| key == name)).collect();
+    // What keeps the row out by itself needs a value too.
+    let row = conflict.versions.first();
+    let reason = match &conflict.kind {
+        ConflictKind::Check(reason) => Some(reason),
+        _ => row.and_then(|row| row.refused.as_ref()),
+    };
+    let mut columns = match &conflict.kind {
+        ConflictKind::Unique(columns) => columns.iter().take(1).map(String::as_str).collect(),
+        _ => Vec::new(),
+    };
+    if let (Some(row), Some(reason)) = (row, reason) {
+        let further = named(reason, &row.values).into_iter().filter(|name| !columns.contains(name));
+        columns.extend(further.collect::<Vec<_>>());
+    }
+    if !columns.is_empty() {
+        let set: Vec<String> = columns.iter().map(|column| format!("{}=VALUE", shell_word(column))).collect();
+        return set.join(" ");
+    }
     let open: Vec<&(String, OwnedValue)> =
         others.iter().copied().filter(|(name, value)| differs(&conflict.versions, name, value)).collect();
     // A counter takes no text.
@@ -436,9 +467,7 @@ fn example_set(conflict: &Conflict) -> String {
         return format!("{}={}", shell_word(name), show(value));
     }
     let column = match &conflict.kind {
-        ConflictKind::Unique(columns) | ConflictKind::ForeignKey(columns, _) => {
-            columns.first().map(String::as_str)
-        }
+        ConflictKind::ForeignKey(columns, _) => columns.first().map(String::as_str),
         // Beside a delete alone nothing differs: any column.
         _ => open
             .first()

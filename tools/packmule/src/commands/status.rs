@@ -21,8 +21,10 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let path = context.args.path(0);
     let engine = open_to_read(context)?;
     if context.args.has(&flags::PROMETHEUS) {
-        if context.args.has(&flags::CHECK) || context.out.json {
-            return Err(context.args.wrong("--prometheus stands alone: no --check, no --json").into());
+        if [&flags::CHECK, &flags::STATUS_ALL].into_iter().any(|flag| context.args.has(flag))
+            || context.out.json
+        {
+            return Err(context.args.wrong("--prometheus stands alone: no --all, --check, --json").into());
         }
         context.out.text(&figures(path, &engine, false).map_err(of_db(path))?);
         return Ok(());

@@ -203,7 +203,7 @@ impl Trip<'_, '_> {
 
     /// Makes a conflict; returns its id.
     fn edit_at_once(&mut self) -> Result<String, Failure> {
-        self.heading("North and east change the same setting, and neither has seen the other's change");
+        self.heading("North and east change one setting, each without the other's change");
         for (board, value) in [(BOARDS[0], "30"), (BOARDS[1], "10")] {
             let sql = format!(
                 "UPDATE settings SET value = '{value}', changed_by = '{board}' WHERE key = 'interval_s'"

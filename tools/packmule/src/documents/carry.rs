@@ -304,7 +304,7 @@ pub struct Event<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link: Option<&'a str>,
     /// `open`, `away`, `listening`, `met`, `in step`, `baud`, `silent`, `heard`, `ended` or `failed`; over HTTP also
-    /// `bundle in` and `bundle out`; of `run`, of upkeep, `done`.
+    /// `bundle in` and `bundle out`; of `run` also `stuck` and `goes on`, and of upkeep `done`.
     pub event: &'static str,
     /// The other end's name and the beginning of its fingerprint, once it is known.
     pub peer: Option<&'a str>,

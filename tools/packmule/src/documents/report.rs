@@ -106,6 +106,8 @@ pub struct ConflictVersion {
     pub op: String,
     /// The table shows this one.
     pub shown: bool,
+    /// Why it cannot be taken here, if it cannot: another row has its UNIQUE value, or it breaks a rule of the table.
+    pub refused: Option<String>,
     /// The row's values, by column: empty for a delete. A BLOB is `{"hex": …}`; a TEXT or BLOB of more than
     /// 4,096 bytes is `{"bytes": …, "sha256": …}`; text that is one of these has `"text": true` too; an infinity is
     /// `{"real": …}`.

@@ -73,11 +73,11 @@ pub struct LinkState {
     /// Its name.
     pub link: String,
     /// `begins`, `away` (a card or port is not there), `met`, `in step`, `silent` (the other end of a serial line is not
-    /// heard), `ended`, `failed`; of upkeep `done`.
+    /// heard), `ended`, `failed`, `stuck` (it hangs: the system, or another program, does not let it go on); of upkeep `done`.
     pub state: String,
-    /// How it stood when the other end fell silent.
+    /// How it stood before it was `silent` or `stuck`.
     #[serde(skip)]
-    pub before_silence: String,
+    pub before: String,
     /// Since when.
     pub since: String,
     /// What was said last of it, for people.

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use packmule::{DeviceInfo, Hint, NotSent, Status, TableHow, label};
+use packmule::{DeviceInfo, Hint, NotSent, Notice, Status, TableHow, label};
 
-use super::{count, hint, plural, quoted, set_clock, shell_word, time};
+use super::{command, count, hint, plural, quoted, set_clock, shell_word, time};
 
 /// After so many days without a word a device is named.
 const UNHEARD_DAYS: i64 = 7;
@@ -59,25 +59,24 @@ pub fn advice(
             Some(format!("packmule conflicts {db} --brief")),
         ));
     }
-    for table in status.tables.iter().filter(|table| table.how == TableHow::Suspended) {
-        let note = table.note.clone().unwrap_or_default();
-        let help = hint(table.hint(), path);
-        all.push(Advice::person(format!("table `{}` is held: {note}{help}", table.name), None));
-    }
-    all.extend(not_sent.iter().map(|rows| Advice::person(rows.to_string(), None)));
+    all.extend(not_travelling(path, status, not_sent));
     for revoked in status.revoked.iter().filter(|revoked| revoked.set_aside > 0) {
         let frames = count(revoked.set_aside, "frame");
         let what = format!("{} is revoked, and {frames} of it set aside", revoked.device);
         let device = shell_word(&revoked.device);
         all.push(Advice::person(what, Some(format!("packmule log {db} --by {device} --values"))));
     }
-    for notice in &status.notices {
+    let counted = |notice: &&Notice| not_sent.iter().any(|rows| rows.is_noticed_by(notice));
+    for notice in status.notices.iter().filter(|notice| !counted(notice)) {
         all.push(match notice.hint {
             Some(Hint::SetClock { here }) => {
                 let whose = if here { "set it" } else { "set it there" };
                 Advice::person(format!("{}: {whose}", notice.text), Some(set_clock(here)))
             }
-            _ => Advice::person(notice.text.clone() + &hint(notice.hint.clone(), path), None),
+            _ => match notice.hint.as_ref().and_then(|hint| command(hint, path)) {
+                Some(command) => Advice::person(format!("{}:", notice.text), Some(command)),
+                None => Advice::person(notice.text.clone() + &hint(notice.hint.clone(), path), None),
+            },
         });
     }
     if let Some((device, frames)) = &status.held_back_by {
@@ -98,6 +97,22 @@ pub fn advice(
         let what =
             format!("{} not sealed; whatever sends seals first", plural(unsealed, "write is", "writes are"));
         all.push(Advice::by_itself(what, Some(format!("packmule seal {db}"))));
+    }
+    all
+}
+
+/// Names the tables that are held, and rows that are not sent.
+fn not_travelling(path: &Path, status: &Status, not_sent: &[NotSent]) -> Vec<Advice> {
+    let mut all = Vec::new();
+    for table in status.tables.iter().filter(|table| table.how == TableHow::Suspended) {
+        let note = table.note.clone().unwrap_or_default();
+        let help = table.hint().and_then(|hint| command(&hint, path));
+        let end = if help.is_some() { ":" } else { "" };
+        all.push(Advice::person(format!("table `{}` is held: {note}{end}", table.name), help));
+    }
+    for rows in not_sent {
+        let help = rows.hint.as_ref().and_then(|hint| command(hint, path));
+        all.push(Advice::person(rows.to_string(), help));
     }
     all
 }

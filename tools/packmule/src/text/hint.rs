@@ -5,7 +5,22 @@ use std::path::Path;
 use packmule::core::model::DeviceId;
 use packmule::{Hint, Way};
 
-use super::{now, quoted, utc};
+use super::{now, quoted, shell_word, utc};
+
+/// Returns the command that helps by itself, or shows more; none where it takes a sentence.
+pub fn command(hint: &Hint, db: &Path) -> Option<String> {
+    let db = quoted(db);
+    Some(match hint {
+        Hint::Retire { device } => format!("packmule retire {db} {device}"),
+        Hint::Untrack { table } => format!("packmule untrack {db} {}", shell_word(table)),
+        Hint::CarryDeletes { table, per_device } => {
+            let mode = if *per_device { " --mode per-device" } else { "" };
+            format!("packmule track {db} {}{mode} --append --deletes carry", shell_word(table))
+        }
+        Hint::ShowRows { query } => format!("sqlite3 {db} {}", shell_word(query)),
+        _ => return None,
+    })
+}
 
 /// Says what to do about an error, as it goes on after the message; nothing where the message says all.
 pub fn hint(hint: Option<Hint>, db: &Path) -> String {
@@ -13,7 +28,7 @@ pub fn hint(hint: Option<Hint>, db: &Path) -> String {
     match hint {
         None => String::new(),
         Some(Hint::Init) => format!(": run `packmule init {db}`"),
-        Some(Hint::Track { table }) => format!(": run `packmule track {db} {table}`"),
+        Some(Hint::Track { table }) => format!(": run `packmule track {db} {}`", shell_word(&table)),
         Some(Hint::Trust { devices }) => trust(&devices, &db),
         Some(Hint::Admit { here: true, .. }) => {
             format!("; if you know the device, run where the fleet key is:\n  packmule admit {db} --fleet FILE")
@@ -33,7 +48,7 @@ pub fn hint(hint: Option<Hint>, db: &Path) -> String {
         Some(Hint::JoinThePortsGroup) => " (`sudo usermod -aG dialout $USER`, then log in again)".into(),
         Some(Hint::FreeThePort) => " (`systemctl stop serial-getty@…`)".into(),
         Some(Hint::Retire { device }) => format!(": `packmule retire {db} {device}`"),
-        Some(Hint::Untrack { table }) => format!(": `packmule untrack {db} {table}`"),
+        Some(Hint::Untrack { table }) => format!(": `packmule untrack {db} {}`", shell_word(&table)),
         Some(Hint::ListDevices) => format!(": `packmule devices {db}` lists them"),
         Some(Hint::ListConflicts) => format!("; see `packmule conflicts {db}`"),
         Some(Hint::Verify) => format!(": run `packmule verify {db}`, and keep a copy"),

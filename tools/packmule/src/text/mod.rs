@@ -30,7 +30,7 @@ mod value;
 
 pub use advice::{Advice, advice};
 pub use format::{count, number, plural, quoted, read_size, safe, shell_word, shown, size};
-pub use hint::{hint, set_clock};
+pub use hint::{command, hint, set_clock};
 pub use layout::{columns, cut, fitting_columns, folded, paragraph, words, wrap};
 pub use links::{carried, ills, link, rate};
 pub use screen::{Part, fit, whole};

@@ -161,3 +161,121 @@ fn a_wrong_proposal_is_found() {
     assert!(wrong(&found[0]).is_some() && wrong(&found[1]).is_none() && is_mention(&found[3]));
     assert_eq!(commands("`packmule frobnicate`"), ["frobnicate"]);
 }
+
+/// Where messages stand; the examples of help are typed by a test of their own, as are the commands of pages.
+const MESSAGES: &[&str] = &["tools/packmule/src", "src/engine", "src/carry", "src/core"];
+
+/// What is not run as it is printed, and why, or what runs it.
+const ELSEWHERE: &[(&str, &str)] = &[
+    (
+        "* is not there: `packmule board install DB` makes it",
+        "tests/stories/board.rs, with --root: without it this machine would be changed",
+    ),
+    (
+        "`packmule board install DB` fits the services to it; then start them:",
+        "tests/stories/board.rs, with --root: without it this machine would be changed",
+    ),
+    (
+        "# Made by `packmule board install`, for a database of *; `packmule board remove` removes it.",
+        "tests/stories/board.rs, with --root: without it this machine would be changed",
+    ),
+    (
+        "this device lacks frames that are compacted away on *: a card or a file brings it the state of the tables; run \
+         `packmule exchange * DIRECTORY` here, then there, then here",
+        "tests/serial/state.rs: of a device that takes no state in, which is no program",
+    ),
+    (
+        "* lacks frames that are compacted away here: a card or a file brings it the state of the tables; run \
+         `packmule export * FILE --for *` here, and `packmule import` with that file there",
+        "tests/serial/state.rs: of a device that takes no state in, which is no program",
+    ),
+    ("done in * s (`packmule demo --keep DIRECTORY` keeps the files)", "tests/cli/commands.rs: it is long"),
+];
+
+/// The texts of a source, line by line, with `*` for what is filled in.
+fn lines(source: &str) -> Vec<String> {
+    let mut source = source.to_owned();
+    FILLED.iter().for_each(|(part, _)| {
+        source = source.replace(part, &part.replace("{resolve}", "packmule resolve * *"))
+    });
+    let (mut all, mut text, mut filled) = (Vec::new(), None::<String>, 0);
+    let mut letters = source.chars().peekable();
+    while let Some(c) = letters.next() {
+        let Some(line) = &mut text else {
+            match c {
+                '"' => (text, filled) = (Some(String::new()), 0),
+                // A letter: `'"'` begins no text.
+                '\'' if letters.peek() == Some(&'"') => drop(letters.next()),
+                _ => {}
+            }
+            continue;
+        };
+        match c {
+            '\\' => match letters.next() {
+                Some('n') => all.extend(text.replace(String::new())),
+                Some(c) => line.push(c),
+                None => {}
+            },
+            '"' => all.extend(text.take()),
+            '{' if letters.peek() != Some(&'{') => filled = 1,
+            '{' => drop(letters.next()),
+            '}' if filled == 1 => {
+                filled = 0;
+                line.push('*');
+            }
+            c if filled == 0 => line.push(c),
+            _ => {}
+        }
+    }
+    all.iter().map(|line| line.trim().to_owned()).collect()
+}
+
+/// The words by which tests have commands run as they are printed.
+fn run_by_tests() -> Vec<String> {
+    let mut all = Vec::new();
+    files(&root().join("tests"), &mut all);
+    let sources = all.iter().filter(|path| path.extension().is_some_and(|end| end == "rs"));
+    let mut words = Vec::new();
+    for source in sources.map(|path| text(path)) {
+        for call in [".proposes(", ".proposes_with("] {
+            let after = source.split(call).skip(1);
+            words.extend(
+                after.filter_map(|rest| {
+                    Some(rest.trim_start().strip_prefix('"')?.split('"').next()?.to_owned())
+                }),
+            );
+        }
+    }
+    words
+}
+
+/// A test has it printed, and run as it is printed (`tests/cli/support`): these are the words of the message around it.
+#[test]
+fn every_command_of_a_message_is_run_as_it_is_printed() {
+    let mut all = Vec::new();
+    MESSAGES.iter().for_each(|folder| files(&root().join(folder), &mut all));
+    let run = run_by_tests();
+    let (mut not_run, mut known) = (BTreeSet::new(), BTreeSet::new());
+    for path in all.iter().filter(|path| !path.to_string_lossy().contains("/usage/")) {
+        for line in lines(&text(path)) {
+            let proposed = commands(&line).into_iter().filter(|command| !is_mention(command));
+            for command in proposed.map(|command| format!("packmule {command}")) {
+                known.insert(line.clone());
+                let is_run = |words: &&String| {
+                    line.contains(words.as_str())
+                        && words.contains(&command)
+                        && (**words != command || line == command)
+                };
+                if !run.iter().any(|words| is_run(&words)) && !ELSEWHERE.iter().any(|(of, _)| *of == line) {
+                    not_run.insert(format!("{}: {line}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(not_run.is_empty(), "have a test print each, and run it (`proposes`): {not_run:#?}");
+    assert!(known.len() > 40, "{known:#?}");
+    let is_there = |test: &str| root().join(test.split([',', ':']).next().unwrap()).is_file();
+    let gone: Vec<_> =
+        ELSEWHERE.iter().filter(|(line, test)| !known.contains(*line) || !is_there(test)).collect();
+    assert!(gone.is_empty(), "no message has these any more: {gone:#?}");
+}

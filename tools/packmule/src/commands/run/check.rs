@@ -98,7 +98,7 @@ fn chore(what: &Chore, every: Duration) -> String {
 }
 
 /// Formats a span of time exactly.
-fn age(time: Duration) -> String {
+pub fn age(time: Duration) -> String {
     let seconds = time.as_secs();
     let units = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
     let fits = units.iter().find(|(of, _)| seconds >= *of && seconds.is_multiple_of(*of));

@@ -134,7 +134,9 @@ impl Work for Linked<'_> {
                 let options = net::Options { plain: *plain, patience: self.link.patience };
                 over_network(engine, (address, &options), self.stop, &self.tell, met)
             }
-            (Way::Card { directory, encrypt }, _) => with_card(engine, directory, *encrypt, &self.tell),
+            (Way::Card { directory, encrypt }, _) => {
+                with_card(engine, (directory, *encrypt), self.stop, &self.tell)
+            }
             (Way::Line { .. }, Some(options)) => over_line(engine, options, self.stop, &self.tell, met),
             (Way::Line { .. }, None) => Ok(()),
         }
@@ -204,12 +206,19 @@ fn over_line(
     result.map_err(|e| Trouble::Said(failure_text(tell.db, &e)))
 }
 
-fn with_card(engine: &mut Engine, directory: &Path, encrypt: bool, tell: &Tell<'_>) -> Result<(), Trouble> {
+fn with_card(
+    engine: &mut Engine,
+    (directory, encrypt): (&Path, bool),
+    stop: &Stop,
+    tell: &Tell<'_>,
+) -> Result<(), Trouble> {
     let at = |e: std::io::Error| Trouble::Said(format!("{}: {}", shown(directory), io_text(&e)));
     let mut card = Directory::open(directory).map_err(at)?;
     let mut report = Exchange::default();
+    // What is begun is ended; but it is seen that it gets on.
+    let mut progress = |_: &_, _| _ = stop.stopped();
     let exchange = if encrypt { card::exchange_encrypted } else { card::exchange };
-    let result = exchange(engine, &mut card, &Limits::default(), &mut |_, _| (), &mut report);
+    let result = exchange(engine, &mut card, &Limits::default(), &mut progress, &mut report);
     result.map_err(|e| Trouble::Said(engine_text(directory, tell.db, &e)))?;
     let ops: u64 = report.taken.iter().map(|(_, taken)| taken.ops).sum();
     let frames: u64 = report.left.iter().map(|left| left.frames).sum();

@@ -6,10 +6,12 @@
 //! | `links` | one link, or one chore, on a thread of its own |
 //! | `check` | `--check`: what the file says |
 //! | `notify` | what systemd is told |
+//! | `watchdog` | whether every thread gets on |
 
 mod check;
 mod links;
 mod notify;
+mod watchdog;
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -17,12 +19,12 @@ use std::thread::{Builder, Scope};
 use std::time::{Duration, Instant};
 
 use packmule::Engine;
-use packmule::carry::Stop;
 use packmule::carry::keep::{Pace, Runner, SystemClock, Work};
 use packmule::carry::serial;
+use packmule::carry::{Life, Stop};
 use rustix::termios::isatty;
 
-use super::changes::{More, Printer};
+use super::changes::{Change, More, News, Place, Printer};
 use super::line::{line_options, stop_on_signals};
 use super::{Context, open};
 use crate::documents::{LinkState, RunState};
@@ -31,8 +33,10 @@ use crate::files::run_state::StateFile;
 use crate::output::{Failure, Out};
 use crate::text::{count, iso, now, shown};
 use crate::usage::flags;
+use check::age;
 use links::{Due, Linked, Said, Tell, Trouble};
 use notify::Notify;
+use watchdog::{Stuck, Watchdog};
 
 /// A link's thread: SQLite and the merge take some 100 KiB.
 const STACK: usize = 1 << 20;
@@ -60,9 +64,10 @@ pub fn run(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let stop = Stop::default();
     stop_on_signals(&stop)?;
     let (send, said) = channel();
-    let mut kept = Kept::new(&file, &config, state, context.out);
+    let (watchdog, stops) = Watchdog::new(&stop, &config);
+    let mut kept = Kept::new(&file, &config, (state, watchdog), context.out);
     std::thread::scope(|scope| {
-        begin(scope, (&db, &config, lines), engines, &send, &stop)?;
+        begin(scope, (&db, &config, lines), engines, &send, (&stop, &stops))?;
         drop(send);
         kept.watch(&said, &stop);
         Ok::<(), Failure>(())
@@ -77,22 +82,23 @@ fn begin<'scope>(
     (db, config, lines): (&'scope Path, &'scope Config, Vec<Option<serial::Options>>),
     engines: Vec<Engine>,
     send: &Sender<Said>,
-    stop: &'scope Stop,
+    (stop, stops): (&'scope Stop, &'scope [(Stop, Life)]),
 ) -> Result<(), Failure> {
     let mut engines = engines.into_iter();
     let tell = |link, name: String, stays| Tell { db, link, name, send: send.clone(), stays };
     for (n, ((link, line), engine)) in config.links.iter().zip(lines).zip(&mut engines).enumerate() {
         let tell = tell(n, link.name.clone(), link.pace.interval.is_none());
-        let linked = Linked { link, line, stop, tell: tell.clone() };
+        let linked = Linked { link, line, stop: &stops[n].0, tell: tell.clone() };
         let away = linked.away();
-        spawn(scope, stop, (link.pace, engine), linked, tell, away)?;
+        spawn(scope, (stop, &stops[n]), (link.pace, engine), linked, tell, away)?;
     }
     for (n, (upkeep, engine)) in config.upkeep.iter().zip(engines).enumerate() {
-        let tell = tell(config.links.len() + n, check::what(&upkeep.what), false);
+        let place = config.links.len() + n;
+        let tell = tell(place, check::what(&upkeep.what), false);
         let due = Due { what: &upkeep.what, tell: tell.clone() };
         let delay = UPKEEP_DELAY.min(upkeep.every);
         let pace = Pace { changes: None, delay, ..Pace::every(upkeep.every) };
-        spawn(scope, stop, (pace, engine), due, tell, String::new())?;
+        spawn(scope, (stop, &stops[place]), (pace, engine), due, tell, String::new())?;
     }
     Ok(())
 }
@@ -100,12 +106,14 @@ fn begin<'scope>(
 /// Gives work a thread. One that panics ends the program: no link is lost without a word.
 fn spawn<'scope, W: Work<Error = Trouble> + Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
-    stop: &'scope Stop,
+    (all, (stop, life)): (&Stop, &'scope (Stop, Life)),
     (pace, mut engine): (Pace, Engine),
     mut work: W,
     tell: Tell<'scope>,
     away: String,
 ) -> Result<(), Failure> {
+    let shown = life.clone();
+    engine.shows_life(move || shown.show()).map_err(|e| Failure::engine(tell.db, tell.db, e))?;
     let runs = move || {
         let clock = SystemClock::new(stop);
         let mut runner = Runner::new(pace, &*clock, stop);
@@ -113,7 +121,7 @@ fn spawn<'scope, W: Work<Error = Trouble> + Send + 'scope>(
     };
     let begun = Builder::new().stack_size(STACK).spawn_scoped(scope, runs);
     begun.map(|_| ()).map_err(|e| {
-        stop.stop();
+        all.stop();
         Failure::plain(format!("could not begin a thread: {e}"))
     })
 }
@@ -133,6 +141,7 @@ struct Kept<'a, 'w> {
     out: &'a mut Out<'w>,
     printer: Printer,
     notify: Notify,
+    watchdog: Watchdog,
     file: StateFile,
     state: RunState,
     /// It is to be written then.
@@ -140,7 +149,12 @@ struct Kept<'a, 'w> {
 }
 
 impl<'a, 'w> Kept<'a, 'w> {
-    fn new(path: &Path, config: &Config, file: StateFile, out: &'a mut Out<'w>) -> Self {
+    fn new(
+        path: &Path,
+        config: &Config,
+        (file, watchdog): (StateFile, Watchdog),
+        out: &'a mut Out<'w>,
+    ) -> Self {
         let since = iso(now());
         let names = config.links.iter().map(|link| link.name.clone());
         let upkeep = config.upkeep.iter().map(|Upkeep { what, .. }| check::what(what));
@@ -151,7 +165,7 @@ impl<'a, 'w> Kept<'a, 'w> {
         let state = RunState { running, pid, config, since: since.clone(), links };
         let printer = Printer::journal(!isatty(std::io::stdout()));
         let notify = Notify::of_environment();
-        Self { out, printer, notify, file, state, due: None }
+        Self { out, printer, notify, watchdog, file, state, due: None }
     }
 
     /// Prints, writes down and tells what links say, until every one has ended.
@@ -163,14 +177,18 @@ impl<'a, 'w> Kept<'a, 'w> {
             self.notify.status(&self.summary());
             let beat = self.notify.watchdog.map(|every| every.saturating_sub(alive.elapsed()));
             let write = self.due.map(|due| due.saturating_duration_since(Instant::now()));
-            let wait = beat.into_iter().chain(write).min().unwrap_or(WRITE_EVERY);
+            let wait = beat.into_iter().chain(write).fold(self.watchdog.every(), Duration::min);
             match said.recv_timeout(wait) {
                 Ok(said) => self.take(&said),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.notify.stopping(),
             }
+            self.look_at_life();
             if self.notify.watchdog.is_some_and(|every| alive.elapsed() >= every) {
-                self.notify.alive();
+                // Of a program one of whose threads hangs systemd is to hear no more: it begins it anew.
+                if self.watchdog.all_get_on() {
+                    self.notify.alive();
+                }
                 alive = Instant::now();
             }
             if self.due.is_some_and(|due| due <= Instant::now()) {
@@ -179,6 +197,25 @@ impl<'a, 'w> Kept<'a, 'w> {
             if self.out.closed() {
                 stop.stop();
             }
+        }
+    }
+
+    /// Says which threads hang since it was looked last, and which get on again.
+    fn look_at_life(&mut self) {
+        for (link, stuck) in self.watchdog.look() {
+            let news = match stuck {
+                Stuck::Hangs(time) => {
+                    let next = match self.notify.watchdog {
+                        Some(_) => "systemd begins `packmule run` anew if it lasts",
+                        None => "if it lasts, end `packmule run` and begin it again",
+                    };
+                    let why = format!("the system or another program has not let it go on for {}", age(time));
+                    News::of("stuck", None, format!("{why}; {next}"))
+                }
+                Stuck::GoesOn => News::of("goes on", None, "goes on".into()),
+            };
+            let name = self.state.links[link].link.clone();
+            self.take(&Said { link, change: Change::now(Place::Link, name, news), quiet: false, next: None });
         }
     }
 
@@ -194,11 +231,14 @@ impl<'a, 'w> Kept<'a, 'w> {
             // How it stood last still holds.
             "rests" | "begins" => {}
             event => {
-                if event == "silent" {
-                    link.before_silence.clone_from(&link.state);
+                if ["silent", "stuck"].contains(&event) {
+                    link.before.clone_from(&link.state);
                 }
-                // Nothing else tells how who is heard again stands: nothing was lost.
-                let state = if event == "heard" { link.before_silence.clone() } else { event.to_owned() };
+                // Nothing else tells how who is heard again, or goes on, stands: nothing was lost.
+                let state = match event {
+                    "heard" | "goes on" => link.before.clone(),
+                    event => event.to_owned(),
+                };
                 if link.state != state {
                     link.since.clone_from(&change.at);
                 }
@@ -237,7 +277,7 @@ impl<'a, 'w> Kept<'a, 'w> {
     /// Says in one line how all stand.
     fn summary(&self) -> String {
         let links = &self.state.links;
-        let bad = links.iter().find(|link| link.state == "failed");
+        let bad = links.iter().find(|link| ["failed", "stuck"].contains(&link.state.as_str()));
         let well = links.iter().filter(|link| ["in step", "done"].contains(&link.state.as_str())).count();
         let well = format!("{well} of {} in step", count(links.len() as u64, "link"));
         match bad {

@@ -28,6 +28,8 @@ pub struct Config {
     pub links: Vec<Link>,
     /// What else is to be done.
     pub upkeep: Vec<Upkeep>,
+    /// Whoever shows no sign of life for so long hangs.
+    pub stuck: Duration,
 }
 
 /// A link.

@@ -15,7 +15,7 @@ use super::table::{Table, Wrong};
 use super::{Chore, Config, Link, Upkeep, Way};
 use crate::text::{read_age, read_size};
 
-const FILE: &[&str] = &["interval", "jitter", "changes", "patience", "link", "compact", "prune"];
+const FILE: &[&str] = &["interval", "jitter", "changes", "patience", "stuck", "link", "compact", "prune"];
 const LINK: &[&str] = &[
     "to", "name", "stay", "interval", "jitter", "changes", "patience", "plain", "baud", "baud-max", "flow",
     "encrypt",
@@ -26,6 +26,8 @@ const PRUNE: &[&str] = &["table", "every", "keep", "rows", "free"];
 const TO: &str = "\"tcp://HOST:PORT\", \"ws://HOST:PORT\", \"serial:FILE\", \"exec:COMMAND\", \"find:\" or \"card:DIRECTORY\"";
 /// Jitter where none is given: a tenth of the interval.
 const JITTER: u32 = 10;
+/// How long a link may show no sign of life, where nothing is said: slow cards take long to write.
+const STUCK: Duration = Duration::from_secs(5 * 60);
 /// Upkeep does not begin with everything else.
 pub const UPKEEP_DELAY: Duration = Duration::from_secs(60);
 
@@ -55,6 +57,7 @@ pub fn read(text: &str) -> Result<Config, Vec<(usize, String)>> {
         changes: file.time("changes", Some("never")).unwrap_or(Some(Duration::from_secs(30))),
         patience: file.time("patience", Some("for ever")).unwrap_or(Some(Duration::from_secs(60))),
     };
+    let stuck = file.time("stuck", None).flatten().unwrap_or(STUCK);
     let links = tables(&mut file, "link");
     let prunes = tables(&mut file, "prune");
     let compact = file.of_key("compact");
@@ -62,7 +65,7 @@ pub fn read(text: &str) -> Result<Config, Vec<(usize, String)>> {
         file.wrong.at(&value.span(), "`compact` is a table: [compact]".into());
     }
     let compact = compact.and_then(|value| Some((value.get_ref().as_table()?, value.span())));
-    let mut config = Config { links: Vec::new(), upkeep: Vec::new() };
+    let mut config = Config { links: Vec::new(), upkeep: Vec::new(), stuck };
     for link in links {
         let link = self::link(Table::new("link", LINK, link, &mut wrong), &usual);
         config.links.extend(link);

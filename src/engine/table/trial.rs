@@ -1,0 +1,80 @@
+//! What a table's own rules say of a row: tried on an empty table of the same definition, in memory.
+//!
+//! Nothing of the database is written to or locked, and a CHECK means what it means to SQLite. What only the application has
+//! (a function, a collation) is not there: then nothing is known, and nothing is said.
+
+use std::cell::RefCell;
+
+use rusqlite::{Connection, params_from_iter};
+
+use crate::engine::error::Result;
+use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::table::known::Table;
+
+/// The empty table of which a row was tried last.
+#[derive(Default)]
+pub(crate) struct Trials(RefCell<Option<Trial>>);
+
+impl Trials {
+    /// Says which of its own rules keeps a row out of a table, as SQLite says it. Of a row with a large value, which is known
+    /// by its length, nothing is said.
+    pub(crate) fn refusal(
+        &self,
+        db: &Connection,
+        table: &Table,
+        row: &[(usize, OwnedValue)],
+    ) -> Result<Option<String>> {
+        if row.iter().any(|(_, value)| matches!(value, OwnedValue::Large { .. })) {
+            return Ok(None);
+        }
+        let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+        let Some(sql) = value::maybe::<String>(db, sql, [&table.def.name])? else { return Ok(None) };
+        let mut last = self.0.borrow_mut();
+        let trial = match last.take().filter(|trial| trial.sql == sql) {
+            Some(trial) => trial,
+            None => Trial::new(sql),
+        };
+        let columns: Vec<usize> = row.iter().map(|(at, _)| *at).collect();
+        let refused = trial.refused(&table.insert_sql(&columns), row);
+        *last = Some(trial);
+        Ok(refused)
+    }
+}
+
+/// An empty table; of one that has no rules, or that cannot be made, none.
+struct Trial {
+    /// What makes it.
+    sql: String,
+    empty: Option<Connection>,
+}
+
+impl Trial {
+    fn new(sql: String) -> Self {
+        let rules = ["not null", "check", "strict"];
+        let has_rules = rules.iter().any(|rule| sql.to_ascii_lowercase().contains(rule));
+        let make = || {
+            let db = Connection::open_in_memory()?;
+            db.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA trusted_schema = OFF")?;
+            db.execute_batch(&sql).map(|()| db)
+        };
+        let empty = has_rules.then(make).and_then(rusqlite::Result::ok);
+        Self { sql, empty }
+    }
+
+    /// Says why the table does not take a row.
+    fn refused(&self, insert: &str, row: &[(usize, OwnedValue)]) -> Option<String> {
+        let db = self.empty.as_ref()?;
+        // It is rolled back where it ends.
+        let _trying = db.unchecked_transaction().ok()?;
+        let values = row.iter().map(|(_, value)| Bind(value.borrow()));
+        let refused =
+            db.prepare_cached(insert).and_then(|mut insert| insert.execute(params_from_iter(values)));
+        refused.err().filter(is_refused).map(|e| e.to_string())
+    }
+}
+
+/// Returns whether a table refuses a row: by a constraint, or by the type of its INTEGER PRIMARY KEY.
+pub(crate) fn is_refused(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{ConstraintViolation, TypeMismatch};
+    matches!(error.sqlite_error_code(), Some(ConstraintViolation | TypeMismatch))
+}

@@ -13,9 +13,10 @@ mod walk;
 use std::env;
 
 use asm::{Asm, frame_head, group_head, vector};
+use packmule_core::model::Value;
 use packmule_core::wire::{
     Block, Certificate, Chain, Checkpoint, DecodeError, FRAME_MAX, Frame, GroupDigest, HeaderReader,
-    LAMPORT_MAX, RECORD_HEAD_LEN, RecordHead, Revocation, Shape,
+    LAMPORT_MAX, RECORD_HEAD_LEN, RecordHead, Revocation, Shape, put, put_value, take, take_value,
 };
 use walk::{SHAPES, shape_of, walk, walk_bundle, walk_def};
 
@@ -539,5 +540,30 @@ fn mutated_bundles_never_panic_or_loop() {
         random.mutate(&mut bytes);
         let done = walk_bundle(&bytes);
         assert!(bytes == bundle || done != Ok(true), "{done:?}");
+    }
+}
+
+#[test]
+fn values_are_read_and_written_as_postcard_does_whatever_their_bytes_are() {
+    for (kind, fill, last) in
+        (0..8).flat_map(|k| (0..=255).flat_map(move |f| [0, 1, 2, 127].map(|l| (k, f, l))))
+    {
+        for len in 1..14 {
+            let mut bytes = vec![fill; len];
+            (bytes[0], bytes[len - 1]) = (kind, if len == 1 { kind } else { last });
+            let (mut ours, mut other) = (&bytes[..], &bytes[..]);
+            let read = take_value(&mut ours);
+            let expected = take::<Value<'_>>(&mut other);
+            assert_eq!(format!("{read:?}"), format!("{expected:?}"), "{bytes:?}");
+            let Ok(value) = read else { continue };
+            assert_eq!(ours, other, "{bytes:?}");
+            for room in 0..40 {
+                let (mut ours, mut other) = ([0; 40], [0; 40]);
+                let len = put_value(&mut ours[..room], &value).ok();
+                assert_eq!(len, put(&mut other[..room], &value).ok(), "{value:?}");
+                let len = len.unwrap_or(0);
+                assert_eq!(ours[..len], other[..len], "{value:?}");
+            }
+        }
     }
 }

@@ -16,6 +16,7 @@ mod revocation;
 mod rows;
 mod schema;
 mod session;
+mod values;
 
 pub use blocks::{Block, Blocks, Decision, Keep, KeptRun, Piece, Span, Was};
 pub use cert::{CERT_MAX, Certificate, FleetSignature, SERIAL_MAX};
@@ -38,6 +39,7 @@ pub use revocation::{REVOCATION_MAX, Revocation};
 pub use rows::{Op, OpHead, OpKind, Ops, Shape, Values};
 pub use schema::{Renamed, Schema, SchemaBits};
 pub use session::{CHUNK_MAX, Message, Offer, Refusal, SESSION_VERSION, SESSION_VERSION_MIN, begin_chunk};
+pub use values::{put_value, take_value};
 
 pub use crate::model::crc32;
 

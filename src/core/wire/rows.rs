@@ -1,5 +1,6 @@
 //! The row form of ops. See `FORMAT.md`, "Rows".
 
+use super::values::{put_value, take_value};
 use super::{DecodeError, NoRoom, put, take, take_bytes, take_count};
 use crate::model::{Value, WallMs};
 
@@ -78,7 +79,7 @@ pub(super) fn write_op<'v>(
         len += put(&mut buf[len..], &wall)?;
     }
     for value in values {
-        len += put(&mut buf[len..], &value)?;
+        len += put_value(&mut buf[len..], &value)?;
     }
     Ok(len)
 }
@@ -163,7 +164,7 @@ impl<'a> Op<'a> {
         let body = *input;
         for at in 0..shape.keys.len() {
             if carries(&head, shape, at) {
-                let _: Value<'_> = take(input)?;
+                take_value(input)?;
             }
         }
         Ok(Some(Self { head, offset, body: &body[..body.len() - input.len()] }))
@@ -194,7 +195,7 @@ impl<'a> Iterator for Values<'a, '_> {
             self.at += 1;
             if carries(&self.head, &self.shape, at) {
                 // `Op::parse` has decoded all of it once.
-                return take(&mut self.rest).ok().map(|value| (at, value));
+                return take_value(&mut self.rest).ok().map(|value| (at, value));
             }
         }
         None

@@ -243,14 +243,14 @@ struct Sight<'a> {
 /// The writers of the definitions that a group's ops have. Ops of one definition stand together, so the one in use
 /// stays at hand.
 #[derive(Default)]
-struct Writers {
-    in_use: Option<(DefId, Writer)>,
-    others: HashMap<DefId, Writer>,
+struct Writers<'e> {
+    in_use: Option<(DefId, Writer<'e>)>,
+    others: HashMap<DefId, Writer<'e>>,
 }
 
-impl Writers {
+impl<'e> Writers<'e> {
     /// Returns the writer of a definition; prepares it if it is the first of its kind.
-    fn of(&mut self, def: &OpDef, prepare: impl FnOnce() -> Result<Writer>) -> Result<&Writer> {
+    fn of(&mut self, def: &OpDef, prepare: impl FnOnce() -> Result<Writer<'e>>) -> Result<&Writer<'e>> {
         let (_, writer) = match self.in_use.take() {
             Some(in_use) if in_use.0 == def.id => self.in_use.insert(in_use),
             before => {
@@ -265,7 +265,7 @@ impl Writers {
 }
 
 /// Prepares to write a device's ops of one definition into its table here.
-pub(crate) fn writer(replica: &Replica, stream: Stream, def: &OpDef, dev: i64) -> Result<Writer> {
+pub(crate) fn writer<'e>(replica: &'e Replica, stream: Stream, def: &OpDef, dev: i64) -> Result<Writer<'e>> {
     let of_another = stream == Stream::PerDevice && dev != replica.me;
     if of_another {
         gathering::gather_ops(replica, def.tid)?;
@@ -276,12 +276,12 @@ pub(crate) fn writer(replica: &Replica, stream: Stream, def: &OpDef, dev: i64) -
     };
     let gathered = table.state == State::Gathered;
     let label = gathered.then(|| devices::device_label(replica, dev)).transpose()?;
-    Ok(Writer::new(table, def, label))
+    Ok(Writer::new(replica, table, def, label))
 }
 
 /// An op that is being applied, with what its author had seen.
-struct Incoming<'a> {
-    writer: &'a Writer,
+struct Incoming<'a, 'e> {
+    writer: &'a Writer<'e>,
     def: &'a OpDef,
     op: &'a Op<'a>,
     origin: &'a Origin,
@@ -301,7 +301,7 @@ enum Done {
 /// Applies an op, and counts it.
 fn apply_op(
     replica: &Replica,
-    writer: &Writer,
+    writer: &Writer<'_>,
     def: &OpDef,
     op: &Op<'_>,
     origin: &Origin,
@@ -325,7 +325,7 @@ fn apply_op(
 }
 
 /// Applies an op of a per-device stream.
-fn apply_per_device_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
+fn apply_per_device_op(replica: &Replica, incoming: &Incoming<'_, '_>) -> Result<Done> {
     let Incoming { writer, def, op, origin, sight } = *incoming;
     if op.head.kind == OpKind::Keep && sight.restates {
         return Ok(Done::Nothing);
@@ -341,7 +341,7 @@ fn apply_per_device_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Don
 }
 
 /// Applies an op of a shared stream.
-fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
+fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_, '_>) -> Result<Done> {
     let Incoming { writer, def, op, origin, sight } = *incoming;
     let (table, seen) = (&writer.table, sight.seen);
     if !writer.same_key {
@@ -404,7 +404,7 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_>) -> Result<Done> {
 }
 
 /// Returns whether a restated version that was registered changes nothing that is shown.
-fn is_idle(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], writable: bool) -> Result<bool> {
+fn is_idle(replica: &Replica, incoming: &Incoming<'_, '_>, key: &[u8], writable: bool) -> Result<bool> {
     let Incoming { writer, def, op, origin, .. } = *incoming;
     if writable {
         return restated::is_as_it_was(replica, writer, key, def, op);
@@ -465,7 +465,7 @@ fn unsaid_of(table: &Table, heads: &[Head], removed: &[Head], counters: Columns)
 }
 
 /// Makes the head that an op is of its row.
-fn head_of(incoming: &Incoming<'_>) -> Head {
+fn head_of(incoming: &Incoming<'_, '_>) -> Head {
     let Incoming { writer, def, op, origin, .. } = *incoming;
     Head {
         dev: origin.dev,
@@ -483,7 +483,13 @@ fn head_of(incoming: &Incoming<'_>) -> Head {
 }
 
 /// Writes an op into its table if it is `writable`, and defers its row if a constraint is in its way.
-fn show_op(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], new: &Head, writable: bool) -> Result<()> {
+fn show_op(
+    replica: &Replica,
+    incoming: &Incoming<'_, '_>,
+    key: &[u8],
+    new: &Head,
+    writable: bool,
+) -> Result<()> {
     let Incoming { writer, def, op, origin, sight } = *incoming;
     let (table, seen) = (&writer.table, sight.seen);
     let there = constraints::before_change(replica, table, key)?;
@@ -507,7 +513,13 @@ fn show_op(replica: &Replica, incoming: &Incoming<'_>, key: &[u8], new: &Head, w
 }
 
 /// Writes a row of a per-device table of ours, which was rolled back.
-fn recover_row(replica: &Replica, writer: &Writer, def: &OpDef, op: &Op<'_>, origin: &Origin) -> Result<()> {
+fn recover_row(
+    replica: &Replica,
+    writer: &Writer<'_>,
+    def: &OpDef,
+    op: &Op<'_>,
+    origin: &Origin,
+) -> Result<()> {
     write::write_row(replica, writer, def, op, origin)?;
     if !writer.table.def.append {
         return Ok(());

@@ -93,7 +93,7 @@ impl Spans {
 /// Returns whether the row that is shown is as an op says.
 pub(super) fn is_as_it_was(
     replica: &Replica,
-    writer: &Writer,
+    writer: &Writer<'_>,
     key: &[u8],
     def: &OpDef,
     op: &Op<'_>,
@@ -120,7 +120,7 @@ pub(super) fn is_as_it_was(
 /// Removes the rows of a span that the group has no op of, but for those that `stay`. Returns how many.
 pub(crate) fn remove_left_out(
     replica: &Replica,
-    writer: &Writer,
+    writer: &Writer<'_>,
     (from, to): (&[u8], &[u8]),
     by: &Restating<'_>,
     stay: &dyn Fn(&Table, &[u8]) -> Result<bool>,
@@ -139,7 +139,7 @@ pub(crate) fn remove_left_out(
 }
 
 /// Lists in `_pm_left_out` the rows of a span that the group has no op of.
-fn list_left_out(replica: &Replica, writer: &Writer, from: &[u8], to: &[u8]) -> Result<()> {
+fn list_left_out(replica: &Replica, writer: &Writer<'_>, from: &[u8], to: &[u8]) -> Result<()> {
     let table = &writer.table;
     let keys = table.def.key_list("");
     let mut binds = Vec::new();
@@ -171,7 +171,7 @@ fn list_left_out(replica: &Replica, writer: &Writer, from: &[u8], to: &[u8]) -> 
 }
 
 /// Removes a row of another device that a base gathers.
-fn remove_gathered(replica: &Replica, writer: &Writer, key: &[u8]) -> Result<bool> {
+fn remove_gathered(replica: &Replica, writer: &Writer<'_>, key: &[u8]) -> Result<bool> {
     let keys = value::read_key(key)?;
     let label = writer.label.iter().map(|l| Value::Text(l.as_bytes()));
     let binds = label.chain(keys.iter().map(OwnedValue::borrow)).map(Bind);

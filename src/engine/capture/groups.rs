@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use packmule_core::model::{DeviceId, Stream, Value};
 use packmule_core::wire::{Decision, FrameFlags, KeptRun, Merge, Mode, OpKind, SchemaBits, Was};
+use rusqlite::types::ValueRef;
 use rusqlite::{Row, params_from_iter};
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
@@ -398,7 +399,7 @@ pub(crate) fn seal_dirty(
     let n = def.keys().count();
     let mut unwritten = table.disputed.clone();
     options.made.iter().filter_map(|name| def.column(name)).for_each(|at| unwritten.insert(at));
-    let mut statement = replica.db.prepare_cached(&net_changes_sql(table))?;
+    let mut statement = replica.db.prepare_cached(&net_changes_sql(table, is_in_order(replica, table)?))?;
     let mut dirty = statement.query([])?;
     let mut select = replica.db.prepare_cached(&table.select_sql(&reader.columns))?;
     let (mut deleted, mut freed) = (0, false);
@@ -457,28 +458,53 @@ pub(crate) fn seal_dirty(
     Ok(())
 }
 
+/// Returns whether the list has every row once, in the order of the keys, as where rows were added under one integer
+/// each: then nothing is to be sorted, and each entry is all that there is of its row.
+fn is_in_order(replica: &Replica, table: &Table) -> Result<bool> {
+    if table.def.keys().count() != 1 {
+        return Ok(false);
+    }
+    let sql = format!("SELECT k1 FROM {} ORDER BY rowid", table.dirty());
+    let mut statement = replica.db.prepare_cached(&sql)?;
+    let mut rows = statement.query([])?;
+    let mut last = None;
+    while let Some(row) = rows.next()? {
+        match row.get_ref(0)? {
+            ValueRef::Integer(key) if last.is_none_or(|last| key > last) => last = Some(key),
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
 /// Returns the query of the list of changes with one row a key: after the key's columns the change flags, the
 /// last wall time, the masks, what the counters were before, and whether some entry lacks masks or counters.
-fn net_changes_sql(table: &Table) -> String {
+/// `in_order`: the list is so already.
+fn net_changes_sql(table: &Table, in_order: bool) -> String {
     let def = &table.def;
     let (masks, counters) = (dirty::masks(table), def.counters());
     let keys: Vec<String> = (1..=def.keys().count()).map(|n| format!("k{n}")).collect();
     let keys = keys.join(", ");
-    let mut columns = vec![keys.clone(), "_pm_or(note)".into()];
+    let united = |of: &str| if in_order { format!("coalesce({of}, 0)") } else { format!("_pm_or({of})") };
+    let first = |by: &str, of: &str| match in_order {
+        true => of.to_owned(),
+        false => format!("_pm_first({by}, {of}) FILTER (WHERE {of} IS NOT NULL)"),
+    };
+    let note = if in_order { "note".into() } else { united("note") };
+    let mut columns = vec![keys.clone(), note];
     // Of the last write: a clock that was ahead once must not win for ever.
-    let last = "_pm_first(-rowid, wall) FILTER (WHERE wall IS NOT NULL)";
-    columns.push(if def.timed() { last } else { "NULL" }.into());
-    columns.extend((0..masks).map(|m| format!("_pm_or(m{m})")));
+    columns.push(if def.timed() { first("-rowid", "wall") } else { "NULL".into() });
+    columns.extend((0..masks).map(|m| united(&format!("m{m}"))));
     let updates = format!("note IN ({}, {})", ChangeFlags::UPDATE, ChangeFlags::UPDATE_UNIQUE);
-    columns.extend(
-        counters.iter().map(|at| format!("_pm_first(rowid, o{at}) FILTER (WHERE o{at} IS NOT NULL)")),
-    );
+    columns.extend(counters.iter().map(|at| first("rowid", &format!("o{at}"))));
     // Entries from before the table merged as it does now do not have these. A counter that was NULL is absolute anyway.
     let lacking = (0..masks).map(|m| format!("m{m}")).chain(counters.iter().map(|at| format!("o{at}")));
     let lacking: Vec<String> = lacking.map(|name| format!("{name} IS NULL")).collect();
     let lacking = if lacking.is_empty() { "0".into() } else { lacking.join(" OR ") };
-    columns.push(format!("max({updates} AND ({lacking}))"));
-    format!("SELECT {} FROM {} GROUP BY {keys}", columns.join(", "), table.dirty())
+    let lacks = format!("{updates} AND ({lacking})");
+    columns.push(if in_order { lacks } else { format!("max({lacks})") });
+    let by = if in_order { "ORDER BY rowid".into() } else { format!("GROUP BY {keys}") };
+    format!("SELECT {} FROM {} {by}", columns.join(", "), table.dirty())
 }
 
 /// Returns the change that a row of [`net_changes_sql`] makes of a row that is in its table, `present`.

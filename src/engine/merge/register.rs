@@ -37,7 +37,8 @@ pub(crate) fn register(
         old = heads::all_heads(replica, tid, key)?.into();
         restated::overrule(replica, table, key, new, &old)?;
     }
-    let mine = new.live(n);
+    // Mostly the row is new.
+    let mine = if old.is_empty() { Columns::default() } else { new.live(n) };
     let context_free = matches!(seen, Seen::ContextFree);
     let mut left = Vec::new();
     for head in old.iter().filter(|head| !head.weak) {

@@ -1,11 +1,12 @@
 //! Writes and deletes rows of the applications' tables as ops say.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use packmule_core::model::{Big, DeviceId, Stream, Value, WallMs};
 use packmule_core::wire::{Op, OpKind};
-use rusqlite::{MAIN_DB, params_from_iter};
+use rusqlite::{CachedStatement, Connection, MAIN_DB, params_from_iter};
 
 use crate::engine::error::{Error, Result};
 use crate::engine::log::frames;
@@ -28,12 +29,15 @@ pub(crate) struct Counts {
 }
 
 /// How ops of one definition are written into their table here.
-pub(crate) struct Writer {
+pub(crate) struct Writer<'e> {
+    db: &'e Connection,
     pub table: Arc<Table>,
     /// For each column of the definition, its number here.
     pub columns: Vec<Option<usize>>,
     /// For an op that carries the whole row.
-    pub upsert: String,
+    upsert: String,
+    /// It stays prepared as long as such ops come: to look for it costs as much as half of what it does.
+    prepared: RefCell<Option<CachedStatement<'e>>>,
     pub delete: String,
     /// The definition has all the columns of the table here.
     pub whole: bool,
@@ -43,16 +47,29 @@ pub(crate) struct Writer {
     pub same_key: bool,
 }
 
-impl Writer {
+impl<'e> Writer<'e> {
     /// Prepares the statements by which ops of a definition are written into a table.
-    pub(crate) fn new(table: Arc<Table>, def: &OpDef, label: Option<String>) -> Self {
+    pub(crate) fn new(replica: &'e Replica, table: Arc<Table>, def: &OpDef, label: Option<String>) -> Self {
         let columns: Vec<Option<usize>> = def.def.columns.iter().map(|c| table.def.column(&c.name)).collect();
         let mut present: Vec<usize> = columns.iter().copied().flatten().collect();
         let whole = present.len() == table.def.columns.len();
         present.retain(|at| !table.leaves(*at));
         let (upsert, delete) = (table.upsert_sql(&present), table.delete_sql());
         let same_key = table.def.has_key_of(&def.def);
-        Self { upsert, delete, columns, whole, label, same_key, table }
+        let (db, prepared) = (&replica.db, RefCell::default());
+        Self { db, upsert, prepared, delete, columns, whole, label, same_key, table }
+    }
+
+    /// Writes a whole row: the label where rows are gathered, then the values of the columns that are here.
+    fn put<'v>(&'v self, values: impl Iterator<Item = Value<'v>>) -> Result<()> {
+        let mut prepared = self.prepared.borrow_mut();
+        let statement = match prepared.as_mut() {
+            Some(statement) => statement,
+            None => prepared.insert(self.db.prepare_cached(&self.upsert)?),
+        };
+        let label = self.label.iter().map(|label| Value::Text(label.as_bytes()));
+        statement.execute(params_from_iter(label.chain(values).map(Bind)))?;
+        Ok(())
     }
 
     /// Returns the columns here that an op writes, or `None` if it writes all of them.
@@ -79,7 +96,7 @@ pub(crate) struct Origin {
 /// Returns false if the op writes a part of a row, and the row is not there.
 pub(crate) fn write_row(
     replica: &Replica,
-    writer: &Writer,
+    writer: &Writer<'_>,
     def: &OpDef,
     op: &Op<'_>,
     origin: &Origin,
@@ -102,7 +119,9 @@ pub(crate) fn write_row(
     let partial = op.head.columns.is_some() || (op.head.kind == OpKind::Update && !table.counters.is_empty());
     let local = triggers::has_local_triggers(replica, table)?;
     if !partial && !local && !values.iter().any(|(_, value)| matches!(value, Value::Big(_))) {
-        return write_whole(replica, writer, &values);
+        let here = |at: usize| writer.columns[at].is_some_and(|column| !table.leaves(column));
+        writer.put(values.iter().filter(|(at, _)| here(*at)).map(|(_, value)| *value))?;
+        return Ok(true);
     }
     let written = values.iter().filter_map(|(at, value)| {
         let column = writer.columns[*at].filter(|column| !table.leaves(*column))?;
@@ -130,23 +149,13 @@ pub(crate) fn write_row(
         let bound = params_from_iter(values.into_iter().chain(key()));
         replica.db.prepare_cached(&table.update_sql(&columns()))?.execute(bound)? > 0
     } else {
-        let bound = params_from_iter(label.clone().map(Bind).chain(values));
-        replica.db.prepare_cached(&writer.upsert)?.execute(bound)?;
+        writer.put(values.into_iter().map(|Bind(value)| value))?;
         true
     };
     if done && !large.blobs.is_empty() {
         write_blobs(replica, table, &key().collect::<Vec<_>>(), &large.blobs, origin)?;
     }
     Ok(done)
-}
-
-/// Writes a whole row, none of whose values is large: so most rows are.
-fn write_whole(replica: &Replica, writer: &Writer, values: &[(usize, Value<'_>)]) -> Result<bool> {
-    let here = |at: usize| writer.columns[at].is_some_and(|column| !writer.table.leaves(column));
-    let label = writer.label.iter().map(|label| Value::Text(label.as_bytes()));
-    let values = values.iter().filter(|(at, _)| here(*at)).map(|(_, value)| *value);
-    replica.db.prepare_cached(&writer.upsert)?.execute(params_from_iter(label.chain(values).map(Bind)))?;
-    Ok(true)
 }
 
 /// The large values of an op, which stand in the log in pieces.

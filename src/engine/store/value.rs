@@ -181,7 +181,7 @@ pub(crate) fn push_key(out: &mut Vec<u8>, value: Value<'_>, collation: Collation
         };
     loop {
         out.resize(start + size, 0);
-        match packmule_core::wire::put(&mut out[start..], &canonical) {
+        match packmule_core::wire::put_value(&mut out[start..], &canonical) {
             Ok(len) => {
                 out.truncate(start + len);
                 return Ok(());
@@ -195,8 +195,8 @@ pub(crate) fn push_key(out: &mut Vec<u8>, value: Value<'_>, collation: Collation
 pub(crate) fn read_key(mut key: &[u8]) -> Result<Vec<OwnedValue>> {
     let mut values = Vec::new();
     while !key.is_empty() {
-        let value =
-            packmule_core::wire::take(&mut key).map_err(|e| Error::damaged(format!("a row's key: {e}")))?;
+        let value = packmule_core::wire::take_value(&mut key)
+            .map_err(|e| Error::damaged(format!("a row's key: {e}")))?;
         values.push(OwnedValue::of(value)?);
     }
     Ok(values)
@@ -204,7 +204,7 @@ pub(crate) fn read_key(mut key: &[u8]) -> Result<Vec<OwnedValue>> {
 
 /// Returns the integer that a canonical key is, if it is one integer.
 pub(crate) fn integer_key(mut key: &[u8]) -> Option<i64> {
-    match packmule_core::wire::take(&mut key) {
+    match packmule_core::wire::take_value(&mut key) {
         Ok(Value::Int(integer)) if key.is_empty() => Some(integer),
         _ => None,
     }
@@ -378,8 +378,8 @@ pub(crate) fn encode(value: &Value<'_>) -> Result<Vec<u8>> {
         _ => 0,
     };
     let mut buf = vec![0; len + 80];
-    let len =
-        packmule_core::wire::put(&mut buf, value).map_err(|_| Error::damaged("a value without room"))?;
+    let len = packmule_core::wire::put_value(&mut buf, value)
+        .map_err(|_| Error::damaged("a value without room"))?;
     buf.truncate(len);
     Ok(buf)
 }

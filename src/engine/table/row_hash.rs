@@ -49,7 +49,7 @@ impl<'e> RowHash<'e> {
             let value = row.get_ref(at)?;
             let len = value.as_bytes_or_null().ok().flatten().map_or(0, <[u8]>::len);
             self.buf.resize(len + 24, 0);
-            let len = packmule_core::wire::put(&mut self.buf, &value::from_sql(value))
+            let len = packmule_core::wire::put_value(&mut self.buf, &value::from_sql(value))
                 .map_err(|_| Error::damaged("a value without room"))?;
             hash.update(&self.buf[..len]);
         }

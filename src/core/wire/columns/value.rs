@@ -1,5 +1,7 @@
 //! Values by column: what kind each is, and then what it differs by from those before it.
 
+pub(super) use super::super::values::{BIG, BLOB, INT, NULL, REAL, TEXT};
+use super::super::values::{put_varint, unzigzag, varint, zigzag};
 use super::coder::Coder;
 use super::model::{Contexts, INPUTS, Mixer, Steady, hash};
 use super::noise::Noise;
@@ -12,13 +14,6 @@ const FIELDS: usize = 256;
 const MEMO_BITS: u32 = 11;
 pub(super) const SCALE_MAX: u8 = 17;
 
-// As postcard numbers the variants of `Value`.
-pub(super) const NULL: u8 = 0;
-pub(super) const INT: u8 = 1;
-pub(super) const REAL: u8 = 2;
-pub(super) const TEXT: u8 = 3;
-pub(super) const BLOB: u8 = 4;
-pub(super) const BIG: u8 = 5;
 // Ways to say one of these.
 pub(super) const DECIMAL: u8 = 6;
 pub(super) const RESCALED: u8 = 7;
@@ -102,41 +97,6 @@ pub(super) fn range(place: Place) -> core::ops::Range<usize> {
 
 fn hash_bytes(bytes: &[u8]) -> u32 {
     bytes.iter().fold(bytes.len() as u32, |h, byte| hash(h, u32::from(*byte)))
-}
-
-/// Reads a varint in `buf`; returns it and where it ends.
-fn varint(buf: &[u8], mut at: usize) -> Option<(u64, usize)> {
-    let (mut number, mut shift) = (0u64, 0);
-    loop {
-        let byte = *buf.get(at)?;
-        at += 1;
-        number |= u64::from(byte & 127).checked_shl(shift)?;
-        shift += 7;
-        if byte < 128 {
-            return Some((number, at));
-        }
-    }
-}
-
-/// Writes a varint; returns where it ends.
-fn put_varint(buf: &mut [u8], mut at: usize, mut number: u64) -> Option<usize> {
-    loop {
-        let byte = (number & 127) as u8;
-        number >>= 7;
-        *buf.get_mut(at)? = if number > 0 { byte | 128 } else { byte };
-        at += 1;
-        if number == 0 {
-            return Some(at);
-        }
-    }
-}
-
-const fn zigzag(number: i64) -> u64 {
-    (number << 1 ^ number >> 63) as u64
-}
-
-const fn unzigzag(number: u64) -> i64 {
-    (number >> 1) as i64 ^ -((number & 1) as i64)
 }
 
 impl Values {

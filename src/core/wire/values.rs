@@ -1,0 +1,118 @@
+//! Values as rows and keys have them, read and written without a detour: each of a frame goes through here several times.
+//!
+//! The form is postcard's of [`Value`]. What is unusual is left to postcard: a value in pieces, and what is none.
+
+use super::{DecodeError, NoRoom, put, take};
+use crate::model::{RealBits, Value};
+
+// As postcard numbers the variants of `Value`.
+pub(super) const NULL: u8 = 0;
+pub(super) const INT: u8 = 1;
+pub(super) const REAL: u8 = 2;
+pub(super) const TEXT: u8 = 3;
+pub(super) const BLOB: u8 = 4;
+pub(super) const BIG: u8 = 5;
+
+/// Reads a varint in `buf`; returns it and where it ends. `None` if it ends nowhere, or has more than 64 bits.
+pub(super) fn varint(buf: &[u8], mut at: usize) -> Option<(u64, usize)> {
+    let (mut number, mut shift) = (0u64, 0);
+    loop {
+        let byte = *buf.get(at)?;
+        at += 1;
+        if shift == 63 && byte > 1 {
+            return None;
+        }
+        number |= u64::from(byte & 127) << shift;
+        shift += 7;
+        if byte < 128 {
+            return Some((number, at));
+        }
+    }
+}
+
+/// Writes a varint; returns where it ends.
+pub(super) fn put_varint(buf: &mut [u8], mut at: usize, mut number: u64) -> Option<usize> {
+    loop {
+        let byte = (number & 127) as u8;
+        number >>= 7;
+        *buf.get_mut(at)? = if number > 0 { byte | 128 } else { byte };
+        at += 1;
+        if number == 0 {
+            return Some(at);
+        }
+    }
+}
+
+pub(super) const fn zigzag(number: i64) -> u64 {
+    (number << 1 ^ number >> 63) as u64
+}
+
+pub(super) const fn unzigzag(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
+}
+
+/// Reads the value at the front of `input`: the same as [`take`], and faster.
+///
+/// # Errors
+/// [`DecodeError`] if it is none.
+pub fn take_value<'a>(input: &mut &'a [u8]) -> Result<Value<'a>, DecodeError> {
+    match usual(input) {
+        Some((value, end)) => {
+            *input = &input[end..];
+            Ok(value)
+        }
+        None => take(input),
+    }
+}
+
+fn usual(buf: &[u8]) -> Option<(Value<'_>, usize)> {
+    Some(match *buf.first()? {
+        NULL => (Value::Null, 1),
+        INT => {
+            let (number, end) = varint(buf, 1)?;
+            (Value::Int(unzigzag(number)), end)
+        }
+        REAL => (Value::Real(RealBits(u64::from_le_bytes(*buf[1..].first_chunk()?))), 9),
+        kind @ (TEXT | BLOB) => {
+            let (len, start) = varint(buf, 1)?;
+            let end = start.checked_add(usize::try_from(len).ok()?)?;
+            let bytes = buf.get(start..end)?;
+            (if kind == TEXT { Value::Text(bytes) } else { Value::Blob(bytes) }, end)
+        }
+        _ => return None,
+    })
+}
+
+/// Writes a value at the front of `buf`; returns its length: the same as [`put`], and faster.
+///
+/// # Errors
+/// [`NoRoom`].
+pub fn put_value(buf: &mut [u8], value: &Value<'_>) -> Result<usize, NoRoom> {
+    put_usual(buf, value).map_or_else(|| put(buf, value), Ok)
+}
+
+fn put_usual(buf: &mut [u8], value: &Value<'_>) -> Option<usize> {
+    let first = buf.first_mut()?;
+    match *value {
+        Value::Null => {
+            *first = NULL;
+            Some(1)
+        }
+        Value::Int(number) => {
+            *first = INT;
+            put_varint(buf, 1, zigzag(number))
+        }
+        Value::Real(RealBits(bits)) => {
+            *first = REAL;
+            *buf[1..].first_chunk_mut()? = bits.to_le_bytes();
+            Some(9)
+        }
+        Value::Text(bytes) | Value::Blob(bytes) => {
+            *first = if matches!(value, Value::Text(_)) { TEXT } else { BLOB };
+            let start = put_varint(buf, 1, bytes.len() as u64)?;
+            buf.get_mut(start..start + bytes.len())?.copy_from_slice(bytes);
+            Some(start + bytes.len())
+        }
+        Value::Big(_) => None,
+    }
+}

@@ -10,12 +10,16 @@ impl Fleet {
     pub(super) fn exchange(&mut self, d: usize, card: usize) -> Result<Exchange, String> {
         let mut report = Exchange::default();
         let mut directory = Directory::open(&self.cards[card]).map_err(|e| e.to_string())?;
-        let by_file = "SELECT count(*) FROM _pm_route WHERE route = 0";
-        let before = dump(&self.devices[d].app, by_file);
+        let by_file = |device: &Device| {
+            let sql = "SELECT count(*) FROM _pm_route WHERE route = 0";
+            device.app.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        let before = by_file(&self.devices[d]);
         let engine = &mut self.devices[d].engine;
         card::exchange(engine, &mut directory, &Limits::default(), &mut |_, _| (), &mut report)
             .map_err(|e| format!("d{d} with card {card}: {e}"))?;
-        if dump(&self.devices[d].app, by_file) != before {
+        // Fewer are told where a history is given up.
+        if by_file(&self.devices[d]) > before {
             return Err(format!("d{d}: what came by a card is told as what came by a file"));
         }
         let ops: u64 = report.taken.iter().map(|(_, report)| report.ops).sum();

@@ -32,13 +32,24 @@ pub(crate) fn apply_pending(replica: &Replica, report: &mut ImportReport) -> Res
         )?;
         let devs = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
         let mut any = false;
-        for dev in devs {
-            any |= apply_ready(replica, dev, report)?;
+        for dev in &devs {
+            any |= apply_ready(replica, *dev, report)?;
         }
         if !any {
-            return Ok(());
+            return devs.into_iter().try_for_each(|dev| forget_unfollowed(replica, dev));
         }
     }
+}
+
+/// Forgets what waits of a per-device stream and does not follow on what is applied, of an identity that somebody has left:
+/// it can be of either history. Whoever left it has sealed its rows again under its own, and who goes on under it sends it
+/// until it is acknowledged.
+fn forget_unfollowed(replica: &Replica, dev: i64) -> Result<()> {
+    let stream = Stream::PerDevice;
+    if pending::next_last(replica, dev, stream)?.is_some() || !devices::has_successor(&replica.db, dev)? {
+        return Ok(());
+    }
+    frames::forget_pending(&replica.db, dev, stream, i64::MAX as u64)
 }
 
 /// Applies the next group of a stream, with the group of the same seal in the other stream if that is ready too. The

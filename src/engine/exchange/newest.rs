@@ -66,12 +66,13 @@ pub(crate) fn write(
             if goes(dev, stream) {
                 continue;
             }
-            let end = end(replica, dev, stream)?;
             let shows = set_back || to_anyone || copied && receiver_dev == Some(dev);
-            // Or the device said last that it has less of its own stream than is here.
-            if shows || membership::has(replica, dev, dev, stream)? < end.seq {
-                newest(replica, (dev, stream), end)?
-                    .map_or(Ok(()), |it| out.record(RecordKind::Newest, &it))?;
+            for end in ends(replica, dev, stream)? {
+                // Or the device said last that it has less of its own stream than is here.
+                if shows || membership::has(replica, dev, dev, stream)? < end.seq {
+                    newest(replica, (dev, stream), end)?
+                        .map_or(Ok(()), |it| out.record(RecordKind::Newest, &it))?;
+                }
             }
         }
     }
@@ -84,30 +85,30 @@ pub(crate) fn for_peer(replica: &Replica, peer: DeviceId, applied: &[Position]) 
     let mut all = Vec::new();
     let Some(dev) = devices::device_number(replica, peer)? else { return Ok(all) };
     for stream in Stream::ALL {
-        let end = end(replica, dev, stream)?;
         let has = applied.iter().find(|e| (e.author, e.stream) == (peer, stream)).map_or(0, |e| e.seq);
-        if has < end.seq {
-            all.extend(newest(replica, (dev, stream), end)?);
+        for end in ends(replica, dev, stream)? {
+            if has < end.seq {
+                all.extend(newest(replica, (dev, stream), end)?);
+            }
         }
     }
     Ok(all)
 }
 
-/// Up to where anything of a stream is here, also what waits.
+/// Up to where a stream is here.
 struct End {
     seq: u64,
     chain: Chain,
-    /// The checkpoint of what waits, encoded, if anything does.
+    /// The checkpoint of what waits, encoded, if it is that.
     waiting: Option<Vec<u8>>,
 }
 
-fn end(replica: &Replica, dev: i64, stream: Stream) -> Result<End> {
+/// Finds up to where a stream is applied, and up to where it waits here: that can be of another history, which keeps it waiting.
+fn ends(replica: &Replica, dev: i64, stream: Stream) -> Result<impl Iterator<Item = End>> {
     let applied = positions::position(replica, dev, stream)?;
     let waiting = frames::last_waiting(&replica.db, dev, stream)?.filter(|(last, ..)| *last > applied.seq);
-    Ok(match waiting {
-        Some((seq, checkpoint, chain)) => End { seq, chain, waiting: Some(checkpoint) },
-        None => End { seq: applied.seq, chain: applied.chain, waiting: None },
-    })
+    let waiting = waiting.map(|(seq, bytes, chain)| End { seq, chain, waiting: Some(bytes) });
+    Ok([Some(End { seq: applied.seq, chain: applied.chain, waiting: None }), waiting].into_iter().flatten())
 }
 
 /// Encodes the newest checkpoint of a stream that ends there, with the chain after it; `None` where only an older program

@@ -100,3 +100,19 @@ fn what_an_application_writes_to_a_held_table_outlives_what_others_restate() {
     rounds(&desk, &["north", "base", "east"], 4);
     shows(&desk, "quote(m)", &["1 70.5"]);
 }
+
+#[test]
+fn an_index_that_packmule_made_on_an_applications_table_goes_with_the_one_it_was_made_for() {
+    let desk = desk("title TEXT");
+    desk.sql("north.db", "CREATE UNIQUE INDEX titles ON item (title)");
+    rounds(&desk, &ALL, 3);
+    let ours = "SELECT count(*) FROM sqlite_schema WHERE name GLOB '_pm_unique_*'";
+    assert_eq!(desk.value("east.db", ours), Sql::Integer(1));
+    desk.sql("north.db", "DROP INDEX titles");
+    rounds(&desk, &ALL, 4);
+    assert_eq!(desk.value("east.db", ours), Sql::Integer(0));
+    desk.sql("north.db", "INSERT INTO item VALUES ('1', 'one')");
+    desk.sql("east.db", "INSERT INTO item VALUES ('2', 'one')");
+    rounds(&desk, &ALL, 3);
+    shows(&desk, "title", &["1 one", "2 one"]);
+}

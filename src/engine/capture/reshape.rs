@@ -244,7 +244,7 @@ pub(crate) fn take_back(replica: &Replica, table: &Table) -> Result<()> {
 }
 
 /// Returns what is still to be done to a table: columns go that a person has dropped for all; one whose columns follow
-/// becomes what it is on the devices that decide.
+/// becomes what it is on the devices that decide. UNIQUE indexes that Packmule made go wherever others free them.
 pub(crate) fn due(replica: &Replica, table: &Table) -> Result<Change> {
     let mut change = Change::default();
     if !matches!(table.state, State::Tracked | State::Suspended) || table.def.mode != Mode::Shared {
@@ -255,12 +255,17 @@ pub(crate) fn due(replica: &Replica, table: &Table) -> Result<Change> {
             change.gone.push(column.name.clone());
         }
     }
-    if table.state != State::Tracked || !follow::follows(replica, table)? {
+    if table.state != State::Tracked {
         return Ok(change);
     }
     let mut others = shapes::deciding(replica, table.tid)?;
     others.retain(|shape| shape.dev != replica.me && shape.def.mode == Mode::Shared);
     let Some(first) = others.first() else { return Ok(change) };
+    if !follow::follows(replica, table)? {
+        // The index is none of the application's, whoever made the table.
+        change.freed = freed(replica, table, others)?;
+        return Ok(change);
+    }
     for column in &table.def.columns {
         let name = &column.name;
         if change.gone.contains(name) || others.iter().any(|shape| shape.def.column(name).is_some()) {

@@ -317,15 +317,29 @@ impl From<DecodeError> for BundleProblem {
     }
 }
 
+/// What cannot be read as what it is meant to be is damage of our own tables: values of applications are read as they are.
+/// This is the one place that says so; a reader that knows more says it by an [`Error`] in `FromSqlError::Other`.
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
-        let rusqlite::Error::FromSqlConversionFailure(column, found, cause) = error else {
-            return Self::Sqlite(error);
+        use rusqlite::Error::{
+            FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, QueryReturnedNoRows,
+            SqliteFailure, ToSqlConversionFailure,
         };
-        // A number of our own tables that stands for nothing: who read it has said what is damaged.
-        match cause.downcast::<Self>() {
-            Ok(cause) => *cause,
-            Err(cause) => Self::Sqlite(rusqlite::Error::FromSqlConversionFailure(column, found, cause)),
+        match error {
+            FromSqlConversionFailure(_, found, cause) => match cause.downcast::<Self>() {
+                Ok(said) => *said,
+                Err(cause) => Self::Damaged(format!("{found} that cannot be read: {cause}")),
+            },
+            InvalidColumnType(_, column, found) => {
+                Self::Damaged(format!("a value of `{column}` is of the type {found}"))
+            }
+            IntegralValueOutOfRange(_, number) => {
+                Self::Damaged(format!("the number {number} where it has no meaning"))
+            }
+            ToSqlConversionFailure(cause) => Self::Damaged(format!("a value that cannot be kept: {cause}")),
+            QueryReturnedNoRows => Self::Damaged("a row is missing to which another one refers".into()),
+            SqliteFailure(_, Some(said)) if said.starts_with("no such table: _pm_") => Self::Damaged(said),
+            error => Self::Sqlite(error),
         }
     }
 }

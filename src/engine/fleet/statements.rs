@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{HeaderReader, Position, vector_digest};
 
-use crate::engine::error::Result;
+use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{devices, positions};
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
@@ -58,7 +58,9 @@ pub(crate) fn remember(replica: &Replica) -> Result<()> {
     let now = shared_of(&positions::vector(replica)?);
     let last: i64 =
         replica.db.query_row("SELECT coalesce(max(n), 0) FROM _pm_stated", [], |row| row.get(0))?;
-    let (digest, n) = (digest(&now), last + 1);
+    let next =
+        last.checked_add(1).ok_or_else(|| Error::damaged("`_pm_stated` has a number beyond all counting"))?;
+    let (digest, n) = (digest(&now), next);
     let same = "SELECT 1 FROM _pm_stated WHERE digest = ?1 AND n = ?2";
     if replica.db.prepare_cached(same)?.exists((digest, last))? {
         return Ok(());

@@ -49,6 +49,9 @@ fn read_tables(replica: &Replica, only: Option<i64>) -> Result<Vec<Table>> {
         let body: Vec<u8> = row.get(6)?;
         let def = TableDef::stored(&body)?;
         let (tid, state): (i64, State) = (row.get(0)?, row.get(1)?);
+        if tid < 1 {
+            return Err(Error::damaged(format!("`_pm_table` has the number {tid}")));
+        }
         let unique = state == State::Tracked
             && replica
                 .db

@@ -60,3 +60,34 @@ fn thousands_of_conflicts_in_one_frame() {
         digests_equal(&[&a, &b]);
     }
 }
+
+/// A list in brief, a count and a digest need not know what could be done: no version is tried against the table's rules.
+#[test]
+fn conflicts_in_brief_are_the_same_but_for_what_can_be_done() {
+    let world = World::new();
+    let make = "CREATE TABLE t (k INTEGER PRIMARY KEY, v, n NOT NULL)";
+    let mut a = world.board_with("a", make, &["t"]);
+    let mut b = world.board_with("b", make, &["t"]);
+    sql(&a, "INSERT INTO t VALUES (1, 1, 1), (2, 1, 1)");
+    sql(&b, "INSERT INTO t VALUES (1, 2, 2), (2, 2, 2)");
+    carry(&mut a, &mut b);
+    let whole = b.conflicts().unwrap();
+    assert!(whole.iter().all(|conflict| !conflict.ways.is_empty()));
+    let mut brief = Vec::new();
+    b.each_conflict_in_brief(&Selection::default(), &mut |conflict| {
+        brief.push(conflict);
+        Ok(())
+    })
+    .unwrap();
+    assert!(brief.iter().all(|conflict| conflict.ways.is_empty()));
+    brief.iter_mut().zip(&whole).for_each(|(brief, whole)| brief.ways.clone_from(&whole.ways));
+    assert_eq!(brief, whole);
+    let one = Selection { ids: vec![whole[1].id.clone()], ..Selection::default() };
+    let mut found = 0;
+    b.each_conflict_in_brief(&one, &mut |_| {
+        found += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!((found, whole.len()), (1, 2));
+}

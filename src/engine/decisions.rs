@@ -15,7 +15,8 @@ use crate::engine::conflicts::selection::Selection;
 use crate::engine::conflicts::told;
 use crate::engine::conflicts::undecided::{self, Answer};
 use crate::engine::conflicts::undo::{self, UndoReport};
-use crate::engine::conflicts::{walk, wishes};
+use crate::engine::conflicts::walk::{self, Detail};
+use crate::engine::conflicts::wishes;
 use crate::engine::exchange::transaction;
 use crate::engine::store::value::OwnedValue;
 use crate::engine::table::carried::CarriedOut;
@@ -35,7 +36,24 @@ impl Engine {
         selection: &Selection,
         each: &mut dyn FnMut(Conflict) -> Result<()>,
     ) -> Result<()> {
-        Ok(catalog::reading(&self.replica, |e| walk::each_conflict(e, selection, &mut |x| Ok(each(x)?)))?)
+        Ok(catalog::reading(&self.replica, |e| {
+            walk::each_conflict(e, selection, Detail::Whole, &mut |x| Ok(each(x)?))
+        })?)
+    }
+
+    /// Gives every open conflict that is meant to `each`, as [`Engine::each_conflict_of`] does, but for the ways in which it
+    /// can be resolved, which versions cannot be taken, and what refers to it: in half the time, to count or list them.
+    ///
+    /// # Errors
+    /// As [`Engine::each_conflict`].
+    pub fn each_conflict_in_brief(
+        &self,
+        selection: &Selection,
+        each: &mut dyn FnMut(Conflict) -> Result<()>,
+    ) -> Result<()> {
+        Ok(catalog::reading(&self.replica, |e| {
+            walk::each_conflict(e, selection, Detail::Brief, &mut |x| Ok(each(x)?))
+        })?)
     }
 
     /// Counts the open conflicts.

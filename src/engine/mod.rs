@@ -479,7 +479,7 @@ impl Engine {
     pub fn resolve_with(&mut self, decide: &mut dyn FnMut(&Conflict) -> Option<Resolution>) -> Result<u64> {
         let mut closed = 0;
         let mut walk = catalog::reading(&self.replica, |e| Ok(walk::Walk::new(e)))?;
-        while let Some(open) = catalog::reading(&self.replica, |e| walk.next_open(e))? {
+        while let Some(open) = catalog::reading(&self.replica, |e| walk.next_whole(e))? {
             if let Some(resolution) = decide(&open.conflict) {
                 transaction::after_seal(&mut self.replica, |e| resolve::resolve_seen(e, &open, &resolution))?;
                 closed += 1;

@@ -171,7 +171,8 @@ pub struct Conflict {
     /// Where rows were made under one key: how many rows of which tables refer to it. When both are kept, those that the
     /// author of a version made go along with it.
     pub referred_by: BTreeMap<String, u64>,
-    /// The ways in which it can be resolved; what could not work is not among them.
+    /// The ways in which it can be resolved; what could not work is not among them. Where conflicts are told in brief, and of
+    /// one that was decided, they are not looked for.
     pub ways: Vec<Way>,
     /// Of [`Way::KeepBothWith`]: the columns of which two rows in place of one need different values, for a UNIQUE.
     pub clashing: Vec<String>,

@@ -12,6 +12,7 @@ use packmule_core::model::Iso;
 use crate::engine::capture::adopt;
 use crate::engine::conflicts::list::{self, Conflict, ConflictKind, ConflictVersion, Open};
 use crate::engine::conflicts::walk::{List, Place};
+use crate::engine::conflicts::ways;
 use crate::engine::error::{Error, Result};
 use crate::engine::show::references;
 use crate::engine::store::listing::{self, ALL_KEYS, ALL_TABLES, ORPHANS};
@@ -181,11 +182,14 @@ fn list_marked(replica: &Replica) -> Result<()> {
 
 /// Lists what is open in a place, if anything is. What cannot be read there is not listed: it stops nothing.
 fn list_place(replica: &Replica, place: Place) -> Result<()> {
-    match place.clone().describe(replica) {
-        Ok(Some(open)) => insert(replica, &place, &open),
-        Ok(None) => Ok(()),
+    let listed = place.clone().describe(replica).and_then(|open| {
+        let Some(mut open) = open else { return Ok(()) };
+        ways::add_ways(replica, &mut open)?;
+        insert(replica, &place, &open)
+    });
+    match listed {
         Err(error) if matches!(*error, Error::Damaged(_) | Error::UnknownTable { .. }) => Ok(()),
-        Err(error) => Err(error),
+        listed => listed,
     }
 }
 

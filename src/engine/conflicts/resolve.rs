@@ -10,7 +10,7 @@ use crate::engine::capture::{declare, redeclare, seal};
 use crate::engine::conflicts::keep_both;
 use crate::engine::conflicts::list::{ConflictKind, ConflictVersion, Open};
 use crate::engine::conflicts::record::{own_sums, own_values, record_resolved};
-use crate::engine::conflicts::walk;
+use crate::engine::conflicts::{walk, ways};
 use crate::engine::error::{Error, Result, Way};
 use crate::engine::merge::heads::Head;
 use crate::engine::merge::versions::Held;
@@ -76,24 +76,32 @@ pub(crate) fn close_open(replica: &Replica, open: &Open, resolution: &Resolution
         close_schema(replica, &table, open, column, resolution)?;
         return Ok(Closed::default());
     }
-    let made = close(replica, &table, open, resolution).map_err(|error| match &*error {
-        Error::Sqlite(e) if trial::is_refused(e) => {
-            Error::cannot_resolve(e.to_string(), instead(open, resolution))
-        }
-        _ => error,
-    })?;
+    let made = match close(replica, &table, open, resolution) {
+        Err(error) => match error.of_sqlite().filter(|e| trial::is_refused(e)) {
+            Some(e) => {
+                return Err(Error::cannot_resolve(
+                    e.to_string(),
+                    instead(replica, &table, open, resolution)?,
+                ));
+            }
+            None => return Err(error),
+        },
+        Ok(made) => made,
+    };
     Ok(Closed { flags: FrameFlags::RESOLUTION, made })
 }
 
 /// Returns what can be done where a constraint refuses what a resolution wrote.
-fn instead(open: &Open, resolution: &Resolution) -> &'static [Way] {
-    match resolution {
+fn instead(replica: &Replica, table: &Table, open: &Open, resolution: &Resolution) -> Result<&'static [Way]> {
+    Ok(match resolution {
         Resolution::KeepBoth | Resolution::KeepBothWith(_) => {
-            let with_others = open.conflict.ways.contains(&Way::KeepBothWith);
-            if with_others { &[Way::KeepBothWith] } else { &[Way::Take, Way::Set] }
+            match ways::keeping_all(replica, table, open)?.0 {
+                Some(Way::KeepBothWith) => &[Way::KeepBothWith],
+                _ => &[Way::Take, Way::Set],
+            }
         }
         _ => &[Way::Set],
-    }
+    })
 }
 
 /// Writes what a resolution says of a row, without sealing it. Returns the keys of rows that are new in the table.

@@ -8,7 +8,7 @@ use packmule_core::wire::FrameFlags;
 
 use crate::engine::conflicts::list::{Conflict, ConflictKind, Open};
 use crate::engine::conflicts::walk::{Place, Walk};
-use crate::engine::conflicts::wishes;
+use crate::engine::conflicts::{ways, wishes};
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::log::frames;
@@ -40,8 +40,9 @@ pub(crate) fn next(replica: &Replica, walk: &mut Walk, tables: &[&str]) -> Resul
         }
         Place::Column(..) => Ok(false),
     };
-    while let Some(open) = walk.next_of(replica, &mut wanted)? {
+    while let Some(mut open) = walk.next_of(replica, &mut wanted)? {
         if !wishes::is_for_a_person(replica, &open.conflict.id)? && !is_decided_twice(replica, &open)? {
+            ways::add_ways(replica, &mut open)?;
             return Ok(Some(open.conflict));
         }
     }

@@ -10,7 +10,7 @@ use crate::engine::conflicts::ways;
 use crate::engine::error::Result;
 use crate::engine::show::references;
 use crate::engine::table::catalog;
-use crate::engine::table::known::{State, Table};
+use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
 
 /// How many keys are read at once.
@@ -70,30 +70,32 @@ impl Place {
         }
     }
 
-    /// Describes what is open there; `None` if a row's conflict was closed since the place was found.
+    /// Describes what is open there, without the ways in which it can be resolved ([`ways::add_ways`]), which cost as much
+    /// again; `None` if a row's conflict was closed since the place was found.
     pub(crate) fn describe(self, replica: &Replica) -> Result<Option<Open>> {
         let (tid, key, list) = match self {
             Self::Row(tid, key, list) => (tid, key, list),
             Self::Column(tid, column) => {
                 let table = catalog::table(replica, tid)?;
-                let open = list::schema_conflict(replica, &table, &column)?;
-                return Ok(Some(with_ways(replica, &table, open)?));
+                return Ok(Some(list::schema_conflict(replica, &table, &column)?));
             }
         };
         let listed = format!("SELECT 1 FROM {} WHERE tid = ?1 AND key = ?2", list.table());
         if !replica.db.prepare_cached(&listed)?.exists((tid, &key))? {
             return Ok(None);
         }
-        let table = catalog::table(replica, tid)?;
         let open = match list {
             List::Contested => list::contested(replica, tid, key)?,
             List::Quarantined => list::quarantined(replica, tid, key)?,
-            List::Dangling => match references::orphaned_by(replica, &table, &key)?.first() {
-                Some(foreign) => list::orphan(replica, &table, key, *foreign)?,
-                None => return Ok(None),
-            },
+            List::Dangling => {
+                let table = catalog::table(replica, tid)?;
+                match references::orphaned_by(replica, &table, &key)?.first() {
+                    Some(foreign) => list::orphan(replica, &table, key, *foreign)?,
+                    None => return Ok(None),
+                }
+            }
         };
-        Ok(Some(with_ways(replica, &table, open)?))
+        Ok(Some(open))
     }
 }
 
@@ -122,6 +124,13 @@ impl Walk {
     /// Returns the next open conflict.
     pub(crate) fn next_open(&mut self, replica: &Replica) -> Result<Option<Open>> {
         self.next_of(replica, &mut |_| Ok(true))
+    }
+
+    /// Returns the next open conflict, with the ways in which it can be resolved.
+    pub(crate) fn next_whole(&mut self, replica: &Replica) -> Result<Option<Open>> {
+        let Some(mut open) = self.next_open(replica)? else { return Ok(None) };
+        ways::add_ways(replica, &mut open)?;
+        Ok(Some(open))
     }
 
     /// Returns the next open conflict of those whose place is `wanted`: no other is described.
@@ -214,12 +223,6 @@ pub(crate) fn again(replica: &Replica, seen: &Open) -> Result<Option<Open>> {
     place.describe(replica)
 }
 
-/// Adds the ways in which a conflict can be resolved.
-fn with_ways(replica: &Replica, table: &Table, mut open: Open) -> Result<Open> {
-    ways::add_ways(replica, table, &mut open)?;
-    Ok(open)
-}
-
 /// Gives every open conflict to `each`, with what is needed to resolve it.
 pub(crate) fn each(replica: &Replica, each: &mut dyn FnMut(Open) -> Result<()>) -> Result<()> {
     let mut walk = Walk::new(replica);
@@ -229,10 +232,20 @@ pub(crate) fn each(replica: &Replica, each: &mut dyn FnMut(Open) -> Result<()>) 
     Ok(())
 }
 
-/// Gives every open conflict that is meant to `each`, with how many rows refer to a row that was made twice.
+/// How much is told of a conflict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// All: also the ways in which it can be resolved, and how many rows refer to a row that was made twice.
+    Whole,
+    /// What it is, and its versions.
+    Brief,
+}
+
+/// Gives every open conflict that is meant to `each`.
 pub(crate) fn each_conflict(
     replica: &Replica,
     selection: &Selection,
+    detail: Detail,
     give: &mut dyn FnMut(Conflict) -> Result<()>,
 ) -> Result<()> {
     // Looked up when it is asked for first: it costs a walk through the tables that refer.
@@ -241,6 +254,10 @@ pub(crate) fn each_conflict(
         if !selection.wants(&open.conflict) {
             return Ok(());
         }
+        if detail == Detail::Brief {
+            return give(open.conflict);
+        }
+        ways::add_ways(replica, &mut open)?;
         if open.conflict.kind == ConflictKind::InsertInsert {
             let counts = match &mut counts {
                 Some(counts) => counts,

@@ -6,12 +6,14 @@ use crate::engine::conflicts::list::{self, Conflict, ConflictKind, ConflictVersi
 use crate::engine::error::{Error, Result, Way};
 use crate::engine::merge::deferred;
 use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
+use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
 /// Adds the ways in which a conflict can be resolved, which versions cannot be taken here, and of which columns two rows in
 /// place of one need different values.
-pub(crate) fn add_ways(replica: &Replica, table: &Table, open: &mut Open) -> Result<()> {
+pub(crate) fn add_ways(replica: &Replica, open: &mut Open) -> Result<()> {
+    let table = &*catalog::table(replica, open.tid)?;
     let kind = &open.conflict.kind;
     let of_versions =
         matches!(kind, ConflictKind::InsertInsert | ConflictKind::UpdateUpdate | ConflictKind::UpdateDelete);
@@ -96,7 +98,11 @@ fn rows(conflict: &Conflict) -> impl Iterator<Item = &ConflictVersion> {
 type Kept<'c> = Vec<&'c ConflictVersion>;
 
 /// Returns how each device's version becomes a row of its own, if it can, and the columns that need other values then.
-fn keeping_all(replica: &Replica, table: &Table, open: &Open) -> Result<(Option<Way>, Vec<usize>)> {
+pub(crate) fn keeping_all(
+    replica: &Replica,
+    table: &Table,
+    open: &Open,
+) -> Result<(Option<Way>, Vec<usize>)> {
     let conflict = &open.conflict;
     let mut all: Vec<Kept<'_>> = Vec::new();
     for version in rows(conflict) {

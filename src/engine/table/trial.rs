@@ -27,15 +27,13 @@ impl Trials {
         if row.iter().any(|(_, value)| matches!(value, OwnedValue::Large { .. })) {
             return Ok(None);
         }
-        let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
-        let Some(sql) = value::maybe::<String>(db, sql, [&table.def.name])? else { return Ok(None) };
+        let schema = value::maybe::<i64>(db, "PRAGMA main.schema_version", [])?.unwrap_or_default();
         let mut last = self.0.borrow_mut();
-        let trial = match last.take().filter(|trial| trial.sql == sql) {
+        let trial = match last.take().filter(|trial| trial.tid == table.tid && trial.schema == schema) {
             Some(trial) => trial,
-            None => Trial::new(sql),
+            None => Trial::new(db, table, schema)?,
         };
-        let columns: Vec<usize> = row.iter().map(|(at, _)| *at).collect();
-        let refused = trial.refused(&table.insert_sql(&columns), row);
+        let refused = trial.refused(table, row);
         *last = Some(trial);
         Ok(refused)
     }
@@ -43,13 +41,16 @@ impl Trials {
 
 /// An empty table; of one that has no rules, or that cannot be made, none.
 struct Trial {
-    /// What makes it.
-    sql: String,
+    tid: i64,
+    /// SQLite's version of the schema of which it is: of another one it is made anew.
+    schema: i64,
     empty: Option<Connection>,
 }
 
 impl Trial {
-    fn new(sql: String) -> Self {
+    fn new(db: &Connection, table: &Table, schema: i64) -> Result<Self> {
+        let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+        let sql = value::maybe::<String>(db, sql, [&table.def.name])?.unwrap_or_default();
         let rules = ["not null", "check", "strict"];
         let has_rules = rules.iter().any(|rule| sql.to_ascii_lowercase().contains(rule));
         let make = || {
@@ -57,18 +58,23 @@ impl Trial {
             db.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA trusted_schema = OFF")?;
             db.execute_batch(&sql).map(|()| db)
         };
-        let empty = has_rules.then(make).and_then(rusqlite::Result::ok);
-        Self { sql, empty }
+        Ok(Self { tid: table.tid, schema, empty: has_rules.then(make).and_then(rusqlite::Result::ok) })
     }
 
     /// Says why the table does not take a row.
-    fn refused(&self, insert: &str, row: &[(usize, OwnedValue)]) -> Option<String> {
+    fn refused(&self, table: &Table, row: &[(usize, OwnedValue)]) -> Option<String> {
         let db = self.empty.as_ref()?;
-        // It is rolled back where it ends.
-        let _trying = db.unchecked_transaction().ok()?;
+        let columns: Vec<usize> = row.iter().map(|(at, _)| *at).collect();
         let values = row.iter().map(|(_, value)| Bind(value.borrow()));
-        let refused =
-            db.prepare_cached(insert).and_then(|mut insert| insert.execute(params_from_iter(values)));
+        let run = |sql: &str| db.prepare_cached(sql).and_then(|mut known| known.execute([]));
+        // It stays empty: all three statements are made once.
+        run("BEGIN").ok()?;
+        let insert = db.prepare_cached(&table.insert_sql(&columns));
+        let refused = insert.and_then(|mut insert| insert.execute(params_from_iter(values)));
+        // A rule may have rolled it back by itself.
+        if !db.is_autocommit() {
+            run("ROLLBACK").ok()?;
+        }
         refused.err().filter(is_refused).map(|e| e.to_string())
     }
 }

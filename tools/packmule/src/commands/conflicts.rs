@@ -41,7 +41,7 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let called = Called::in_fleet(&engine).map_err(of_db(path))?;
     let mut unmet: Vec<&String> = selection.ids.iter().collect();
     let (mut groups, mut one) = (Groups::new(), None);
-    let printed = engine.each_conflict_of(&selection, &mut |conflict| {
+    let mut each = |conflict: Conflict| {
         unmet.retain(|id| !conflict.id.starts_with(*id));
         if brief {
             print_brief(&conflict, out);
@@ -56,7 +56,11 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         *groups.entry((conflict.table, conflict.kind.word())).or_default() += 1;
         // Who closes a pipe has seen enough: nothing more is read for nobody.
         if out.closed() { Err(packmule::Error::Usage("nobody reads any more".into())) } else { Ok(()) }
-    });
+    };
+    let printed = match brief {
+        true => engine.each_conflict_in_brief(&selection, &mut each),
+        false => engine.each_conflict_of(&selection, &mut each),
+    };
     if out.closed() {
         return Ok(());
     }
@@ -103,7 +107,7 @@ type Groups = BTreeMap<(String, &'static str), u64>;
 /// Says that nothing fits what was asked for, and what there is.
 fn print_open(engine: &Engine, out: &mut Out<'_>) -> packmule::Result<()> {
     let mut groups = Groups::new();
-    engine.each_conflict_of(&Selection::default(), &mut |conflict| {
+    engine.each_conflict_in_brief(&Selection::default(), &mut |conflict| {
         *groups.entry((conflict.table, conflict.kind.word())).or_default() += 1;
         Ok(())
     })?;

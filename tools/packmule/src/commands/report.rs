@@ -6,7 +6,8 @@ use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
 use packmule::{
-    Conflict, ConflictVersion, DeviceInfo, Engine, HistoryItem, LinkFigures, Status, VersionOp, label,
+    Conflict, ConflictVersion, DeviceInfo, Engine, HistoryItem, LinkFigures, Selection, Status, VersionOp,
+    label,
 };
 
 use super::conflicts::differs;
@@ -255,7 +256,7 @@ impl<'p> Page<'p> {
     fn conflicts(&self, engine: &Engine, out: &mut dyn FnMut(&str)) -> packmule::Result<u64> {
         out("<section><h2>Open conflicts</h2>\n");
         let mut open = 0;
-        engine.each_conflict(&mut |conflict| {
+        engine.each_conflict_in_brief(&Selection::default(), &mut |conflict| {
             open += 1;
             if open <= CONFLICTS_SHOWN as u64 {
                 out(&side_by_side(&conflict));

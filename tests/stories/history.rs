@@ -165,3 +165,19 @@ fn the_log_has_the_ways_by_which_groups_came() {
     desk.run("exchange south.db card").ok();
     has(&desk.run("log south.db settings a").ok(), &["by card"]);
 }
+
+/// Who looks for what was written finds that, without definitions and what devices say of themselves.
+#[test]
+fn the_log_leaves_out_groups_without_rows_unless_all_are_asked_for() {
+    let desk = fleet();
+    let all = desk.run("log base.db --all").ok();
+    let (bare, with_rows): (Vec<&str>, Vec<&str>) = all.lines().partition(|line| line.contains(", 0 rows"));
+    assert!(bare.len() > 1 && !with_rows.is_empty(), "{all}");
+    assert_eq!(desk.run("log base.db").ok().lines().collect::<Vec<_>>(), with_rows);
+    let groups = desk.run("log base.db --json").json()["groups"].as_array().unwrap().len();
+    assert_eq!(groups, bare.len() + with_rows.len());
+    has(&desk.run("log base.db --since 2999-01-01").ok(), &["nothing in the log of that"]);
+    let fresh = Desk::fleet(&["new"]);
+    fresh.run("seal new.db").ok();
+    has(&fresh.run("log new.db").ok(), &["nothing in the log but groups without rows, which --all shows"]);
+}

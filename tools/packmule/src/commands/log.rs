@@ -30,7 +30,8 @@ pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     if out.json {
         out.text("{\"groups\": [");
     }
-    let mut groups = 0;
+    let (mut groups, mut bare) = (0, false);
+    let all = out.json || context.args.has(&flags::LOG_ALL);
     let (mut rows, mut bytes): (Vec<HistoryOp>, usize) = (Vec::new(), 0);
     // Of one row it is told what a value was before.
     let mut was: Option<BTreeMap<String, OwnedValue>> = (!key.is_empty()).then(BTreeMap::new);
@@ -45,7 +46,10 @@ pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
             HistoryItem::Group(group) => {
                 let rows = std::mem::take(&mut rows);
                 bytes = 0;
-                if filter.wants(group) {
+                let wanted = filter.wants(group);
+                let is_left_out = !all && is_bare(group);
+                bare |= wanted && is_left_out;
+                if wanted && !is_left_out {
                     print_group(
                         group,
                         with_rows.then_some(&rows[..]),
@@ -75,14 +79,17 @@ pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     walked.map_err(of_db(path))?;
     if groups == 0 {
-        say!(
-            out,
-            "{}: nothing in the log{}",
-            shown(path),
-            if table.is_some() || filter.is_any() { " of that" } else { "" }
-        );
+        let of = if table.is_some() || filter.is_any() { " of that" } else { "" };
+        let bare = if bare { " but groups without rows, which --all shows" } else { "" };
+        say!(out, "{}: nothing in the log{of}{bare}", shown(path));
     }
     Ok(())
+}
+
+/// Returns whether nothing was written in a group that a keeper would look for: definitions, and what devices say of
+/// themselves.
+fn is_bare(group: &HistoryEntry) -> bool {
+    group.ops == 0 && group.applied && !group.resolution
 }
 
 /// How many bytes the values of a row take, about.

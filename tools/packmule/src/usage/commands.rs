@@ -540,7 +540,7 @@ each board gets its own `init`. A board that is made without \
         words: "log",
         operands: "DB [TABLE [KEY...]]",
         count: (1, ANY),
-        flags: &[&flags::ROWS, &flags::VALUES, &flags::BY, &flags::SINCE],
+        flags: &[&flags::ROWS, &flags::VALUES, &flags::BY, &flags::SINCE, &flags::LOG_ALL],
         group: Group::Look,
         summary: "what was written, by whom and when, in the order in which it is applied",
         about: "With TABLE, only what was written to that table; with KEY, to that row (a key of several columns is several KEYs). \

@@ -209,6 +209,7 @@ pub static BRIEF: Flag = switch("brief", "a line for each");
 // Looking and checking.
 pub static STATUS_ALL: Flag =
     switch("all", "all lines; without it as many as a screen has, what is most urgent first");
+pub static LOG_ALL: Flag = switch("all", "also groups without rows, as of a table's definition");
 pub static CHECK: Flag = switch("check", "end with 3 where a person is needed, and print only what for");
 pub static PROMETHEUS: Flag =
     switch("prometheus", "print figures as Prometheus reads them, and nothing else");

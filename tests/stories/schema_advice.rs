@@ -193,3 +193,27 @@ fn a_definition_that_cannot_travel_is_held_until_what_is_in_the_way_is_gone() {
     assert_eq!(desk.rows("base.db", "SELECT 1 FROM item WHERE name = 'eins'").len(), 1);
     assert_eq!(desk.rows("base.db", "SELECT sensor FROM reading").len(), 2);
 }
+
+/// Between the application's change and the next seal nobody knows yet what became of the table: `status` says so, and what
+/// finds out, as the other commands do.
+#[test]
+fn a_table_that_is_gone_since_the_last_seal_is_something_to_do() {
+    let change = ["DROP TABLE item", "ALTER TABLE item RENAME TO thing"];
+    for (change, held) in change.into_iter().zip(["it was dropped here", "it is called `thing` here now"]) {
+        let desk = desk([ITEM, ITEM]);
+        desk.run("seal north.db").ok();
+        assert_eq!(desk.run("status north.db --check").status, Some(0));
+        desk.sql("north.db", change);
+        let what = "table `item`: it was renamed or dropped since the last seal; a seal takes that in:";
+        let checked = desk.run("status north.db --check");
+        assert_eq!(checked.status, Some(3), "{}", checked.out);
+        has(&checked.out, &[what, "packmule seal north.db"]);
+        let status = desk.run("status north.db").ok();
+        has(&status, &[what, "packmule seal north.db"]);
+        assert!(!status.contains("nothing"), "{status}");
+        desk.run("seal north.db");
+        let after = desk.run("status north.db").ok();
+        has(&after, &[held]);
+        assert!(!after.contains("since the last seal"), "{after}");
+    }
+}

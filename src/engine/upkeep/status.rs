@@ -13,6 +13,7 @@ use crate::engine::merge::stretches;
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
 use crate::engine::store::meta::{self, Notice};
+use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::{Identity, Replica};
@@ -91,6 +92,7 @@ impl TableStatus {
             {
                 Some(Hint::Untrack { table })
             }
+            (TableHow::Shared | TableHow::PerDevice, Some(GONE)) => Some(Hint::Seal),
             _ => None,
         }
     }
@@ -178,7 +180,10 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
                 how: TableHow::of(&table),
                 unsealed,
                 waiting: rows_waiting(e, &table)?,
-                note: table.note.clone().or_else(|| note_of_mirror(e, &table)),
+                note: match is_gone(e, &table)? {
+                    true => Some(GONE.into()),
+                    false => table.note.clone().or_else(|| note_of_mirror(e, &table)),
+                },
             });
         }
         let (log_frames, log_bytes) =
@@ -213,6 +218,17 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
             notices,
         })
     })
+}
+
+/// Of a tracked table that has another name now, or none: the next seal finds out which.
+const GONE: &str = "it was renamed or dropped since the last seal";
+
+/// Returns whether a tracked table is not there any more, which no seal has seen.
+fn is_gone(replica: &Replica, table: &Table) -> Result<bool> {
+    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+    Ok(table.state == State::Tracked
+        && value::maybe::<i64>(&replica.db, sql, [&table.def.name])?.is_none()
+        && !catalog::is_schema_known(replica)?)
 }
 
 /// Lists the tables of which not all travels: those that are suspended, and those with columns that wait.

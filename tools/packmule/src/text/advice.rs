@@ -4,7 +4,7 @@ use std::path::Path;
 
 use packmule::{DeviceInfo, Hint, NotSent, Notice, Status, TableHow, label};
 
-use super::{command, count, hint, plural, quoted, set_clock, shell_word, time};
+use super::{command, count, hint, plural, quoted, set_clock, shell_word, shown, time};
 
 /// After so many days without a word a device is named.
 const UNHEARD_DAYS: i64 = 7;
@@ -46,7 +46,12 @@ pub fn advice(
     let db = quoted(path);
     let mut all = Vec::new();
     if !status.can_sign {
-        all.push(Advice::person("the secret key is not there: nothing can be sealed or sent", None));
+        let what = format!(
+            "the secret key is not there, so that nothing can be sealed or sent: put {}.pmkey back from where the \
+             database was kept",
+            shown(path)
+        );
+        all.push(Advice::person(what, None));
     }
     if status.conflicts > 0 {
         let open = plural(status.conflicts, "conflict is open", "conflicts are open");
@@ -109,6 +114,15 @@ fn not_travelling(path: &Path, status: &Status, not_sent: &[NotSent]) -> Vec<Adv
         let help = table.hint().and_then(|hint| command(&hint, path));
         let end = if help.is_some() { ":" } else { "" };
         all.push(Advice::person(format!("table `{}` is held: {note}{end}", table.name), help));
+    }
+    // Whether it is held then is not known before: a person looks again.
+    for table in status.tables.iter().filter(|table| table.hint() == Some(Hint::Seal)) {
+        let what = format!(
+            "table `{}`: {}; a seal takes that in:",
+            table.name,
+            table.note.as_deref().unwrap_or_default()
+        );
+        all.push(Advice::person(what, Some(format!("packmule seal {}", quoted(path)))));
     }
     for rows in not_sent {
         let help = rows.hint.as_ref().and_then(|hint| command(hint, path));

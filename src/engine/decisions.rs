@@ -42,7 +42,8 @@ impl Engine {
     }
 
     /// Gives every open conflict that is meant to `each`, as [`Engine::each_conflict_of`] does, but for the ways in which it
-    /// can be resolved, which versions cannot be taken, and what refers to it, which takes a third of the time: to count or list them.
+    /// can be resolved, which versions cannot be taken, and what refers to it: to count them,
+    /// or to list them in a line each, without the time that takes.
     ///
     /// # Errors
     /// As [`Engine::each_conflict`].

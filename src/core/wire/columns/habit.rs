@@ -23,7 +23,7 @@ impl Habit {
             return false;
         }
         self.values = AT_FIRST + (self.values + 1 - AT_FIRST) % TRIED;
-        self.values != AT_FIRST && self.alone <= self.mixed + self.mixed / 48
+        self.values != AT_FIRST && self.alone <= self.mixed + self.mixed / 32
     }
 
     /// Learns what a value has cost, and what it would have.

@@ -2,7 +2,6 @@
 
 use super::coder::Coder;
 use super::model::{Contexts, hash};
-use super::number::Beside;
 use super::text::Hexed;
 use super::value::{COLUMNS, Of, Place, TEXT, Values, body, range};
 
@@ -17,7 +16,7 @@ impl Values {
         buf: &mut [u8],
         at: usize,
         of: Of,
-        (last, beside): (Place, Beside),
+        last: Place,
     ) -> Result<usize, C::Stop> {
         let mut text = [0; 64];
         let of_last = buf.get(range(last)).filter(|last| last.first() == Some(&TEXT)).ok_or_else(C::bad)?;
@@ -30,7 +29,7 @@ impl Values {
         let id = of.id ^ u32::from(TEXT);
         let noise = of.index % COLUMNS;
         self.noise[noise].count();
-        let (mut prefix, mut one, mut two, mut same) = (0, 0, 0, 1);
+        let (mut prefix, mut one, mut same) = (0, 0, 1);
         let values = &mut buf[start..end];
         let mut place = 0;
         while place < len {
@@ -53,8 +52,6 @@ impl Values {
                     hash(hash(here, 42), u32::from(before) << 1 | same),
                     hash(hash(here, 43), prefix),
                     hash(hash(here, 44), one),
-                    hash(hash(id, 45), two),
-                    hash(hash(hash(here, 46), prefix), beside.one),
                 ];
                 let digit = self.mixer.digits(coder, &contexts, (id ^ 7, 256), 4, given(place))?;
                 self.noise[noise].learn(place, 2 * self.mixer.spent.wrapping_sub(spent));
@@ -64,7 +61,7 @@ impl Values {
                 let digit = digits >> (4 * left) & 15;
                 same &= u32::from(hexed.digit(text[place]) == Some(digit as u8));
                 prefix = hash(prefix, digit + 1);
-                (two, one) = (one << 5 | (digit + 1), digit + 1);
+                one = digit + 1;
                 values[place] = hexed.written(digit as u8);
                 place += 1;
             }

@@ -7,7 +7,7 @@
 use super::coder::Coder;
 
 /// How many contexts a decision has.
-pub(super) const INPUTS: usize = 6;
+pub(super) const INPUTS: usize = 4;
 /// So many decisions after each other share one look into the table.
 pub(super) const TOGETHER: u32 = 3;
 const BUCKET_BITS: u32 = 12;
@@ -157,12 +157,12 @@ fn cost(p: u16) -> u32 {
 
 impl Mixer {
     pub(super) const fn new() -> Self {
-        Self { slots: [0; ALL], weights: [[22_000; INPUTS]; SETS], spent: 0, spent_alone: 0 }
+        Self { slots: [0; ALL], weights: [[25_000; INPUTS]; SETS], spent: 0, spent_alone: 0 }
     }
 
     pub(super) fn reset(&mut self) {
         self.slots = [0; ALL];
-        self.weights = [[22_000; INPUTS]; SETS];
+        self.weights = [[25_000; INPUTS]; SETS];
     }
 
     /// Returns where the bucket of a context begins, which is taken from one that was looked for less often if it has none.

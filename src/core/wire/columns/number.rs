@@ -59,9 +59,7 @@ impl Numbers {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Beside {
     /// A hash of the one before.
-    pub(super) one: u32,
-    /// A hash of the two before.
-    pub(super) two: u32,
+    pub(super) before: u32,
     /// The steps that the last two numbers have made.
     pub(super) steps: [f64; 2],
 }
@@ -126,9 +124,7 @@ pub(super) fn code<C: Coder>(
             hash(id, 1),
             hash(hash(id, 2), step),
             hash(hash(id, 3), hash_of(numbers.last)),
-            hash(hash(id, 4), beside.one),
-            hash(hash(hash(id, 5), step), hash_of(numbers.before)),
-            hash(hash(hash(id, 6), beside.two), hash_of(numbers.last)),
+            hash(hash(id, 4), beside.before),
         ]
     };
     let moved = step_code(mixer, coder, (&contexts, alone), (id, &mut numbers.noise), (wanted, again))?;

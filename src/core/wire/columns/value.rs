@@ -156,10 +156,9 @@ impl Values {
         buf: &mut [u8],
         at: core::ops::Range<usize>,
         of: Of,
-        beside: Beside,
     ) -> Result<(), C::Stop> {
         let id = of.id;
-        let (mut prefix, mut one, mut two, mut three) = (0, 0, 0, 0);
+        let (mut prefix, mut one, mut two) = (0, 0, 0);
         let noise = of.index.min(COLUMNS);
         self.noise[noise].count();
         let (start, end) = (at.start, at.end);
@@ -176,22 +175,16 @@ impl Values {
                     *byte = of;
                 }
                 // What comes after it begins as after nothing.
-                (prefix, one, two, three) = (0, 0, 0, 0);
+                (prefix, one, two) = (0, 0, 0);
                 continue;
             }
             let spent = self.mixer.spent;
-            let contexts: Contexts = [
-                hash(id, 11),
-                hash(hash(id, 12), prefix),
-                hash(hash(id, 13), one),
-                hash(hash(id, 14), two),
-                hash(hash(id, 15), three),
-                hash(hash(hash(id, 16), prefix), beside.one),
-            ];
+            let contexts: Contexts =
+                [hash(id, 11), hash(hash(id, 12), prefix), hash(hash(id, 13), one), hash(hash(id, 14), two)];
             let byte = u32::from(self.byte(coder, buf, i, &contexts, id ^ 7)?) + 1;
             self.noise[noise].learn(place, self.mixer.spent.wrapping_sub(spent));
             prefix = hash(prefix, byte);
-            (three, two, one) = (two << 9 | byte, one << 9 | byte, byte);
+            (two, one) = (one << 9 | byte, byte);
             i += 1;
         }
         Ok(())
@@ -226,7 +219,7 @@ impl Values {
         if buf.len() < at || buf.len() - at < len {
             return Err(C::bad());
         }
-        self.bytes(coder, buf, at..at + len, Of { index: COLUMNS, id }, Beside::default())?;
+        self.bytes(coder, buf, at..at + len, Of { index: COLUMNS, id })?;
         Ok(at + len)
     }
 
@@ -273,7 +266,7 @@ impl Values {
             }
             _ => self.run(coder, buf, at, of, said.way, *beside)?,
         };
-        *beside = Beside { one: of_value, two: hash(beside.one, of_value), ..*beside };
+        beside.before = of_value;
         Ok(end)
     }
 
@@ -319,7 +312,7 @@ impl Values {
         let end = start + 8;
         if way == REAL {
             buf.get(start..end).ok_or_else(C::bad)?;
-            self.bytes(coder, buf, start..end, Of { index: index % COLUMNS, id: id ^ 5 }, Beside::default())?;
+            self.bytes(coder, buf, start..end, Of { index: index % COLUMNS, id: id ^ 5 })?;
             return Ok((end, hash_bytes(&buf[start..end])));
         }
         self.unit(coder, of, said)?;
@@ -373,7 +366,7 @@ impl Values {
         let Of { index, id } = of;
         let Column { last, last_hash, .. } = self.columns[index % COLUMNS];
         let after = hash(hash(id, 1), last_hash);
-        let beside_key = hash(hash(id, 2), beside.one);
+        let beside_key = hash(hash(id, 2), beside.before);
         let end = match way {
             AFTER_LAST | AS_LAST | BESIDE => {
                 let place = match way {
@@ -389,7 +382,7 @@ impl Values {
                 end
             }
             FIELDED => self.fields(coder, buf, at, of, last)?,
-            HEXED => self.hexed(coder, buf, at, of, (last, beside))?,
+            HEXED => self.hexed(coder, buf, at, of, last)?,
             TEXT | BLOB => {
                 let start = put_tag::<C>(buf, at, way)?;
                 let len = if C::ENCODES { varint(buf, start).ok_or_else(C::bad)?.0 as i64 } else { 0 };
@@ -401,7 +394,7 @@ impl Values {
                     return Err(C::bad());
                 }
                 let of = Of { index: index % COLUMNS, id: id ^ u32::from(way) };
-                self.bytes(coder, buf, start..start + len, of, beside)?;
+                self.bytes(coder, buf, start..start + len, of)?;
                 start + len
             }
             _ => return Err(C::bad()),
@@ -437,7 +430,7 @@ impl Values {
         if end > buf.len() {
             return Err(C::bad());
         }
-        let (mut of_step, mut all) = (0, 0);
+        let mut of_step = 0;
         for run in (0..runs.len).rev() {
             let field = index * 8 + run;
             let before = runs.number(run, &text);
@@ -445,14 +438,13 @@ impl Values {
             numbers.last = before;
             let given = if C::ENCODES { runs.number(run, &buf[start..end]) } else { 0 };
             let id = hash(hash(id, 31), field as u32);
-            let mut around = Beside { one: of_step, two: all, steps: [0.0; 2] };
+            let mut around = Beside { before: of_step, steps: [0.0; 2] };
             let number = number::code(&mut self.mixer, coder, numbers, id, &mut around, given)?;
             if !runs.write(run, number, &mut text) {
                 return Err(C::bad());
             }
             let step = number.wrapping_sub(before);
             of_step = step.signum() as u32;
-            all = hash(all, of_step);
         }
         (buf[at], buf[at + 1]) = (TEXT, len as u8);
         buf[start..end].copy_from_slice(&text[..len]);

@@ -38,7 +38,7 @@ impl Values {
                 if is(last) {
                     return AS_LAST;
                 }
-                if is(*self.memo(hash(hash(id, 2), beside.one))) {
+                if is(*self.memo(hash(hash(id, 2), beside.before))) {
                     return BESIDE;
                 }
                 let last = &buf[range(last)];
@@ -103,9 +103,7 @@ impl Values {
             hash(id, 21),
             hash(hash(id, 22), column.ways & 0xFF),
             hash(hash(id, 23), column.ways & 0xFFFF),
-            hash(hash(id, 24), beside.one),
-            hash(hash(id, 25), column.ways),
-            hash(hash(hash(id, 26), beside.two), column.ways & 0xF),
+            hash(hash(id, 24), beside.before),
         ];
         let set = id ^ 3;
         let tree = self.mixer.tree(&contexts, set, 512);

@@ -291,7 +291,8 @@ pub fn view_shows_conflicts(engine: &Engine) {
             shown.push((id, table, kind, json(key), json(versions), json(ways)));
         }
     }
-    let open = engine.conflicts().unwrap().into_iter().map(|conflict| {
+    let open = engine.conflicts().unwrap().into_iter().map(|mut conflict| {
+        conflict.versions.iter_mut().for_each(|version| version.refused = None);
         let whole = serde_json::to_value(&conflict).unwrap();
         let field = |name: &str| whole[name].clone();
         let kind = conflict.kind.word().to_owned();
@@ -300,6 +301,9 @@ pub fn view_shows_conflicts(engine: &Engine) {
     let mut open: Vec<_> = open.collect();
     open.sort_by(|a, b| a.0.cmp(&b.0));
     shown.sort_by(|a, b| a.0.cmp(&b.0));
+    // Which version cannot be taken hangs on other rows, and is not in the view.
+    let known = |open: serde_json::Value| json(open.to_string().replace(",\"refused\":null", ""));
+    let open: Vec<_> = open.into_iter().map(|(a, b, c, d, e, f)| (a, b, c, d, known(e), f)).collect();
     assert_eq!(shown, open, "the view, and the open conflicts, of {}", engine.identity().name);
 }
 

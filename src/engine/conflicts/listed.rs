@@ -184,7 +184,7 @@ fn list_marked(replica: &Replica) -> Result<()> {
 fn list_place(replica: &Replica, place: Place) -> Result<()> {
     let listed = place.clone().describe(replica).and_then(|open| {
         let Some(mut open) = open else { return Ok(()) };
-        ways::add_ways(replica, &mut open)?;
+        ways::add_offered(replica, &mut open)?;
         insert(replica, &place, &open)
     });
     match listed {
@@ -247,7 +247,7 @@ fn about(kind: &ConflictKind) -> String {
     out
 }
 
-/// Returns the versions of a conflict, as in `conflicts --json`.
+/// Returns the versions of a conflict, as in `conflicts --json`, but not which cannot be taken: that hangs on other rows.
 fn versions(conflict: &Conflict) -> String {
     let all = versions_with(conflict, &|value| value.clone());
     if all.len() <= VERSIONS_MOST {
@@ -259,7 +259,7 @@ fn versions(conflict: &Conflict) -> String {
 fn versions_with(conflict: &Conflict, told: &dyn Fn(&OwnedValue) -> OwnedValue) -> String {
     let mut out = String::new();
     json_text::all(&mut out, ['[', ']'], &conflict.versions, |out, version| {
-        let ConflictVersion { device, name, at, op, shown, refused, values } = version;
+        let ConflictVersion { device, name, at, op, shown, values, .. } = version;
         let mut field = |field: &str, value: Option<String>| {
             out.push_str(field);
             match value {
@@ -271,9 +271,7 @@ fn versions_with(conflict: &Conflict, told: &dyn Fn(&OwnedValue) -> OwnedValue) 
         field(",\"name\":", name.clone());
         field(",\"at\":", at.map(|at| Iso(at).to_string()));
         field(",\"op\":", Some(op.word().to_owned()));
-        let is_shown = if *shown { ",\"shown\":true,\"refused\":" } else { ",\"shown\":false,\"refused\":" };
-        field(is_shown, refused.clone());
-        out.push_str(",\"values\":");
+        out.push_str(if *shown { ",\"shown\":true,\"values\":" } else { ",\"shown\":false,\"values\":" });
         let values: Vec<_> = values.iter().map(|(name, value)| (name.clone(), told(value))).collect();
         json_text::row(out, &values);
         out.push('}');

@@ -14,21 +14,30 @@ use crate::engine::table::replica::Replica;
 /// place of one need different values.
 pub(crate) fn add_ways(replica: &Replica, open: &mut Open) -> Result<()> {
     let table = &*catalog::table(replica, open.tid)?;
-    let kind = &open.conflict.kind;
-    let of_versions =
-        matches!(kind, ConflictKind::InsertInsert | ConflictKind::UpdateUpdate | ConflictKind::UpdateDelete);
-    if of_versions || matches!(kind, ConflictKind::Unique(_)) {
+    if is_of_versions(open) || matches!(open.conflict.kind, ConflictKind::Unique(_)) {
         for n in 0..open.conflict.versions.len() {
             open.conflict.versions[n].refused = refused(replica, table, open, n)?;
         }
     }
-    let (both, clashing) = match of_versions {
+    add_offered(replica, open)
+}
+
+/// Adds the same, but not which versions cannot be taken: that hangs on any other row of the table.
+pub(crate) fn add_offered(replica: &Replica, open: &mut Open) -> Result<()> {
+    let table = &*catalog::table(replica, open.tid)?;
+    let (both, clashing) = match is_of_versions(open) {
         true => keeping_all(replica, table, open)?,
         false => (None, Vec::new()),
     };
     open.conflict.ways = offered(&open.conflict, both);
     open.conflict.clashing = clashing.into_iter().map(|at| table.def.columns[at].name.clone()).collect();
     Ok(())
+}
+
+/// Returns whether a conflict is one of versions of a row.
+fn is_of_versions(open: &Open) -> bool {
+    let kind = &open.conflict.kind;
+    matches!(kind, ConflictKind::InsertInsert | ConflictKind::UpdateUpdate | ConflictKind::UpdateDelete)
 }
 
 /// Says why a version cannot become the row here, if it cannot: a row that is no party to the conflict has its UNIQUE value,
@@ -117,9 +126,12 @@ pub(crate) fn keeping_all(
         return Ok((None, Vec::new()));
     }
     // What a rule of the table refuses is refused under a new key too.
-    for kept in &all[1..] {
-        if replica.trials.refusal(&replica.db, table, &row_of(replica, table, open, kept[0])?)?.is_some() {
-            return Ok((None, Vec::new()));
+    if replica.trials.has_rules(&replica.db, table)? {
+        for kept in &all[1..] {
+            let row = row_of(replica, table, open, kept[0])?;
+            if replica.trials.refusal(&replica.db, table, &row)?.is_some() {
+                return Ok((None, Vec::new()));
+            }
         }
     }
     Ok(match clashing(replica, table, &all)? {

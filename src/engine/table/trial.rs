@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use crate::engine::error::Result;
 use crate::engine::store::value::{self, Bind, OwnedValue};
@@ -27,15 +27,22 @@ impl Trials {
         if row.iter().any(|(_, value)| matches!(value, OwnedValue::Large { .. })) {
             return Ok(None);
         }
+        self.with(db, table, |trial| trial.refused(table, row))
+    }
+
+    /// Returns whether a table has any rules that can be tried.
+    pub(crate) fn has_rules(&self, db: &Connection, table: &Table) -> Result<bool> {
+        self.with(db, table, |trial| trial.empty.is_some())
+    }
+
+    fn with<R>(&self, db: &Connection, table: &Table, of: impl FnOnce(&Trial) -> R) -> Result<R> {
         let schema = value::maybe::<i64>(db, "PRAGMA main.schema_version", [])?.unwrap_or_default();
         let mut last = self.0.borrow_mut();
         let trial = match last.take().filter(|trial| trial.tid == table.tid && trial.schema == schema) {
             Some(trial) => trial,
             None => Trial::new(db, table, schema)?,
         };
-        let refused = trial.refused(table, row);
-        *last = Some(trial);
-        Ok(refused)
+        Ok(of(last.insert(trial)))
     }
 }
 
@@ -50,12 +57,18 @@ struct Trial {
 impl Trial {
     fn new(db: &Connection, table: &Table, schema: i64) -> Result<Self> {
         let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
-        let sql = value::maybe::<String>(db, sql, [&table.def.name])?.unwrap_or_default();
+        // It is read once, and does not stay prepared.
+        let sql: Option<String> = db.query_row(sql, [&table.def.name], |row| row.get(0)).optional()?;
+        let sql = sql.unwrap_or_default();
         let rules = ["not null", "check", "strict"];
         let has_rules = rules.iter().any(|rule| sql.to_ascii_lowercase().contains(rule));
         let make = || {
             let db = Connection::open_in_memory()?;
-            db.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA trusted_schema = OFF")?;
+            // Little memory: it has one row at most.
+            db.execute_batch(
+                "PRAGMA page_size = 512; PRAGMA foreign_keys = OFF; PRAGMA trusted_schema = OFF",
+            )?;
+            db.set_prepared_statement_cache_capacity(3);
             db.execute_batch(&sql).map(|()| db)
         };
         Ok(Self { tid: table.tid, schema, empty: has_rules.then(make).and_then(rusqlite::Result::ok) })

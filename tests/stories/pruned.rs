@@ -104,7 +104,10 @@ fn what_is_carried_already_is_not_proposed() {
     desk.sql("north.db", "DELETE FROM readings WHERE value = 1");
     let told = desk.run("export north.db north.pmb").ok();
     assert!(told.contains("`--deletes carry`"), "{told}");
+    assert_eq!(desk.run("status north.db --check").status, Some(3));
     desk.run("track north.db readings --mode per-device --append --deletes carry").ok();
+    // Nobody can do anything about it any more.
+    desk.run("status north.db --check").ok();
     desk.sql("north.db", "DELETE FROM readings WHERE value = 2");
     let told = desk.run("export north.db north.pmb").ok();
     assert!(told.contains("1 row of `readings` is not sent: it was deleted here"), "{told}");

@@ -125,8 +125,11 @@ fn not_travelling(path: &Path, status: &Status, not_sent: &[NotSent]) -> Vec<Adv
         all.push(Advice::person(what, Some(format!("packmule seal {}", quoted(path)))));
     }
     for rows in not_sent {
-        let help = rows.hint.as_ref().and_then(|hint| command(hint, path));
-        all.push(Advice::person(rows.to_string(), help));
+        // Of what nothing helps any more, people are told, and nobody is waited for.
+        all.push(match &rows.hint {
+            None => Advice::by_itself(rows.to_string(), None),
+            Some(hint) => Advice::person(rows.to_string(), command(hint, path)),
+        });
     }
     all
 }

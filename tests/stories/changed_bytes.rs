@@ -32,7 +32,7 @@ fn is_named((becomes, said): Line) {
         let end = cable.ends[at].to_str().unwrap();
         let db = ["north.db", "base.db"][at];
         let mut command =
-            desk.command(&["sync", db, "--baud", "115200", "--patience", "12", "--serial", end]);
+            desk.command(&["sync", db, "--baud", "115200", "--patience", "24", "--serial", end]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     });
     let ran = begun.map(ended);

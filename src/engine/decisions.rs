@@ -36,14 +36,12 @@ impl Engine {
         selection: &Selection,
         each: &mut dyn FnMut(Conflict) -> Result<()>,
     ) -> Result<()> {
-        Ok(catalog::reading(&self.replica, |e| {
-            walk::each_conflict(e, selection, Detail::Whole, &mut |x| Ok(each(x)?))
-        })?)
+        self.each_conflict_in(Detail::Whole, selection, each)
     }
 
     /// Gives every open conflict that is meant to `each`, as [`Engine::each_conflict_of`] does, but for the ways in which it
-    /// can be resolved, which versions cannot be taken, and what refers to it: to count them,
-    /// or to list them in a line each, without the time that takes.
+    /// can be resolved, which versions cannot be taken, and what refers to it: to count them, or to list them in a line each,
+    /// without the time that takes.
     ///
     /// # Errors
     /// As [`Engine::each_conflict`].
@@ -52,8 +50,17 @@ impl Engine {
         selection: &Selection,
         each: &mut dyn FnMut(Conflict) -> Result<()>,
     ) -> Result<()> {
+        self.each_conflict_in(Detail::Brief, selection, each)
+    }
+
+    fn each_conflict_in(
+        &self,
+        detail: Detail,
+        selection: &Selection,
+        each: &mut dyn FnMut(Conflict) -> Result<()>,
+    ) -> Result<()> {
         Ok(catalog::reading(&self.replica, |e| {
-            walk::each_conflict(e, selection, Detail::Brief, &mut |x| Ok(each(x)?))
+            walk::each_conflict(e, selection, detail, &mut |x| Ok(each(x)?))
         })?)
     }
 

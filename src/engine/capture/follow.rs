@@ -271,11 +271,12 @@ fn said_of(
     added: &[Added],
     come: &Unread,
 ) -> Result<Vec<(usize, OwnedValue)>> {
-    let mut heads = heads::heads(replica, table.tid, key)?;
-    if suspended::is_held(replica, table.tid, key)? {
-        let seen = heads.iter().map(|head| suspended::has_seen(replica, table.tid, head));
-        let mut seen = seen.collect::<Result<Vec<_>>>()?.into_iter();
-        heads.retain(|_| seen.next() == Some(true));
+    let is_held = suspended::is_held(replica, table.tid, key)?;
+    let mut heads = Vec::new();
+    for head in heads::heads(replica, table.tid, key)? {
+        if !is_held || suspended::has_seen(replica, table.tid, &head)? {
+            heads.push(head);
+        }
     }
     let judgement = versions::judge_versions(replica, table, &heads)?;
     let n = table.def.columns.len();

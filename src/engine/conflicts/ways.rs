@@ -19,12 +19,15 @@ pub(crate) fn add_ways(replica: &Replica, open: &mut Open) -> Result<()> {
             open.conflict.versions[n].refused = refused(replica, table, open, n)?;
         }
     }
-    add_offered(replica, open)
+    offer(replica, table, open)
 }
 
 /// Adds the same, but not which versions cannot be taken: that hangs on any other row of the table.
 pub(crate) fn add_offered(replica: &Replica, open: &mut Open) -> Result<()> {
-    let table = &*catalog::table(replica, open.tid)?;
+    offer(replica, &*catalog::table(replica, open.tid)?, open)
+}
+
+fn offer(replica: &Replica, table: &Table, open: &mut Open) -> Result<()> {
     let (both, clashing) = match is_of_versions(open) {
         true => keeping_all(replica, table, open)?,
         false => (None, Vec::new()),

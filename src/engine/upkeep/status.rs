@@ -9,11 +9,10 @@ use crate::engine::conflicts::walk;
 use crate::engine::error::{Hint, Result};
 use crate::engine::fleet::devices::{self, SaidBy};
 use crate::engine::fleet::{clocks, membership, revocation};
-use crate::engine::merge::stretches;
+use crate::engine::merge::{compose, stretches};
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
 use crate::engine::store::meta::{self, Notice};
-use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::{Identity, Replica};
@@ -225,9 +224,8 @@ const GONE: &str = "it was renamed or dropped since the last seal";
 
 /// Returns whether a tracked table is not there any more, which no seal has seen.
 fn is_gone(replica: &Replica, table: &Table) -> Result<bool> {
-    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
     Ok(table.state == State::Tracked
-        && value::maybe::<i64>(&replica.db, sql, [&table.def.name])?.is_none()
+        && !compose::is_table_there(replica, table)?
         && !catalog::is_schema_known(replica)?)
 }
 

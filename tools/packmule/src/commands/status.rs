@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use packmule::{LinkFigures, Notice, Standing, Status, TableHow, TableStatus, label};
+use packmule::{Hint, LinkFigures, Notice, Standing, Status, TableHow, TableStatus, label};
 
 use super::device::{fleets, no_fleet};
 use super::figures::figures;
@@ -260,9 +260,10 @@ fn table_row(table: &TableStatus, db: &Path) -> Vec<String> {
         1_000_000.. => Some("over 1,000,000 writes not sealed yet".to_owned()),
         n => Some(format!("{} not sealed yet", count(n, "write"))),
     };
-    let note = match table.how {
-        TableHow::Suspended => Some("see above".into()),
-        _ => table.note.as_ref().map(|note| note.clone() + &hint(table.hint(), db)),
+    let is_above = table.how == TableHow::Suspended || table.hint() == Some(Hint::Seal);
+    let note = match is_above {
+        true => Some("see above".into()),
+        false => table.note.as_ref().map(|note| note.clone() + &hint(table.hint(), db)),
     };
     let waiting =
         (table.waiting > 0).then(|| format!("{} for it", plural(table.waiting, "row waits", "rows wait")));

@@ -13,7 +13,7 @@ use crate::engine::log::frames;
 use crate::engine::show::triggers;
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::columns::Columns;
-use crate::engine::table::known::{OpDef, Table};
+use crate::engine::table::known::{Carried, OpDef, Table};
 use crate::engine::table::large;
 use crate::engine::table::replica::Replica;
 
@@ -91,20 +91,19 @@ pub(crate) struct Origin {
     pub wall: WallMs,
 }
 
-/// Makes a table's row what an op says: written, or deleted. Updates leave counters as they are.
+/// Makes a table's row what an op says, of which these are the values: written, or deleted. Updates leave counters as they
+/// are.
 ///
 /// Returns false if the op writes a part of a row, and the row is not there.
 pub(crate) fn write_row(
     replica: &Replica,
     writer: &Writer<'_>,
     def: &OpDef,
-    op: &Op<'_>,
+    (op, values): (&Op<'_>, &[Carried<'_>]),
     origin: &Origin,
 ) -> Result<bool> {
     let table = &writer.table;
     let label = writer.label.iter().map(|l| Value::Text(l.as_bytes()));
-    let mut values: Vec<(usize, Value<'_>)> = Vec::with_capacity(def.def.columns.len());
-    op.values(def.shape()).for_each(|value| values.push(value));
     let keys = def
         .keys
         .iter()

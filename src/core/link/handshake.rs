@@ -8,7 +8,7 @@
 use super::Link;
 use super::check;
 use super::config::{Config, Event, Peer, VERSION};
-use super::packet::Hello;
+use super::packet::{Hello, SOUNDING_LEN, sounding};
 use super::state::{Input, Report, State, next};
 
 /// Nonces of past peers that are not believed again.
@@ -36,6 +36,8 @@ pub(super) struct Handshake {
     /// When the next hello is due by itself, and the wait after it.
     call_at: u64,
     call_wait: u32,
+    /// How many soundings went with hellos.
+    soundings: u8,
     /// When something valid was last heard.
     pub(super) heard: u64,
     silent: bool,
@@ -64,6 +66,7 @@ impl Handshake {
             answer: None,
             call_at: 0,
             call_wait: 0,
+            soundings: 0,
             heard: 0,
             silent: false,
             end_reported: false,
@@ -145,6 +148,14 @@ impl Handshake {
             State::Closed => false,
         };
         calls.then_some(self.call_at)
+    }
+
+    /// Returns what goes with the hello that was just taken: a sounding, once nobody has answered for some hellos.
+    pub(super) fn sounding(&mut self, config: &Config) -> Option<[u8; SOUNDING_LEN]> {
+        (self.call_wait > config.hello_us && self.call_wait >= config.hello_max_us).then(|| {
+            self.soundings = self.soundings.wrapping_add(1);
+            sounding(self.soundings)
+        })
     }
 
     /// Returns the hello to send now.

@@ -478,13 +478,6 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         first
     }
 
-    fn write_hello(&mut self, now: u64, out: &mut [u8], lead: bool) -> usize {
-        let hello = self.hand.hello(now, &self.config, (TX as u32, RX as u32), config::payload_for(PACKET));
-        let sounding = self.hand.sounding(&self.config);
-        let sounding = sounding.as_ref().map_or(&[][..], |bytes| bytes.as_slice());
-        self.write_packet(out, lead, &hello.bytes(), (sounding, &[]), 0)
-    }
-
     fn write_data(&mut self, now: u64, piece: &Piece, out: &mut [u8], lead: bool) -> usize {
         let ack = self.ack_due(now).then(|| self.receiver.ack());
         if piece.repeats() {

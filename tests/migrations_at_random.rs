@@ -36,6 +36,9 @@ type Columns = Vec<(String, &'static str)>;
 /// Schedules that failed once, each for a reason of its own: `tests/schema_life.rs` has what most of them came to.
 const PINNED: [u64; 16] = [56, 107, 168, 193, 286, 334, 351, 357, 415, 427, 448, 465, 551, 583, 609, 612];
 
+/// The same, of fleets whose cards are copied.
+const PINNED_COPIES: [u64; 5] = [63, 88, 231, 286, 367];
+
 const TYPES: [&str; 4] = ["", "TEXT", "INTEGER", "REAL"];
 
 /// Makes the versions of the application: the columns of each, and how it comes from the one before; with `wide` in more
@@ -356,6 +359,9 @@ fn what_failed_once_does_not_fail_again() {
         check(seed..seed + 1, &|seed| play(Run::new(seed, false, false), None));
         check(seed..seed + 1, &|seed| play(Run::new(seed, true, false), None));
         check(seed..seed + 1, &|seed| play(Run::new(seed, seed % 2 > 0, true), None));
+    }
+    for seed in PINNED_COPIES {
+        check(seed..seed + 1, &|seed| play(Run::copied(seed, seed % 2 > 0), None));
     }
 }
 

@@ -421,3 +421,57 @@ fn a_settled_row_keeps_its_value_where_the_type_of_a_column_follows() {
         ["\"new\"|3.5r", "\"settled\"|47.5r"]
     );
 }
+
+/// To be again what all had seen it to be declared nothing: the type between counted for ever, and whoever looked at its table
+/// once more was held.
+#[test]
+fn a_type_that_comes_back_holds_nobody_and_is_followed() {
+    let retype =
+        |kind: &str| rebuild(&format!("k TEXT PRIMARY KEY, c0 TEXT, c1 INTEGER, c2 {kind}"), "k, c0, c1, c2");
+    for follower in [false, true] {
+        let world = World::new();
+        let mut devices = ["a", "b", "c"].map(|name| world.board(name));
+        let apps = if follower { 0..2 } else { 0..3 };
+        for device in &mut devices[apps.clone()] {
+            sql(device, &format!("CREATE TABLE t ({COLUMNS})"));
+            device.track("t", &TrackOptions::default()).unwrap();
+        }
+        sql(&devices[0], "INSERT INTO t VALUES ('k', 'zero', 1, 2)");
+        meet(&mut devices);
+        for kind in ["TEXT", "", "REAL", "TEXT", ""] {
+            for device in &devices[apps.clone()] {
+                sql(device, &retype(kind));
+            }
+            in_step(&mut devices, "SELECT * FROM t");
+        }
+        for device in &devices {
+            assert_eq!(rows(device, "SELECT type FROM pragma_table_info('t') WHERE name = 'c2'"), ["\"\""]);
+        }
+        sql(&devices[0], "CREATE INDEX of_c2 ON t (c2); UPDATE t SET c2 = 'word'");
+        assert_eq!(in_step(&mut devices, "SELECT * FROM t"), ["\"k\"|\"zero\"|1|\"word\""]);
+    }
+}
+
+/// The same of a column that was called otherwise meanwhile, or was gone.
+#[test]
+fn a_column_that_comes_back_is_what_it_is_then() {
+    let table = |columns: &str| format!("k TEXT PRIMARY KEY, c0 TEXT, c1 INTEGER{columns}");
+    let real = rebuild(&table(", c2 REAL"), "k, c0, c1, c2");
+    let renamed = [rebuild(&table(", c5 REAL"), "k, c0, c1, c2"), rebuild(&table(", c2"), "k, c0, c1, c5")];
+    let retyped = [rebuild(&table(", c5"), "k, c0, c1, c2"), "ALTER TABLE t RENAME COLUMN c5 TO c2".into()];
+    let dropped = ["ALTER TABLE t DROP COLUMN c2", "ALTER TABLE t ADD COLUMN c2"].map(String::from);
+    for (n, steps) in [renamed, retyped, dropped].iter().enumerate() {
+        let (_world, mut devices) = devices(Merge::Row);
+        for step in std::iter::once(&real).chain(steps) {
+            for device in &devices {
+                sql(device, step);
+            }
+            in_step(&mut devices, "SELECT * FROM t");
+        }
+        sql(&devices[0], "CREATE INDEX of_c2 ON t (c2); UPDATE t SET c2 = 'word'");
+        assert_eq!(in_step(&mut devices, "SELECT * FROM t"), ["\"k\"|\"zero\"|1|\"word\""], "{n}");
+        for device in &devices {
+            assert_eq!(rows(device, "SELECT type FROM pragma_table_info('t') WHERE name = 'c2'"), ["\"\""]);
+        }
+    }
+}

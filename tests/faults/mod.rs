@@ -42,6 +42,14 @@ impl System {
         command
     }
 
+    /// Makes a command for which no name server answers, and says where a file is made as soon as it asks for a name.
+    pub fn without_names(&self, desk: &Desk, line: &str) -> (Command, PathBuf) {
+        let mut command = self.command(desk, line);
+        let asked = desk.path("asked");
+        command.env("FAULT", "names").env("FAULT_AT", "0").env("FAULT_COUNTS", &asked);
+        (command, asked)
+    }
+
     /// Runs a command to its end, and counts.
     pub fn counted(&self, desk: &Desk, line: &str) -> (Ran, Counts) {
         let mut command = self.command(desk, line);

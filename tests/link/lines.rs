@@ -4,7 +4,7 @@
 
 mod sim;
 
-use packmule_core::link::{Cause, Heard};
+use packmule_core::link::{Cause, Config, Heard};
 use sim::{Change, Faults, World, make};
 
 const S: u64 = 1_000_000;
@@ -12,14 +12,20 @@ const S: u64 = 1_000_000;
 const PATIENCE: u64 = 5 * S;
 
 fn world(seed: u64, from: u64, change: Option<Change>) -> World {
-    sending(seed, [200_000, 200_000], from, change)
+    sending(seed, [200_000, 200_000], from, change, |_| {})
 }
 
 /// Both ends have so many bytes to say.
-fn sending(seed: u64, bytes: [u64; 2], from: u64, change: Option<Change>) -> World {
+fn sending(
+    seed: u64,
+    bytes: [u64; 2],
+    from: u64,
+    change: Option<Change>,
+    set: impl Fn(&mut Config),
+) -> World {
     let faults = || Faults { changes: change.map(|change| (from, change)), ..Faults::clean(115_200, 1_000) };
     let big = || make::<32768, 32768, 2240, 256>();
-    World::new(seed, [faults(), faults()], [big(), big()], bytes, |_| {})
+    World::new(seed, [faults(), faults()], [big(), big()], bytes, set)
 }
 
 fn stalled(world: &World) -> bool {
@@ -55,12 +61,30 @@ fn a_line_that_changes_bytes_is_found_and_named() {
     }
 }
 
+/// A hello has a number by chance: one with a byte that the line changes never comes through.
+#[test]
+fn a_line_over_which_no_hello_comes_through_is_named() {
+    for (what, cause, change) in CHANGES {
+        let changed = (0..=255).find(|byte| change(*byte) != [*byte]).unwrap();
+        for seed in 1..6 {
+            let mut world = sending(seed, [200_000, 200_000], 0, Some(change), |config| {
+                config.nonce = config.nonce & 0x00ff_ffff | u32::from(changed) << 24;
+            });
+            world.run(20 * S, |_| false);
+            for end in &world.ends {
+                assert_eq!(end.machine.stats().packets_received, 0, "{what}, seed {seed}");
+                assert_eq!(end.heard.cause(false), cause, "{what}, seed {seed}");
+            }
+        }
+    }
+}
+
 /// An end that has nothing to say hears that the other is there, now and then, between packets that all come damaged.
 #[test]
 fn who_only_listens_finds_that_nothing_gets_through() {
     let (_, _, swallowed) = CHANGES[0];
     for seed in 1..11 {
-        let mut world = sending(seed, [0, 0], 2 * S, Some(swallowed));
+        let mut world = sending(seed, [0, 0], 2 * S, Some(swallowed), |_| {});
         world.ends.iter_mut().for_each(|end| end.finishes = false);
         world.run(2 * S, |_| false);
         world.ends[1].total = 5_000;

@@ -1,13 +1,17 @@
 //! `packmule run`: a board keeps its links up by itself; its file is read with care; systemd and `status` are told.
 
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::sync::mpsc::channel;
 
 use rusqlite::types::Value as Sql;
+use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::faults_of_the_system::System;
 use crate::line::cable;
 use crate::network::Serve;
+use crate::skips;
 use crate::support::program::{LONG, Program, until};
 use crate::support::{Desk, Ran, has};
 
@@ -250,6 +254,77 @@ fn a_link_that_hangs_is_said_and_systemd_hears_no_more_that_all_is_well() {
     }
 }
 
+/// A link hangs. A person is needed, whoever asks: `status --check`, and Prometheus. What it says to do ends the program,
+/// though the link's thread never ends. The control: before, and after, nobody is needed.
+#[test]
+fn a_link_that_hangs_needs_a_person_and_the_command_that_is_named_ends_the_program() {
+    let desk = Desk::fleet(&["north"]);
+    let serve = Serve::new(&desk, &["base.db"]);
+    let asks = |status: Option<i32>| {
+        let ran = desk.run("status north.db --check");
+        assert_eq!(ran.status, status, "{}", ran.out);
+        assert!(ran.screen.lines().all(|line| line.chars().count() <= 80), "{}", ran.screen);
+        ran.out
+    };
+    asks(Some(0));
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (1)");
+    let holder = rusqlite::Connection::open(desk.path("north.db")).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let config = format!("stuck = \"1s\"\n[[link]]\nname = \"base\"\nto = \"tcp://{}\"\n", serve.at);
+    std::fs::write(desk.path("run.toml"), config).unwrap();
+    let mut command = desk.command(&["run", "north.db", "--config", "run.toml", "--wait", "86400"]);
+    let mut run = Program::start(&mut command);
+    until(|| run.line().contains("has not let it go on"));
+    until(|| links(&desk)[0]["state"] == "stuck");
+    let said = asks(Some(3));
+    has(&said, &["1 thing needs a person", "`base` of `packmule run` hangs since", "whether 1 thread of"]);
+    let figures = |wanted| has(&desk.run("status north.db --prometheus").ok(), wanted);
+    figures(&["packmule_person_needed 1\n", "packmule_run_running 1\n", "_link_stuck{link=\"base\"} 1\n"]);
+    let advice = desk.run("status north.db --json").json()["to_do"][0]["command"].clone();
+    assert!(
+        Command::new("sh").args(["-c", advice.as_str().unwrap()]).status().unwrap().success(),
+        "{advice}"
+    );
+    until(|| run.line().ends_with("ended; base hangs, and was not waited for"));
+    assert_eq!(run.ended(), Some(1));
+    asks(Some(0));
+    figures(&["packmule_person_needed 0\n", "packmule_run_running 0\n"]);
+    serve.end();
+}
+
+/// No name server answers, and the system waits for one for ever. Whoever has asked is ended all the same; a link is called
+/// again later, and says why. The control: they do wait, in the middle of the question.
+#[test]
+fn no_name_server_answers_and_everybody_ends_when_told_to() {
+    let system = match System::new() {
+        Ok(system) => system,
+        Err(why) => return skips::skip("names that nobody knows", &why),
+    };
+    let desk = Desk::fleet(&["north"]);
+    for (line, status) in [
+        ("sync north.db tcp://base.example:7225", 1),
+        ("sync north.db ws://base.example:7225", 1),
+        ("sync north.db http://base.example:7225", 1),
+        ("serve north.db --listen base.example:7225", 1),
+    ] {
+        let (mut command, asked) = system.without_names(&desk, line);
+        let program = Program::start(&mut command);
+        until(|| asked.exists());
+        assert_eq!(program.ended_by(Signal::TERM), Some(status), "{line}");
+        std::fs::remove_file(asked).unwrap();
+    }
+    let config =
+        "patience = \"1s\"\n[[link]]\nname = \"base\"\nto = \"tcp://base.example:7225\"\nstay = true\n";
+    std::fs::write(desk.path("run.toml"), config).unwrap();
+    let (mut command, _) = system.without_names(&desk, "run north.db --config run.toml --json");
+    let mut run = Program::start(&mut command);
+    has(
+        wait(&mut run, "base", "failed")["text"].as_str().unwrap(),
+        &["no name server has told the address of `base.example`, within 1 s", "/etc/hosts"],
+    );
+    run.end();
+}
+
 #[test]
 fn the_file_is_read_and_said() {
     let desk = Desk::fleet(&["north"]);
@@ -264,6 +339,7 @@ fn the_file_is_read_and_said() {
     )
     .unwrap();
     let ran = desk.run("run north.db --check --config run.toml");
+    let ran = ran.proposes("what hangs for * is stuck: it is said, `packmule status * --check` ends with 3");
     let screen = ran.screen.clone();
     let said = ran.ok();
     has(
@@ -279,6 +355,7 @@ fn the_file_is_read_and_said() {
             "every 7 d",
             "prune readings: ",
             "rows of the last 30d",
+            "what hangs for 5 min is stuck",
         ],
     );
     assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
@@ -287,6 +364,7 @@ fn the_file_is_read_and_said() {
         (&document["links"][0]["stays"], &document["links"][1]["jitter"]),
         (&true.into(), &360.into())
     );
+    assert_eq!(document["stuck"], 300);
 }
 
 /// Each thing that is wrong is named with its line, and with what is allowed.

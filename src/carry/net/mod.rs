@@ -9,6 +9,7 @@
 //! | `listen` | [`serve`]: many at once; strangers at the door |
 //! | `find` | [`find()`], [`announce`]: who is on this network |
 //! | `address`, `error` | where the other end is; why a connection came to its end |
+//! | `names` | [`addresses`]: which addresses a name has |
 //! | `end` | one end of a connection: from its first byte to its last |
 //! | `records` | the channel over a stream |
 //! | `stream` | streams that never make their caller wait |
@@ -71,6 +72,7 @@ mod find;
 mod fuzz;
 mod http;
 mod listen;
+mod names;
 mod poll;
 mod records;
 mod requests;
@@ -79,7 +81,7 @@ mod turns;
 mod websocket;
 
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -97,6 +99,7 @@ pub use error::Error;
 pub use find::{Found, announce, find};
 pub use http::HTTP_CODES;
 pub use listen::{Listening, SESSIONS_MAX, Serving, serve};
+pub use names::addresses;
 use records::Records;
 pub use requests::{BUNDLE_MAX, REQUESTS_MAX, Reply, Web};
 use stream::{Bell, Files, Stream};
@@ -304,11 +307,12 @@ fn open(
 /// Connects to the first of a host's addresses that answers.
 fn connect(host: &Host, patience: Option<Duration>, stop: &Stop) -> Result<TcpStream, Error> {
     let mut why = Error::Unreachable(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
-    for address in (host.name.as_str(), host.port).to_socket_addrs().map_err(Error::Unreachable)? {
+    let unreachable = |e| if stop.stopped() { Error::Stopped } else { Error::Unreachable(e) };
+    for address in names::addresses(host, patience, stop).map_err(unreachable)? {
         match stream::connect(address, patience, stop) {
             Ok(stream) => return Ok(stream),
             Err(_) if stop.stopped() => return Err(Error::Stopped),
-            Err(e) => why = Error::Unreachable(e),
+            Err(e) => why = unreachable(e),
         }
     }
     Err(why)

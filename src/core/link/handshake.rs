@@ -7,8 +7,8 @@
 
 use super::Link;
 use super::check;
-use super::config::{Config, Event, Peer, VERSION};
-use super::packet::Hello;
+use super::config::{Config, Event, Peer, VERSION, payload_for};
+use super::packet::{Hello, SOUNDING_LEN, sounding};
 use super::state::{Input, Report, State, next};
 
 /// Nonces of past peers that are not believed again.
@@ -36,6 +36,8 @@ pub(super) struct Handshake {
     /// When the next hello is due by itself, and the wait after it.
     call_at: u64,
     call_wait: u32,
+    /// How many soundings went with hellos.
+    soundings: u8,
     /// When something valid was last heard.
     pub(super) heard: u64,
     silent: bool,
@@ -64,6 +66,7 @@ impl Handshake {
             answer: None,
             call_at: 0,
             call_wait: 0,
+            soundings: 0,
             heard: 0,
             silent: false,
             end_reported: false,
@@ -147,14 +150,16 @@ impl Handshake {
         calls.then_some(self.call_at)
     }
 
+    /// Returns what goes with the hello that was just taken: a sounding, once nobody has answered for some hellos.
+    fn sounding(&mut self, config: &Config) -> Option<[u8; SOUNDING_LEN]> {
+        (self.call_wait > config.hello_us && self.call_wait >= config.hello_max_us).then(|| {
+            self.soundings = self.soundings.wrapping_add(1);
+            sounding(self.soundings)
+        })
+    }
+
     /// Returns the hello to send now.
-    pub(super) fn hello(
-        &mut self,
-        now: u64,
-        config: &Config,
-        (send, receive): (u32, u32),
-        payload: u16,
-    ) -> Hello {
+    fn hello(&mut self, now: u64, config: &Config, (send, receive): (u32, u32), payload: u16) -> Hello {
         let wait =
             self.call_wait.saturating_mul(2).clamp(config.hello_us, config.hello_max_us.max(config.hello_us));
         self.call_wait = wait;
@@ -275,6 +280,14 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         }
         self.report(now, acts.report);
         self.mark_heard(now);
+    }
+
+    /// Writes the hello that is due, and a sounding behind it once some were not answered.
+    pub(super) fn write_hello(&mut self, now: u64, out: &mut [u8], lead: bool) -> usize {
+        let hello = self.hand.hello(now, &self.config, (TX as u32, RX as u32), payload_for(PACKET));
+        let sounding = self.hand.sounding(&self.config);
+        let sounding = sounding.as_ref().map_or(&[][..], |bytes| bytes.as_slice());
+        self.write_packet(out, lead, &hello.bytes(), (sounding, &[]), 0)
     }
 
     /// Restarts as [`Link::restart`] does, by itself: the caller hears of it like of a restart of the peer.

@@ -1,7 +1,7 @@
 //! What the bytes are like that a line brings, where nothing goes on: by that its likely cause is named.
 //!
-//! The link's packets have every value of a byte, about equally often. What a line eats or changes shows in the values
-//! that never come.
+//! The link's packets have every value of a byte, about equally often; hellos that nobody answers sound them one after
+//! the other. What a line eats or changes shows in the values that never come.
 
 /// What is wrong with a line, most likely.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,19 +111,19 @@ impl Heard {
         if self.line_feeds >= MADE && !self.bare_line_feed {
             return Cause::LineEnds;
         }
-        if !packets || self.count < ENOUGH {
-            return if packets { Cause::Unknown } else { Cause::Noise };
-        }
+        let unnamed = if packets { Cause::Unknown } else { Cause::Noise };
         let missing = (0..=255).filter(|value| !self.came(*value));
         let (first, count) = missing.fold((None, 0), |(first, n), value| (first.or(Some(value)), n + 1));
         if count > FEW {
-            Cause::Unknown // The same few packets came again and again.
+            unnamed // The same few packets came again and again, or another rate's bytes.
         } else if !self.came(0x11) && !self.came(0x13) {
-            Cause::FlowControl
+            Cause::FlowControl // That just these two are missing by chance is rare among fewer than `ENOUGH`, too.
+        } else if self.count < ENOUGH {
+            unnamed
         } else if !self.came(b'\r') || !self.came(b'\n') || !self.bare_line_feed {
             Cause::LineEnds
         } else {
-            first.map_or(Cause::Unknown, Cause::Swallows)
+            first.map_or(unnamed, Cause::Swallows)
         }
     }
 }

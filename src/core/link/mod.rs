@@ -478,11 +478,6 @@ impl<const TX: usize, const RX: usize, const PACKET: usize, const FLIGHT: usize>
         first
     }
 
-    fn write_hello(&mut self, now: u64, out: &mut [u8], lead: bool) -> usize {
-        let hello = self.hand.hello(now, &self.config, (TX as u32, RX as u32), config::payload_for(PACKET));
-        self.write_packet(out, lead, &hello.bytes(), (&[], &[]), 0)
-    }
-
     fn write_data(&mut self, now: u64, piece: &Piece, out: &mut [u8], lead: bool) -> usize {
         let ack = self.ack_due(now).then(|| self.receiver.ack());
         if piece.repeats() {

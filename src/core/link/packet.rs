@@ -16,11 +16,13 @@
 //! data    narrow: offset:2, bytes to the end · wide: offset:4, bytes to the end
 //!           no bytes and no finish: a probe. A finish takes one place in the stream after the bytes.
 //! hello   0x80 "PML" lowest version:1 highest version:1 flags:1 0:1 nonce:4 echo:4 receive:4
-//!         payload:2 baud:4 send:4, and what later versions add (at most 48 bytes)
+//!         payload:2 baud:4 send:4, and a sounding:16 or what later versions add (at most 48 bytes)
 //!           flags    1 the sender has heard an echo of its nonce · 2 corrects (FEC)
 //!                    4 changes its rate · 32 and 64 (together a number up to 3): the caller's note
 //!           0        it ends the first run of byte stuffing, whatever the nonces are: its length is
 //!                    no value that lines swallow or change
+//!           sounding once some hellos were not answered: LF, CR and 14 of all values of a byte, one after
+//!                    the other from hello to hello; who receives the packet skips it
 //! rate    0x10 step:1 baud:4                    with the connection's key; only to who changes its rate
 //!           step     1 propose · 2 agree (0: to none) · 3 commit · 4 try · 5 heard · 6 leave
 //! ```
@@ -44,6 +46,22 @@ const RATE: u8 = 0x10;
 const MAGIC: [u8; 4] = *b"\x80PML";
 const HELLO_LEN: usize = 30;
 const HELLO_LEN_MAX: usize = 48;
+/// Bytes of a sounding, behind a hello.
+pub(super) const SOUNDING_LEN: usize = 16;
+/// Of them so many step through all values.
+const STEP: u8 = SOUNDING_LEN as u8 - 2;
+
+/// Returns what follows the hello that nobody answered for the `number`th time: LF and CR, and a part of all values of a
+/// byte, which [`Heard`](super::Heard) at the other end notes though the packet may not come through. A hello that has a
+/// byte which the line eats never comes through, and always has the same few values itself.
+pub(super) fn sounding(number: u8) -> [u8; SOUNDING_LEN] {
+    let mut all = [b'\n'; SOUNDING_LEN];
+    let values = (0..STEP).map(|at| number.wrapping_mul(STEP).wrapping_add(at));
+    for (slot, value) in all.iter_mut().skip(1).zip([b'\r'].into_iter().chain(values)) {
+        *slot = value;
+    }
+    all
+}
 
 /// A number of which some low bits are known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

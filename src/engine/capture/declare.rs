@@ -11,7 +11,8 @@
 //!
 //! **Why it holds.** Definitions are applied in causal order with their author's context. A declaration supersedes
 //! those that its author had seen. One that only repeats what its author had seen adds nothing (else every newcomer's
-//! definition would count as a decision), unless its group resolves conflicts. The Lamport timestamp and the author
+//! definition would count as a decision), unless its group resolves conflicts, or its author has made a column again what it
+//! was before others made it something else. The Lamport timestamp and the author
 //! order totally what is left.
 //!
 //! **Claims before a UNIQUE.** Of rows that are older than a UNIQUE, some devices remember when they claimed their
@@ -23,6 +24,7 @@
 //! NOT NULL and CHECK are each database's own, and are declared to nobody: a row that breaks one is quarantined where
 //! the constraint is.
 
+use packmule_core::model::DeviceId;
 use packmule_core::wire::{ColumnMerge, DefId, Merge, OpKind, Policy};
 
 use crate::engine::capture::{adopt, suspended, watch};
@@ -38,6 +40,7 @@ use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::dropped;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::shapes;
 
 /// Records what a definition declares, of the subjects that count. Returns whether that adds anything.
 pub(crate) fn record_declared(
@@ -51,7 +54,10 @@ pub(crate) fn record_declared(
     let had_seen = |dev: i64, seq: u64| dev == stamp.dev || stamp.seen.of(dev) >= seq;
     dropped::record_again(replica, tid, def, &had_seen)?;
     for (what, name, value) in items(def)?.into_iter().filter(|(what, name, _)| counts(*what, name)) {
-        if !stamp.decides && is_repeated(replica, (tid, what, &name), &value, &had_seen)? {
+        if !stamp.decides
+            && is_repeated(replica, (tid, what, &name), &value, &had_seen)?
+            && !is_changed_back(replica, (tid, what, &name), &value, stamp, &had_seen)?
+        {
             continue;
         }
         any = true;
@@ -92,6 +98,45 @@ fn is_repeated(
         }
     }
     Ok(false)
+}
+
+/// Returns whether a device says again of a column what was said before, since it has made it so again: what it had there till
+/// then, and what was said last of all that it had seen, is something else; or it had the column, had it no more, and nobody
+/// has said anything of it since. A device that comes with an old form of the table changes nothing by that.
+fn is_changed_back(
+    replica: &Replica,
+    (tid, what, name): (i64, Subject, &str),
+    value: &[u8],
+    stamp: &Stamp<'_>,
+    had_seen: &dyn Fn(i64, u64) -> bool,
+) -> Result<bool> {
+    let before = match what {
+        Subject::Column => shapes::announced_before(replica, tid, stamp.dev, stamp.seq)?,
+        _ => None,
+    };
+    let Some((before, at)) = before else { return Ok(false) };
+    let since = match before.column(name) {
+        Some(at) if before.columns[at].kind()? == value => return Ok(false),
+        Some(_) => u64::MAX,
+        None => at,
+    };
+    if since < u64::MAX
+        && !shapes::past_shapes(replica, tid, stamp.dev)?.iter().any(|def| def.column(name).is_some())
+    {
+        return Ok(false);
+    }
+    let mut statement = replica.db.prepare_cached(
+        "SELECT p.dev, p.seq, p.lamport, d.id, p.value FROM _pm_declared p JOIN _pm_device d ON d.n = p.dev
+         WHERE p.tid = ?1 AND p.what = ?2 AND p.name = ?3",
+    )?;
+    let mut rows = statement.query((tid, what, name))?;
+    let mut last: Option<(u64, DeviceId, Vec<u8>)> = None;
+    while let Some(row) = rows.next()? {
+        if had_seen(row.get(0)?, row.get(1)?) {
+            last = last.max(Some((row.get(2)?, DeviceId(row.get(3)?), row.get(4)?)));
+        }
+    }
+    Ok(last.is_some_and(|(lamport, _, last)| lamport <= since && last != value))
 }
 
 /// Makes all claims equally old that the author of a UNIQUE had seen.

@@ -64,17 +64,6 @@ pub(crate) fn record_said(
     }
 }
 
-/// Returns whether a declaration is of a definition that takes part: it is none of a table that a device has changed alone, or
-/// does not track any more.
-pub(crate) fn takes_part(what: i64, value: &[u8]) -> bool {
-    let apart =
-        |bits: &u8| SchemaBits(*bits).says(SchemaBits::CHANGED) || SchemaBits(*bits).says(SchemaBits::LEFT);
-    match what == Subject::Shape as i64 {
-        true => !value.get(8).is_some_and(apart),
-        false => what < Subject::Shape as i64,
-    }
-}
-
 /// Returns whether a device has announced this very definition of a table before, if only as one that it has changed: then ops
 /// may have come in it.
 pub(crate) fn is_announced(replica: &Replica, tid: i64, id: DefId) -> Result<bool> {
@@ -179,7 +168,7 @@ fn last_change(replica: &Replica, tid: i64) -> Result<Option<(i64, u64)>> {
     let mut rows = statement.query((declared::root_of(replica, tid), Subject::Shape, replica.me))?;
     while let Some(row) = rows.next()? {
         if !left.contains(&row.get(0)?)
-            && !takes_part(Subject::Shape as i64, &row.get::<_, Vec<u8>>(2)?)
+            && !declared::takes_part(Subject::Shape as i64, &row.get::<_, Vec<u8>>(2)?)
             && renamed::is_of(replica, tid, &TableDef::stored(&row.get::<_, Vec<u8>>(3)?)?)?
         {
             return Ok(Some((row.get(0)?, row.get(1)?)));
@@ -295,14 +284,29 @@ pub(crate) fn is_at_odds(replica: &Replica, tid: i64) -> Result<bool> {
 
 /// Returns the definition that a device announced before it changed the table.
 pub(crate) fn before(replica: &Replica, tid: i64, dev: i64) -> Result<Option<TableDef>> {
+    Ok(announced_before(replica, tid, dev, i64::MAX as u64)?.map(|(def, _)| def))
+}
+
+/// Returns the last definition that a device had of a table, as one that takes part, before a frame of its own, and the Lamport
+/// time of that; none if it had let the table go since.
+pub(crate) fn announced_before(
+    replica: &Replica,
+    tid: i64,
+    dev: i64,
+    seq: u64,
+) -> Result<Option<(TableDef, u64)>> {
     let mut statement = replica.db.prepare_cached(
-        "SELECT p.value, f.body FROM _pm_declared p CROSS JOIN _pm_def f
-         WHERE p.tid = ?1 AND p.what = ?2 AND p.name = '' AND p.dev = ?3 AND f.id = p.def ORDER BY p.seq DESC",
+        "SELECT p.value, f.body, p.lamport FROM _pm_declared p CROSS JOIN _pm_def f
+         WHERE p.tid = ?1 AND p.what = ?2 AND p.name = '' AND p.dev = ?3 AND p.seq < ?4 AND f.id = p.def ORDER BY p.seq DESC",
     )?;
-    let mut rows = statement.query((declared::root_of(replica, tid), Subject::Shape, dev))?;
+    let mut rows = statement.query((declared::root_of(replica, tid), Subject::Shape, dev, seq))?;
     while let Some(row) = rows.next()? {
-        if takes_part(Subject::Shape as i64, &row.get::<_, Vec<u8>>(0)?) {
-            return TableDef::stored(&row.get::<_, Vec<u8>>(1)?).map(Some);
+        let value: Vec<u8> = row.get(0)?;
+        if declared::takes_part(Subject::Shape as i64, &value) {
+            return Ok(Some((TableDef::stored(&row.get::<_, Vec<u8>>(1)?)?, row.get(2)?)));
+        }
+        if value.get(8).is_some_and(|bits| SchemaBits(*bits).says(SchemaBits::LEFT)) {
+            break;
         }
     }
     Ok(None)

@@ -60,8 +60,13 @@ impl Program {
     }
 
     /// Ends it by a signal; its status.
-    pub fn ended_by(mut self, signal: Signal) -> Option<i32> {
+    pub fn ended_by(self, signal: Signal) -> Option<i32> {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+        self.ended()
+    }
+
+    /// Waits for its end; its status.
+    pub fn ended(mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
 

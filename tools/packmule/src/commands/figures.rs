@@ -4,13 +4,17 @@ use std::path::Path;
 
 use packmule::{DeviceInfo, Engine, LinkFigures, Missing, Status, TableHow, TrustedAs};
 
+use crate::documents::RunState;
+use crate::files::run_state;
 use crate::text::prometheus::{Family, Page};
 use crate::text::{advice, now};
 
 /// Returns the page of a device's figures. `serves`: it is this process that serves, so its own figures are there too.
 pub fn figures(db: &Path, engine: &Engine, serves: bool) -> packmule::Result<String> {
     let (status, devices) = (engine.status()?, engine.devices()?);
-    let todo = advice(db, &status, &devices, &engine.not_sent()?, now());
+    let run = run_state::read(db);
+    let hanging = run.as_ref().map(RunState::hanging).unwrap_or_default();
+    let todo = advice(db, &status, &devices, &engine.not_sent()?, (&hanging, now()));
     let mut page = Page::default();
     of_device(&mut page, &status);
     let needed = todo.iter().filter(|todo| todo.person).count();
@@ -22,6 +26,7 @@ pub fn figures(db: &Path, engine: &Engine, serves: bool) -> packmule::Result<Str
     of_tables(&mut page, &status);
     of_peers(&mut page, &devices);
     of_links(&mut page, &engine.link_figures()?);
+    of_run(&mut page, run.as_ref());
     if let Some(bytes) = written().filter(|_| serves) {
         let help = "Bytes that this process has caused to be written to disks.";
         page.counter("packmule_process_written_bytes_total", help).is(bytes);
@@ -141,6 +146,18 @@ fn of_links(page: &mut Page, links: &[LinkFigures]) {
         let lines = links.iter().enumerate().filter(|(_, link)| link.link == "serial");
         lines.for_each(|(n, link)| family.of(&labels(n), value(link)));
     }
+}
+
+fn of_run(page: &mut Page, run: Option<&RunState>) {
+    let running = run.is_some_and(|run| run.running);
+    page.gauge("packmule_run_running", "Whether `packmule run` keeps links up.").is(u8::from(running));
+    let links = || run.iter().flat_map(|run| &run.links);
+    let help = "Whether a link or upkeep of `packmule run` hangs.";
+    let mut family = page.gauge("packmule_run_link_stuck", help);
+    links().for_each(|link| family.of(&[("link", &link.link)], u8::from(running && link.is_stuck())));
+    let help = "How often a link or upkeep of `packmule run` has failed since it was well.";
+    let mut family = page.gauge("packmule_run_link_failures", help);
+    links().for_each(|link| family.of(&[("link", &link.link)], link.failures));
 }
 
 /// Returns milliseconds as seconds.

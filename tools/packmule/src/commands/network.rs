@@ -1,7 +1,7 @@
 //! Sessions over a network, or over the pipes of another program: `sync` and `serve`.
 
 use std::io::{self, stdin, stdout};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Mutex;
@@ -9,7 +9,7 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use packmule::carry::Stop;
-use packmule::carry::net::{self, Address, Error, Found, Listening, Options, PORT, Serving, Status};
+use packmule::carry::net::{self, Address, Error, Found, Host, Listening, Options, PORT, Serving, Status};
 use packmule::carry::serial::Error as LineError;
 use packmule::{Engine, label};
 
@@ -90,14 +90,14 @@ pub struct Port {
 
 impl Port {
     /// Opens the one of `--listen`, if that is given.
-    pub fn of(context: &Context<'_, '_>) -> Result<Option<Self>, Failure> {
+    pub fn of(context: &Context<'_, '_>, stop: &Stop) -> Result<Option<Self>, Failure> {
         let args = &context.args;
         let Some(text) = args.flag(&flags::LISTEN)? else {
             let alone = || args.wrong("--announce needs --listen: it says where this device listens");
             return if args.has(&flags::ANNOUNCE) { Err(alone().into()) } else { Ok(None) };
         };
         let failed = |e: Error| Failure::of(Path::new(text), e.to_string()).coded(code::CONNECTION);
-        let listening = Listening::on(address(args, text)?).map_err(failed)?;
+        let listening = Listening::on(address(args, text, stop)?).map_err(failed)?;
         let address = listening.address().map_err(failed)?;
         let options = Options { plain: args.has(&flags::PLAIN), patience: None };
         // What is wrong with the database is said at once.
@@ -132,7 +132,7 @@ impl Port {
 }
 
 /// Reads the address of `--listen`: a port alone is one for programs on this machine.
-fn address(args: &Args, text: &str) -> Result<SocketAddr, Failure> {
+fn address(args: &Args, text: &str, stop: &Stop) -> Result<SocketAddr, Failure> {
     let port = text.strip_prefix(':').unwrap_or(text);
     if let Ok(port) = port.parse() {
         return Ok((Ipv4Addr::LOCALHOST, port).into());
@@ -140,10 +140,17 @@ fn address(args: &Args, text: &str) -> Result<SocketAddr, Failure> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok((address, net::PORT).into());
     }
-    let found = text.to_socket_addrs().ok().and_then(|mut all| all.next());
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
     let wrong =
         || args.wrong(format!("--listen is an address and a port, such as 0.0.0.0:7225, not `{text}`"));
-    Ok(found.ok_or_else(wrong)?)
+    let host = text.rsplit_once(':').filter(|(name, _)| !name.contains(':'));
+    let host = host.and_then(|(name, port)| Some(Host { name: name.to_owned(), port: port.parse().ok()? }));
+    match net::addresses(&host.ok_or_else(wrong)?, None, stop) {
+        Ok(found) => Ok(*found.first().ok_or_else(wrong)?),
+        Err(e) => Err(Failure::of(Path::new(text), e.to_string()).coded(code::CONNECTION)),
+    }
 }
 
 /// What connections report, by their addresses.

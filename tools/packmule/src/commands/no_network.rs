@@ -36,7 +36,7 @@ pub struct Port;
 
 impl Port {
     /// Refuses `--listen`.
-    pub fn of(context: &Context<'_, '_>) -> Result<Option<Self>, Failure> {
+    pub fn of(context: &Context<'_, '_>, _: &Stop) -> Result<Option<Self>, Failure> {
         if context.args.has(&flags::LISTEN) { Err(without()) } else { Ok(None) }
     }
 

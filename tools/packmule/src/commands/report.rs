@@ -12,8 +12,8 @@ use packmule::{
 
 use super::conflicts::differs;
 use super::{Context, of_db, open_to_read};
-use crate::documents::Reported;
-use crate::files::folder;
+use crate::documents::{Reported, RunState};
+use crate::files::{folder, run_state};
 use crate::output::{Failure, say};
 use crate::text::html::{self, escape};
 use crate::text::{
@@ -98,7 +98,9 @@ struct Page<'p> {
 impl<'p> Page<'p> {
     fn of(path: &'p Path, engine: &Engine) -> packmule::Result<Self> {
         let (status, devices, now) = (engine.status()?, engine.devices()?, now());
-        let todo = advice(path, &status, &devices, &engine.not_sent()?, now);
+        let run = run_state::read(path);
+        let hanging = run.as_ref().map(RunState::hanging).unwrap_or_default();
+        let todo = advice(path, &status, &devices, &engine.not_sent()?, (&hanging, now));
         let links = engine.link_figures()?;
         let (mut rows, mut frames) = (BTreeMap::new(), BTreeMap::new());
         let mut undated = 0;

@@ -24,9 +24,9 @@ pub fn serve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         .iter()
         .map(|port| Ok((line_options(context, port)?, open(context)?)))
         .collect::<Result<Vec<(Options, Engine)>, Failure>>()?;
-    let port = network::Port::of(context)?;
     let stop = Stop::default();
     stop_on_signals(&stop)?;
+    let port = network::Port::of(context, &stop)?;
     let out = &mut *context.out;
     lines.iter().for_each(|(options, _)| print_rate(options, out));
     out.flush();

@@ -33,10 +33,12 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let asked = engine.asked_name().map_err(of_db(path))?;
     let now = now();
     let devices = engine.devices().map_err(of_db(path))?;
-    let mut todo = advice(path, &status, &devices, &engine.not_sent().map_err(of_db(path))?, now);
+    let run = run_state::read(path);
+    let hanging = run.as_ref().map(RunState::hanging).unwrap_or_default();
+    let not_sent = engine.not_sent().map_err(of_db(path))?;
+    let mut todo = advice(path, &status, &devices, &not_sent, (&hanging, now));
     let needed = todo.iter().any(|todo| todo.person);
     let links = engine.link_figures().map_err(of_db(path))?;
-    let run = run_state::read(path);
     let check = context.args.has(&flags::CHECK);
     let out = &mut *context.out;
     let carried = (links.iter().map(LinkCarried::from).collect(), run.as_ref());
@@ -50,7 +52,7 @@ pub fn status(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         let parts = vec![
             Part::plain("", None, [head]),
             Part { name: "to do", heading: None, items: to_do(&todo, 6) },
-            Part::plain("", None, [paragraph(&looked_at(&status, devices.len()), 2, 4)]),
+            Part::plain("", None, [paragraph(&looked_at(&status, devices.len(), run.as_ref()), 2, 4)]),
         ];
         let rest = format!("all of it: `packmule status {} --check --all`", quoted(path));
         print_parts(parts, &rest, context);
@@ -106,12 +108,15 @@ fn revoked(status: &Status) -> Vec<String> {
 }
 
 /// Names all that `--check` goes by.
-fn looked_at(status: &Status, devices: usize) -> String {
+fn looked_at(status: &Status, devices: usize, run: Option<&RunState>) -> String {
+    let run = run.filter(|run| run.running).map_or_else(String::new, |run| {
+        format!(", whether {} of `packmule run` get on", count(run.links.len() as u64, "thread"))
+    });
     let tables = count(status.tables.len() as u64, "table");
     let revoked = count(status.revoked.len() as u64, "revoked device");
     format!(
         "looked at: the secret key, open conflicts, {tables} (whether held, and rows that are not sent), {revoked}, \
-         the clocks of {}, {}",
+         the clocks of {}, {}{run}",
         count(devices as u64, "device"),
         count(status.notices.len() as u64, "notice")
     )

@@ -4,6 +4,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::text::Hanging;
+
 /// `run --check`: what the file says.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(JsonSchema))]
@@ -16,6 +18,8 @@ pub struct RunChecked {
     pub links: Vec<LinkChecked>,
     /// What else is done.
     pub upkeep: Vec<UpkeepChecked>,
+    /// Seconds after which what shows no sign of life is `stuck`.
+    pub stuck: u64,
 }
 
 /// A link of the file.
@@ -98,6 +102,21 @@ pub struct LinkState {
     pub frames_received: u64,
     /// Their bytes.
     pub bytes_received: u64,
+}
+
+impl RunState {
+    /// Returns what hangs, while it runs.
+    pub fn hanging(&self) -> Vec<Hanging<'_>> {
+        let hang = self.links.iter().filter(|link| self.running && link.is_stuck());
+        hang.map(|link| Hanging { link: &link.link, since: &link.since, pid: self.pid }).collect()
+    }
+}
+
+impl LinkState {
+    /// Returns whether it hangs.
+    pub fn is_stuck(&self) -> bool {
+        self.state == "stuck"
+    }
 }
 
 /// `find`.

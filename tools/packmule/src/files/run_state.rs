@@ -54,7 +54,7 @@ impl StateFile {
     }
 
     /// Ends in good order: there is nothing to tell any more.
-    pub fn finish(self) {
+    pub fn finish(&self) {
         let _ = std::fs::remove_file(&self.path);
     }
 }

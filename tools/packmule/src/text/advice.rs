@@ -25,6 +25,15 @@ pub struct Advice {
     pub command: Option<String>,
 }
 
+/// A link or upkeep of `packmule run` that hangs.
+pub struct Hanging<'a> {
+    pub link: &'a str,
+    /// Since when, in ISO 8601.
+    pub since: &'a str,
+    /// The process.
+    pub pid: u32,
+}
+
 impl Advice {
     fn person(what: impl Into<String>, command: Option<String>) -> Self {
         Self { person: true, what: what.into(), command }
@@ -41,7 +50,7 @@ pub fn advice(
     status: &Status,
     devices: &[DeviceInfo],
     not_sent: &[NotSent],
-    now: i64,
+    (hanging, now): (&[Hanging<'_>], i64),
 ) -> Vec<Advice> {
     let db = quoted(path);
     let mut all = Vec::new();
@@ -53,6 +62,7 @@ pub fn advice(
         );
         all.push(Advice::person(what, None));
     }
+    all.extend(hanging.iter().map(hangs));
     if status.conflicts > 0 {
         let open = plural(status.conflicts, "conflict is open", "conflicts are open");
         all.push(Advice::person(open, Some(format!("packmule conflicts {db} --brief"))));
@@ -104,6 +114,16 @@ pub fn advice(
         all.push(Advice::by_itself(what, Some(format!("packmule seal {db}"))));
     }
     all
+}
+
+/// Says of what hangs in `packmule run` what may be the matter, and how to end it.
+fn hangs(Hanging { link, since, pid }: &Hanging<'_>) -> Advice {
+    let since = since.split('.').next().unwrap_or_default();
+    let what = format!(
+        "`{link}` of `packmule run` hangs since {since}Z: look for a card or port that does not answer, or a program that \
+         holds the database; if it lasts, this ends `packmule run`, which a service then begins anew, or you:"
+    );
+    Advice::person(what, Some(format!("kill {pid}")))
 }
 
 /// Names the tables that are held, and rows that are not sent.

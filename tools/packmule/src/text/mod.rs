@@ -28,7 +28,7 @@ mod sentence;
 mod time;
 mod value;
 
-pub use advice::{Advice, advice};
+pub use advice::{Advice, Hanging, advice};
 pub use format::{count, number, plural, quoted, read_size, safe, shell_word, shown, size};
 pub use hint::{command, hint, set_clock};
 pub use layout::{columns, cut, fitting_columns, folded, paragraph, words, wrap};

@@ -9,7 +9,7 @@ use super::super::Context;
 use crate::documents::{LinkChecked, RunChecked, UpkeepChecked};
 use crate::files::config::{Chore, Config, Link, Upkeep, Way};
 use crate::output::say;
-use crate::text::{count, number, paragraph, shown};
+use crate::text::{count, number, paragraph, quoted, shown};
 
 /// Prints what the file says.
 pub fn print(context: &mut Context<'_, '_>, file: &Path, config: &Config, lines: &[Option<serial::Options>]) {
@@ -20,8 +20,13 @@ pub fn print(context: &mut Context<'_, '_>, file: &Path, config: &Config, lines:
         text: chore(what, *every),
     });
     let database = shown(context.args.path(0));
-    let document =
-        RunChecked { config: shown(file), database, links: links.collect(), upkeep: upkeep.collect() };
+    let document = RunChecked {
+        config: shown(file),
+        database,
+        links: links.collect(),
+        upkeep: upkeep.collect(),
+        stuck: config.stuck.as_secs(),
+    };
     let out = &mut *context.out;
     out.document(&document);
     let links = count(document.links.len() as u64, "link");
@@ -33,6 +38,13 @@ pub fn print(context: &mut Context<'_, '_>, file: &Path, config: &Config, lines:
     for upkeep in &document.upkeep {
         say!(out, "{}", paragraph(&format!("{}: {}", upkeep.what, upkeep.text), 2, 4));
     }
+    let stuck = format!(
+        "what hangs for {} is stuck: it is said, `packmule status {} --check` ends with 3, and systemd begins `packmule run` \
+         anew",
+        age(config.stuck),
+        quoted(context.args.path(0))
+    );
+    say!(out, "{}", paragraph(&stuck, 2, 4));
 }
 
 fn checked(link: &Link, line: Option<&serial::Options>) -> LinkChecked {

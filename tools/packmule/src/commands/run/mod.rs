@@ -14,14 +14,14 @@ mod notify;
 mod watchdog;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, Scope};
 use std::time::{Duration, Instant};
 
 use packmule::Engine;
 use packmule::carry::keep::{Pace, Runner, SystemClock, Work};
-use packmule::carry::serial;
-use packmule::carry::{Life, Stop};
+use packmule::carry::{Life, Stop, serial};
 use rustix::termios::isatty;
 
 use super::changes::{Change, More, News, Place, Printer};
@@ -36,7 +36,7 @@ use crate::usage::flags;
 use check::age;
 use links::{Due, Linked, Said, Tell, Trouble};
 use notify::Notify;
-use watchdog::{Stuck, Watchdog};
+use watchdog::{Stuck, Watchdog, Watched};
 
 /// A link's thread: SQLite and the merge take some 100 KiB.
 const STACK: usize = 1 << 20;
@@ -64,10 +64,10 @@ pub fn run(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let stop = Stop::default();
     stop_on_signals(&stop)?;
     let (send, said) = channel();
-    let (watchdog, stops) = Watchdog::new(&stop, &config);
+    let (watchdog, threads) = Watchdog::new(&stop, &config);
     let mut kept = Kept::new(&file, &config, (state, watchdog), context.out);
     std::thread::scope(|scope| {
-        begin(scope, (&db, &config, lines), engines, &send, (&stop, &stops))?;
+        begin(scope, (&db, &config, lines), engines, &send, (&stop, &threads))?;
         drop(send);
         kept.watch(&said, &stop);
         Ok::<(), Failure>(())
@@ -82,15 +82,15 @@ fn begin<'scope>(
     (db, config, lines): (&'scope Path, &'scope Config, Vec<Option<serial::Options>>),
     engines: Vec<Engine>,
     send: &Sender<Said>,
-    (stop, stops): (&'scope Stop, &'scope [(Stop, Life)]),
+    (stop, threads): (&'scope Stop, &'scope [Arc<Watched>]),
 ) -> Result<(), Failure> {
     let mut engines = engines.into_iter();
     let tell = |link, name: String, stays| Tell { db, link, name, send: send.clone(), stays };
     for (n, ((link, line), engine)) in config.links.iter().zip(lines).zip(&mut engines).enumerate() {
         let tell = tell(n, link.name.clone(), link.pace.interval.is_none());
-        let linked = Linked { link, line, stop: &stops[n].0, tell: tell.clone() };
+        let linked = Linked { link, line, stop: &threads[n].stop, tell: tell.clone() };
         let away = linked.away();
-        spawn(scope, (stop, &stops[n]), (link.pace, engine), linked, tell, away)?;
+        spawn(scope, (stop, &threads[n]), (link.pace, engine), linked, tell, away)?;
     }
     for (n, (upkeep, engine)) in config.upkeep.iter().zip(engines).enumerate() {
         let place = config.links.len() + n;
@@ -98,7 +98,7 @@ fn begin<'scope>(
         let due = Due { what: &upkeep.what, tell: tell.clone() };
         let delay = UPKEEP_DELAY.min(upkeep.every);
         let pace = Pace { changes: None, delay, ..Pace::every(upkeep.every) };
-        spawn(scope, (stop, &stops[place]), (pace, engine), due, tell, String::new())?;
+        spawn(scope, (stop, &threads[place]), (pace, engine), due, tell, String::new())?;
     }
     Ok(())
 }
@@ -106,18 +106,19 @@ fn begin<'scope>(
 /// Gives work a thread. One that panics ends the program: no link is lost without a word.
 fn spawn<'scope, W: Work<Error = Trouble> + Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
-    (all, (stop, life)): (&Stop, &'scope (Stop, Life)),
+    (all, thread): (&Stop, &'scope Watched),
     (pace, mut engine): (Pace, Engine),
     mut work: W,
     tell: Tell<'scope>,
     away: String,
 ) -> Result<(), Failure> {
-    let shown = life.clone();
+    let shown = thread.life.clone();
     engine.shows_life(move || shown.show()).map_err(|e| Failure::engine(tell.db, tell.db, e))?;
     let runs = move || {
-        let clock = SystemClock::new(stop);
-        let mut runner = Runner::new(pace, &*clock, stop);
+        let clock = SystemClock::new(&thread.stop);
+        let mut runner = Runner::new(pace, &*clock, &thread.stop);
         runner.keep_up(&mut engine, &mut work, &mut |change| tell.change(&change, &away));
+        thread.done();
     };
     let begun = Builder::new().stack_size(STACK).spawn_scoped(scope, runs);
     begun.map(|_| ()).map_err(|e| {
@@ -197,12 +198,31 @@ impl<'a, 'w> Kept<'a, 'w> {
             if self.out.closed() {
                 stop.stop();
             }
+            if stop.stopped() {
+                self.leave_behind();
+            }
         }
+    }
+
+    /// Ends the program, where nothing is left but threads that hang: nothing else ends those. To the database it is a power
+    /// cut.
+    fn leave_behind(&mut self) {
+        let left = self.watchdog.left_behind(Life::still);
+        if left.is_empty() {
+            return;
+        }
+        let names: Vec<&str> = left.iter().map(|n| self.state.links[*n].link.as_str()).collect();
+        let hangs = if names.len() == 1 { "hangs, and was" } else { "hang, and were" };
+        self.printer.say(&format!("ended; {} {hangs} not waited for", names.join(", ")), self.out);
+        self.out.flush();
+        self.notify.stopping();
+        self.file.finish();
+        std::process::exit(1);
     }
 
     /// Says which threads hang since it was looked last, and which get on again.
     fn look_at_life(&mut self) {
-        for (link, stuck) in self.watchdog.look() {
+        for (link, stuck) in self.watchdog.look(Life::still) {
             let news = match stuck {
                 Stuck::Hangs(time) => {
                     let next = match self.notify.watchdog {

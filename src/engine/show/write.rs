@@ -65,10 +65,22 @@ impl<'e> Writer<'e> {
         let mut prepared = self.prepared.borrow_mut();
         let statement = match prepared.as_mut() {
             Some(statement) => statement,
-            None => prepared.insert(self.db.prepare_cached(&self.upsert)?),
+            None => {
+                let statement = prepared.insert(self.db.prepare_cached(&self.upsert)?);
+                // It is the same for all rows, and stays bound.
+                self.label.iter().try_for_each(|label| statement.raw_bind_parameter(1, label))?;
+                statement
+            }
         };
-        let label = self.label.iter().map(|label| Value::Text(label.as_bytes()));
-        statement.execute(params_from_iter(label.chain(values).map(Bind)))?;
+        let mut bound = usize::from(self.label.is_some());
+        for value in values {
+            bound += 1;
+            statement.raw_bind_parameter(bound, Bind(value))?;
+        }
+        if bound != statement.parameter_count() {
+            return Err(Error::damaged("a whole row without all its columns"));
+        }
+        statement.raw_execute()?;
         Ok(())
     }
 

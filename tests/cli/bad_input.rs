@@ -241,7 +241,8 @@ fn a_boards_database_that_is_locked_or_damaged() {
     let mut bytes = std::fs::read(desk.path("plain.db")).unwrap();
     bytes[100..].fill(0xa5);
     std::fs::write(desk.path("plain.db"), bytes).unwrap();
-    has(&desk.run("merge base.db plain.db").refused("plain.db"), &["damaged"]);
+    let ran = desk.run("merge base.db plain.db").proposes(": run `sqlite3 * 'PRAGMA integrity_check'`");
+    has(&ran.refused("plain.db"), &["damaged"]);
     has(&desk.run("merge base.db base.db").refused("base.db"), &["this device itself"]);
 }
 

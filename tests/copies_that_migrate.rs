@@ -217,3 +217,59 @@ fn a_copy_is_held_by_the_board_that_goes_on_as_it() {
     fleet.rounds();
     fleet.all_are_alike();
 }
+
+/// The board had announced the column that it was to add while it was held. Its copy, which takes that log back, has not added
+/// it yet: that counted as a column that was dropped, and what others had written into it was left out when it came.
+#[test]
+fn a_column_that_a_copy_adds_later_was_not_dropped() {
+    const ADD: &str = "ALTER TABLE t ADD COLUMN more";
+    let mut fleet = fleet();
+    let copy = fleet.back_up(0, "copy");
+    fleet.devices.push(fleet.open(&copy));
+    sql(&fleet.devices[0], &format!("{MIGRATION}; {ADD}"));
+    exchange_with_card(&mut fleet.devices[0], &fleet.card);
+    sql(&fleet.devices[1], &format!("{MIGRATION}; {ADD}; INSERT INTO t VALUES ('b', 1, 'more')"));
+    exchange_with_card(&mut fleet.devices[1], &fleet.card);
+    sql(&fleet.devices[3], MIGRATION);
+    exchange_with_card(&mut fleet.devices[3], &fleet.card);
+    fleet.rounds();
+    sql(&fleet.devices[3], ADD);
+    fleet.rounds();
+    fleet.rounds();
+    fleet.all_are_alike();
+    for device in &fleet.devices {
+        assert_eq!(
+            rows(device, "SELECT more FROM t WHERE k = 'b'"),
+            ["\"more\""],
+            "{}",
+            device.identity().id
+        );
+    }
+}
+
+/// Two boards had renamed a column so that nothing told it, and the base took the old name, which a copy had still, for a column
+/// of its own. Once the copy says what it is called now, what versions say of the old one is said of it.
+#[test]
+fn two_columns_are_one_once_somebody_says_so() {
+    let mut fleet = fleet();
+    let retype = "CREATE TABLE new_t (k TEXT PRIMARY KEY, name); INSERT INTO new_t SELECT k, name FROM t; DROP TABLE t;
+        ALTER TABLE new_t RENAME TO t";
+    let drop = "ALTER TABLE t DROP COLUMN photo; UPDATE t SET name = 7 WHERE k LIKE '% 0'";
+    sql(&fleet.devices[0], &format!("{drop}; {retype}"));
+    let copy = fleet.back_up(0, "copy");
+    fleet.devices.push(fleet.open(&copy));
+    fleet.devices[3].seal().unwrap();
+    sql(&fleet.devices[0], &format!("{RENAME}; UPDATE t SET full_name = 5"));
+    sql(&fleet.devices[1], &format!("{drop}; {retype}; {RENAME}; UPDATE t SET full_name = 8"));
+    fleet.rounds();
+    let columns = "SELECT count(*) FROM pragma_table_info('t') WHERE name IN ('name', 'full_name')";
+    assert_eq!(rows(&fleet.devices[2], columns), ["2"]);
+    sql(&fleet.devices[3], RENAME);
+    fleet.rounds();
+    fleet.rounds();
+    fleet.all_are_alike();
+    let versions = |d: &Engine| format!("{:?}", d.conflicts().unwrap());
+    for device in &fleet.devices {
+        assert_eq!(versions(device), versions(&fleet.devices[0]));
+    }
+}

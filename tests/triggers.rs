@@ -143,6 +143,36 @@ fn a_full_text_index_follows_quarantined_rows() {
     }
 }
 
+/// A trigger anywhere in the database, also on a table that takes no part.
+#[test]
+fn a_row_that_must_make_room_is_kept_whatever_triggers_there_are() {
+    let marks = "CREATE TABLE marks (id INTEGER PRIMARY KEY, doc INT)";
+    let seen = "CREATE TABLE seen (id); CREATE TRIGGER saw AFTER UPDATE ON {} BEGIN INSERT INTO seen VALUES (NEW.id); END";
+    for on in ["docs", "marks"] {
+        let world = World::new();
+        let mut a = world.board_with("a", &format!("{DOCS}; {marks}"), &["docs", "marks"]);
+        let mut b = world.board("b");
+        carry(&mut a, &mut b);
+        sql(&b, &seen.replace("{}", on));
+        sql(&a, "INSERT INTO docs VALUES (1, 'red', 'one', 'x')");
+        a.seal().unwrap();
+        sql(&b, "INSERT INTO docs VALUES (7, 'blue', 'two', 'y')");
+        b.seal().unwrap();
+        sql(&b, "INSERT INTO docs VALUES (2, 'green', 'two', 'x')");
+        carry_all(&mut [&mut a, &mut b]);
+        digests_equal(&[&a, &b]);
+        for engine in [&a, &b] {
+            assert_eq!(rows(engine, "SELECT id FROM docs ORDER BY 1"), ["1", "7"], "{on}");
+            assert_eq!(engine.conflicts().unwrap().len(), 1, "{on}: the row that made room is listed");
+        }
+        sql(&a, "DELETE FROM docs WHERE id = 1");
+        carry_all(&mut [&mut a, &mut b]);
+        digests_equal(&[&a, &b]);
+        assert_eq!(rows(&b, "SELECT id FROM docs ORDER BY 1"), ["2", "7"], "{on}");
+        nothing_leaked(&mut b);
+    }
+}
+
 const COUNTERS: &str = "
     CREATE TABLE counts (what TEXT PRIMARY KEY, n INTEGER DEFAULT 0);
     INSERT INTO counts (what) VALUES ('rows'), ('updates of title'), ('updates');

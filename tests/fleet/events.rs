@@ -25,10 +25,11 @@ impl Fleet {
         let ops: u64 = report.taken.iter().map(|(_, report)| report.ops).sum();
         let over: Vec<_> = report.stepped_over.iter().map(|(_, why)| said(why)).collect();
         self.trace.push(format!(
-            "d{d} with card {card}: {} taken, {ops} rows, {} heard, {} left; stepped over {over:?}",
+            "d{d} with card {card}: {} taken, {ops} rows, {} heard, {} left, {} states; stepped over {over:?}",
             report.taken.len(),
             report.heard.len(),
-            report.left.len()
+            report.left.len(),
+            report.left.iter().filter(|left| left.state).count()
         ));
         self.recovered(d);
         Ok(report)

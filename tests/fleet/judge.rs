@@ -101,6 +101,13 @@ impl Fleet {
             if !problems.is_empty() {
                 return Err(format!("at d{n} is wrong {problems:?}"));
             }
+            if device.has("mirror") {
+                let [is, mirrored] =
+                    ["tags", "mirror"].map(|t| dump(&device.app, &format!("SELECT * FROM {t} ORDER BY 1")));
+                if is != mirrored {
+                    return Err(format!("at d{n} triggers made {mirrored:?} of {is:?}"));
+                }
+            }
             if contested(device) != contested(all[0].1) {
                 return Err(format!("d{n} has other conflicts than d{}\n{}", all[0].0, shown(&all)));
             }

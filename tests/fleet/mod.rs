@@ -127,6 +127,16 @@ const RULES: [(&str, ColumnMerge); 4] = [
 ];
 const TAGS: &str = "CREATE TABLE tags (id TEXT PRIMARY KEY, name TEXT UNIQUE);
     CREATE TABLE marks (id TEXT PRIMARY KEY, tag TEXT REFERENCES tags (id), n INT)";
+/// What an application derives from `tags` by triggers and keeps to itself: it is what `tags` is, whatever comes in.
+const MIRROR: &str = "CREATE TABLE mirror (id TEXT PRIMARY KEY, name TEXT UNIQUE);
+    CREATE TRIGGER made AFTER INSERT ON tags BEGIN INSERT OR REPLACE INTO mirror VALUES (NEW.id, NEW.name); END;
+    CREATE TRIGGER gone AFTER DELETE ON tags BEGIN DELETE FROM mirror WHERE id = OLD.id; END;
+    CREATE TRIGGER became AFTER UPDATE ON tags BEGIN
+      DELETE FROM mirror WHERE id = OLD.id; INSERT OR REPLACE INTO mirror VALUES (NEW.id, NEW.name);
+    END";
+/// The same of another table, so that there are triggers, but none of `tags`.
+const SEEN: &str = "CREATE TABLE seen (id TEXT);
+    CREATE TRIGGER saw AFTER UPDATE ON marks BEGIN INSERT INTO seen VALUES (NEW.id); END";
 const READINGS: &str = "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, v TEXT)";
 const STATE: &str = "CREATE TABLE state (k TEXT PRIMARY KEY, v TEXT)";
 
@@ -210,6 +220,11 @@ impl Fleet {
         let device = &mut self.devices[d];
         let here = || tables.iter().filter(|(there, ..)| *there);
         here().for_each(|(_, _, text, _)| device.app.execute_batch(text).unwrap());
+        match self.seed % 3 {
+            0 if unique => device.app.execute_batch(MIRROR).unwrap(),
+            1 if unique => device.app.execute_batch(SEEN).unwrap(),
+            _ => {}
+        }
         for (_, names, _, options) in here() {
             device.engine.track_all(names, options).unwrap();
         }

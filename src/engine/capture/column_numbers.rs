@@ -4,6 +4,7 @@ use packmule_core::model::Value;
 use rusqlite::types::Value as Sql;
 
 use crate::engine::capture::dirty::{self, has_column};
+use crate::engine::capture::respeak::Unread;
 use crate::engine::error::Result;
 use crate::engine::merge::{unread, versions};
 use crate::engine::store::value;
@@ -75,7 +76,13 @@ fn rename_in_baselines(
 }
 
 /// Forgets what is recorded of columns of a table that are none any more; those after them get lower numbers.
-pub(crate) fn forget_columns(replica: &Replica, table: &Table, names: &[String]) -> Result<()> {
+/// What is said in columns that `come`, which are read otherwise from now on, stays.
+pub(crate) fn forget_columns(
+    replica: &Replica,
+    table: &Table,
+    names: &[String],
+    come: &Unread,
+) -> Result<()> {
     let mut gone: Vec<usize> = names.iter().filter_map(|name| table.def.column(name)).collect();
     gone.sort_unstable();
     let n = table.def.columns.len();
@@ -85,7 +92,7 @@ pub(crate) fn forget_columns(replica: &Replica, table: &Table, names: &[String])
         forget_in_counters(replica, table, *at, n - taken)?;
         forget_in_list(replica, table, *at, n - taken)?;
     }
-    unread::forget_idle(replica, table, names)?;
+    unread::forget_idle(replica, table, names, &|id, at| come.contains(&(id, at)))?;
     let list = table.quarantine_table();
     for name in names {
         if has_column(replica, &list, name)? {

@@ -211,7 +211,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
         if let Some(reason) = why_suspended(replica, table, &now)? {
             return Ok(Some(reason));
         }
-    } else if let Standing::Held(reason) = reshape::stand(replica, table, &now, &change)? {
+    } else if let Standing::Held(reason) = reshape::stand(replica, table, &now, &change, &unread)? {
         follow::read_again(replica, table, unread)?;
         return Ok(Some(reason));
     } else {
@@ -529,9 +529,9 @@ pub(crate) fn hear_schema(replica: &Replica, schema: &Schema<'_>, place: (i64, u
     let names: Vec<(String, String)> = schema.names.map(|(a, b)| (a.into(), b.into())).collect();
     let tid = catalog::keep_said_def(replica, &def, id, schema.def, &names)?;
     let table = catalog::table(replica, tid)?;
-    let unread = match schema.names.clone().next() {
-        None => Unread::new(),
-        Some(_) => follow::unread(replica, tid, &table.def)?,
+    let before = match names.is_empty() {
+        true => None,
+        false => Some(follow::readings(replica, tid, &table.def)?),
     };
     shapes::record_shape(replica, tid, place, id, schema.bits)?;
     for (before, after) in schema.names {
@@ -539,7 +539,8 @@ pub(crate) fn hear_schema(replica: &Replica, schema: &Schema<'_>, place: (i64, u
     }
     catalog::doubt_schema(replica)?;
     catalog::reload_catalog(replica)?;
-    if follow::read_again(replica, &table, unread)? && table.shows_shared() {
+    let come = before.map(|before| follow::read_otherwise(replica, tid, &table.def, &before)).transpose()?;
+    if follow::read_again(replica, &table, come.unwrap_or_default())? && table.shows_shared() {
         deferred::defer_all(replica, tid)?;
     }
     follow::tell_waiting(replica, tid)

@@ -4,7 +4,7 @@
 //! **Invariant.** What others wrote into a column that waits stays in the log, in the versions of its rows; such a table is
 //! not folded. When the column comes, each row gets what its versions say of it, before anything of the row is sealed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use packmule_core::model::Stream;
@@ -132,9 +132,27 @@ fn at_odds(replica: &Replica, table: &Table) -> Result<String> {
     })
 }
 
+/// What the columns of the definitions in the log, by their places, are called in a table's definition.
+pub(crate) type Readings = HashMap<(DefId, usize), String>;
+
+/// Returns how the columns of a table's definitions in the log are read, whose definition is `now`.
+pub(crate) fn readings(replica: &Replica, tid: i64, now: &TableDef) -> Result<Readings> {
+    let mut statement = replica.db.prepare_cached("SELECT id, body FROM _pm_def WHERE tid = ?1")?;
+    let mut rows = statement.query([tid])?;
+    let mut found = Readings::new();
+    while let Some(row) = rows.next()? {
+        let (id, body): (_, Vec<u8>) = (DefId(row.get(0)?), row.get(1)?);
+        let mut def = TableDef::stored(&body)?;
+        renamed::as_now(replica, tid, &mut def, now)?;
+        found.extend(def.columns.into_iter().enumerate().map(|(at, column)| ((id, at), column.name)));
+    }
+    Ok(found)
+}
+
 /// Returns which columns of the definitions in the log stand for none of a table, whose definition is `now`.
 pub(crate) fn unread(replica: &Replica, tid: i64, now: &TableDef) -> Result<Unread> {
-    columns_of_log(replica, tid, now, &|name| now.column(name).is_none())
+    let all = readings(replica, tid, now)?.into_iter();
+    Ok(all.filter(|(_, name)| now.column(name).is_none()).map(|(place, _)| place).collect())
 }
 
 /// Returns which columns of the definitions in the log stand for these columns of a table, whose definition is `now`.
@@ -142,27 +160,22 @@ pub(crate) fn standing_for(replica: &Replica, tid: i64, now: &TableDef, names: &
     if names.is_empty() {
         return Ok(Unread::new());
     }
-    columns_of_log(replica, tid, now, &|name| names.iter().any(|of| of.eq_ignore_ascii_case(name)))
+    let all = readings(replica, tid, now)?.into_iter();
+    let is_one = |name: &str| names.iter().any(|of| of.eq_ignore_ascii_case(name));
+    Ok(all.filter(|(_, name)| is_one(name)).map(|(place, _)| place).collect())
 }
 
-/// Returns the columns of a table's definitions in the log that are wanted by the names that they have in `now`.
-fn columns_of_log(
+/// Returns which columns of the definitions in the log stand for a column of a table that were read otherwise (`before`), if
+/// only as another one.
+pub(crate) fn read_otherwise(
     replica: &Replica,
     tid: i64,
     now: &TableDef,
-    is_wanted: &dyn Fn(&str) -> bool,
+    before: &Readings,
 ) -> Result<Unread> {
-    let mut statement = replica.db.prepare_cached("SELECT id, body FROM _pm_def WHERE tid = ?1")?;
-    let mut rows = statement.query([tid])?;
-    let mut found = Unread::new();
-    while let Some(row) = rows.next()? {
-        let (id, body): (_, Vec<u8>) = (DefId(row.get(0)?), row.get(1)?);
-        let mut def = TableDef::stored(&body)?;
-        renamed::as_now(replica, tid, &mut def, now)?;
-        let wanted = def.columns.iter().enumerate().filter(|(_, c)| is_wanted(&c.name));
-        found.extend(wanted.map(|(at, _)| (id, at)));
-    }
-    Ok(found)
+    let all = readings(replica, tid, now)?.into_iter();
+    let is_new = |(place, name): &(_, String)| before.get(place) != Some(name) && now.column(name).is_some();
+    Ok(all.filter(is_new).map(|(place, _)| place).collect())
 }
 
 /// Takes from these columns those that still stand for none. Returns what the others are called here.

@@ -11,6 +11,7 @@
 use packmule_core::wire::{Mode, SchemaBits};
 
 use crate::engine::capture::groups::{self, SealOptions};
+use crate::engine::capture::respeak::Unread;
 use crate::engine::capture::{adopt, column_numbers, column_order, dirty, follow, renaming, uniques, watch};
 use crate::engine::error::Result;
 use crate::engine::fleet::{devices, peers};
@@ -119,8 +120,14 @@ pub(crate) fn has_new_values(
 }
 
 /// Decides what becomes of a table of which columns were changed, and adopts what it is if every other device has done the
-/// same. It is announced in any case.
-pub(crate) fn stand(replica: &Replica, table: &Table, now: &TableDef, change: &Change) -> Result<Standing> {
+/// same. It is announced in any case. `unread` are the columns of definitions that stood for none before.
+pub(crate) fn stand(
+    replica: &Replica,
+    table: &Table,
+    now: &TableDef,
+    change: &Change,
+    unread: &Unread,
+) -> Result<Standing> {
     let announced = as_announced(table, now, change);
     if change.key {
         announce(replica, table, &announced, change)?;
@@ -142,7 +149,7 @@ pub(crate) fn stand(replica: &Replica, table: &Table, now: &TableDef, change: &C
         }
         return Ok(Standing::Held(format!("{}, and not yet on {names}: {WAITS}", change.in_words())));
     }
-    adopt_change(replica, table, now, change)?;
+    adopt_change(replica, table, now, change, unread)?;
     Ok(Standing::Adopted)
 }
 
@@ -219,12 +226,19 @@ fn unlike(replica: &Replica, table: &Table, now: &TableDef) -> Result<Vec<Shape>
     Ok(unlike)
 }
 
-/// Makes what a table is its definition: versions, lists and counters go along.
-fn adopt_change(replica: &Replica, table: &Table, now: &TableDef, change: &Change) -> Result<()> {
+/// Makes what a table is its definition: versions, lists and counters go along. `come` are the columns of definitions in the log
+/// that are read otherwise by that.
+fn adopt_change(
+    replica: &Replica,
+    table: &Table,
+    now: &TableDef,
+    change: &Change,
+    come: &Unread,
+) -> Result<()> {
     // They name columns of our lists.
     watch::remove_triggers(replica, table.tid)?;
     column_numbers::rename_columns(replica, table, &change.renamed)?;
-    column_numbers::forget_columns(replica, table, &change.gone)?;
+    column_numbers::forget_columns(replica, table, &change.gone, come)?;
     for name in &change.gone {
         follow::unordain_column(replica, table.tid, name)?;
     }
@@ -343,7 +357,7 @@ pub(crate) fn follow(replica: &Replica, table: &Table) -> Result<std::result::Re
         Err(e) => return Err(e),
     }
     let now = read_again(replica, table, &change)?;
-    adopt_change(replica, table, &now, &change)?;
+    adopt_change(replica, table, &now, &change, &come)?;
     follow::read_again(replica, &*catalog::table(replica, table.tid)?, come)?;
     Ok(Ok(change))
 }
@@ -382,7 +396,7 @@ pub(crate) fn drop_for_all(replica: &Replica, table: &Table, name: &str) -> Resu
     let change = Change { gone: vec![name.to_owned()], ..Change::default() };
     change_columns(replica, table, &change)?;
     let now = read_again(replica, table, &change)?;
-    adopt_change(replica, table, &now, &change)?;
+    adopt_change(replica, table, &now, &change, &Unread::new())?;
     let table = catalog::table(replica, table.tid)?;
     watch::install_capture(replica, &table)?;
     adopt::remember_schema(replica)?;

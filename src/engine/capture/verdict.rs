@@ -25,7 +25,9 @@ use crate::engine::fleet::{peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::heads::{self, Head};
-use crate::engine::merge::{compose, deferred, given_up, late, restated, versions, written};
+use crate::engine::merge::{
+    compose, deferred, given_up, late, register, restated, unread, versions, written,
+};
 use crate::engine::show::constraints;
 use crate::engine::store::meta;
 use crate::engine::store::value;
@@ -150,9 +152,6 @@ fn judge_row(
     let heads = heads::all_heads(replica, row.tid, &row.key)?;
     let (baselines, kept): (Vec<Head>, Vec<Head>) = heads.into_iter().partition(|h| h.dev == BASELINE);
     let counted = counters::entries(&replica.db, "_pm_count", row.tid, &row.key)?;
-    let added = counted.iter().filter(|entry| !entry.is_base()).map(|entry| (entry.author, entry.seq));
-    let frames = kept.iter().map(|head| (head.author, head.seq)).chain(added);
-    group.keep(runs_of(frames.collect(), common))?;
     let is_sum = |entry: &&Entry| entry.is_base() && entry.seq == row.number && row.number > 0;
     let sums: Vec<&Entry> = counted.iter().filter(is_sum).collect();
     let settled = baselines.iter().find(|head| head.seq == row.number).cloned();
@@ -163,6 +162,12 @@ fn judge_row(
     values.sort_by_key(|(column, _)| *column);
     let carried: Vec<usize> = values.iter().map(|(column, _)| *column).collect();
     let mask = mask_of(&table, &columns, &carried, kind);
+    let said = mask.as_ref().map(|(_, columns)| columns).filter(|_| sums.is_empty());
+    let (runs, beside) = match given_up::is_given_up(row.number) {
+        true => stays_beside(&table, said, &kept, &counted, common),
+        false => (runs_of(frames_of(&kept, &counted).collect(), common), Vec::new()),
+    };
+    group.keep(runs)?;
     // What was given up has the time of its write.
     let wall = match settled.as_ref().map(|head| head.wall).filter(|wall| *wall > WallMs::MIN) {
         Some(wall) => wall,
@@ -179,15 +184,9 @@ fn judge_row(
     if let Some(settled) = &settled {
         written::forget_head(replica, row.tid, &row.key, settled)?;
     }
-    for sum in sums {
-        counters::forget_entry(&replica.db, row.tid, &row.key, sum)?;
-        // A delete without last values says nothing of sums: what is added beside it begins anew, here as elsewhere.
-        if kind == OpKind::Insert || head.image {
-            let (dev, author, lamport) = (replica.me, replica.identity.id, group.lamport);
-            let said = Entry { dev, author, seq, lamport, ..sum.clone() };
-            counters::put_entry(&replica.db, row.tid, &row.key, &said)?;
-        }
-    }
+    // A delete without last values says nothing of sums: what is added beside it begins anew, here as elsewhere.
+    let says_sums = kind == OpKind::Insert || head.image;
+    say_sums(replica, row, &sums, (seq, group.lamport), says_sums)?;
     if version {
         let new = Head {
             dev: replica.me,
@@ -204,9 +203,32 @@ fn judge_row(
         };
         // As everybody does who takes it in: it is not restated.
         restated::overrule(replica, &table, &row.key, &new, &[baselines, kept].concat())?;
+        for head in &beside {
+            let rest = register::left_beside_verdict(&table, head, &new);
+            unread::leave(replica, &table, &row.key, (head, &rest), &new)?;
+        }
         written::insert_head(replica, row.tid, &row.key, &new)?;
     }
     deferred::defer(replica, row.tid, &row.key)
+}
+
+/// Puts settled sums of a row, as this device says them in a frame, in the place of those that waited.
+fn say_sums(
+    replica: &Replica,
+    row: &Unplaced,
+    sums: &[&Entry],
+    (seq, lamport): (u64, u64),
+    says: bool,
+) -> Result<()> {
+    for sum in sums {
+        counters::forget_entry(&replica.db, row.tid, &row.key, sum)?;
+        if says {
+            let (dev, author) = (replica.me, replica.identity.id);
+            let said = Entry { dev, author, seq, lamport, ..(*sum).clone() };
+            counters::put_entry(&replica.db, row.tid, &row.key, &said)?;
+        }
+    }
+    Ok(())
 }
 
 /// What is said of a row: how, of which columns if not of all, and the values.
@@ -267,13 +289,45 @@ fn mask_of(
     Some((bytes, columns))
 }
 
-/// Returns the runs that say which versions of a row stay, and what was counted: the common ones, if they have all of
-/// these frames.
-fn runs_of(mut kept: Vec<(DeviceId, u64)>, common: &[KeptRun]) -> Vec<KeptRun> {
-    let within = |(device, seq): &(DeviceId, u64), run: &KeptRun| {
-        run.device == *device && (run.first..=run.last).contains(seq)
+/// Returns the frames that have versions of a row, and what was counted.
+fn frames_of<'h>(kept: &'h [Head], counted: &'h [Entry]) -> impl Iterator<Item = (DeviceId, u64)> + 'h {
+    let counted = counted.iter().filter(|entry| !entry.is_base()).map(|entry| (entry.author, entry.seq));
+    kept.iter().map(|head| (head.author, head.seq)).chain(counted)
+}
+
+/// Returns the runs that say which versions of a row stay beside what was given up, and the versions that need not be named.
+///
+/// What it had taken from other versions it had taken on this device; others may never have had it. So no frame is named
+/// that has no version of the row here. Where columns are `said`, and no counter, the versions that speak for others alone
+/// are not named: elsewhere they lose these columns to the verdict, as they did here, and keep the rest. A version that is
+/// named keeps all; so no frame is named there for what was counted.
+fn stays_beside(
+    table: &Table,
+    said: Option<&Columns>,
+    kept: &[Head],
+    counted: &[Entry],
+    common: &[KeptRun],
+) -> (Vec<KeptRun>, Vec<Head>) {
+    let own: Vec<KeptRun> = common.iter().filter(|run| run.last == i64::MAX as u64).copied().collect();
+    let Some(said) = said else { return (runs_of(frames_of(kept, counted).collect(), &own), Vec::new()) };
+    let not: Columns = table.counters.iter().copied().chain(table.def.keys()).collect();
+    let is_beside = |head: &Head| {
+        let live = head.live(table.def.columns.len()).minus(&not);
+        let is_own = own.iter().any(|run| is_in(run, (head.author, head.seq)));
+        !head.weak && !is_own && !live.is_empty() && !live.meets(said)
     };
-    if kept.iter().all(|frame| common.iter().any(|run| within(frame, run))) {
+    let (beside, named): (Vec<Head>, Vec<Head>) = kept.iter().cloned().partition(is_beside);
+    (runs_of(frames_of(&named, &[]).collect(), &own), beside)
+}
+
+/// Returns whether a run has a frame.
+fn is_in(run: &KeptRun, (device, seq): (DeviceId, u64)) -> bool {
+    run.device == device && (run.first..=run.last).contains(&seq)
+}
+
+/// Returns the common runs, if they have all of these frames; else a run for each of them.
+fn runs_of(mut kept: Vec<(DeviceId, u64)>, common: &[KeptRun]) -> Vec<KeptRun> {
+    if kept.iter().all(|frame| common.iter().any(|run| is_in(run, *frame))) {
         return common.to_vec();
     }
     kept.sort();

@@ -29,11 +29,11 @@ use crate::engine::log::visit;
 use crate::engine::merge::folds;
 use crate::engine::merge::heads::{Seen, Stamp};
 use crate::engine::show::constraints;
-use crate::engine::table::declared::Subject;
+use crate::engine::table::catalog;
+use crate::engine::table::declared::{self, Subject};
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::ASIDE;
 use crate::engine::table::replica::Replica;
-use crate::engine::table::{catalog, shapes};
 
 /// A declaration of a table, as the maker has it.
 struct Declaration {
@@ -184,7 +184,7 @@ impl<'e> StateMerge<'e> {
             what: row.int_at(1)?,
             name: row.text_at(2)?.to_owned(),
             value: row.blob_at(6)?.to_vec(),
-            takes_part: shapes::takes_part(row.int_at(1)?, row.blob_at(6)?),
+            takes_part: declared::takes_part(row.int_at(1)?, row.blob_at(6)?),
             body: body.to_vec(),
         });
         Ok(())

@@ -112,7 +112,8 @@ fn is_contested(
     Ok(counted.any(|entry| !entry.is_base() && (entry.dev != dev || !frames.contains(&entry.seq))))
 }
 
-/// Makes the versions of a row in these frames one settled value of this device.
+/// Makes the versions of a row in these frames settled values of this device, each one of its own: what it took from which
+/// other version is not the same of all of them.
 fn settle_row(
     replica: &Replica,
     table: &Table,
@@ -122,79 +123,79 @@ fn settle_row(
     let heads = heads::all_heads(replica, table.tid, key)?;
     let theirs: Vec<Head> =
         heads.into_iter().filter(|head| head.dev == dev && frames.contains(&head.seq)).collect();
-    let number = free_number(replica, table.tid, key)?;
-    let deletes = theirs.iter().any(|head| head.kind == OpKind::Delete);
-    let summed = settle_counters(replica, table, key, number, (dev, frames))?;
-    if let Some(wall) = theirs.iter().map(|head| head.wall).max() {
-        let (columns, body) = match deletes {
-            true => (None, last_values(replica, table, &theirs, &summed)?),
-            false => settled_body(replica, table, key, &theirs)?,
+    let sums = settle_counters(replica, table, key, (dev, frames))?;
+    let free = free_number(replica, table.tid, key)?;
+    let mut for_sums = free + theirs.len() as u64;
+    for (number, head) in (free..).zip(&theirs) {
+        let (columns, body) = match head.kind {
+            OpKind::Delete => (None, last_values(replica, table, head, &sums)?),
+            _ => settled_body(replica, table, key, head)?,
         };
-        late::put_unplaced(replica, table.tid, key, number, body.as_deref())?;
-        let kind = if deletes { OpKind::Delete } else { OpKind::Insert };
-        // Its time stays, so that the same version is shown as before.
-        let settled = Head { kind, wall, ..Head::baseline(number, columns) };
-        for head in &theirs {
-            written::forget_head(replica, table.tid, key, head)?;
+        if head.kind == OpKind::Delete {
+            for_sums = number;
         }
+        late::put_unplaced(replica, table.tid, key, number, body.as_deref())?;
+        let kind = if head.kind == OpKind::Delete { OpKind::Delete } else { OpKind::Insert };
+        // Its time stays, so that the same version is shown as before.
+        let settled = Head { kind, wall: head.wall, ..Head::baseline(number, columns) };
+        written::forget_head(replica, table.tid, key, head)?;
         written::insert_head(replica, table.tid, key, &settled)?;
     }
+    // Who says sums names all that was counted, and what is named stays as a version, too: they are said apart.
+    late::keep_sums(replica, table, key, for_sums, sums)?;
     deferred::defer(replica, table.tid, key)
 }
 
-/// Returns the last values of a row that one of these versions deletes, where a change of a part of it may ask for them, and
+/// Returns the last values of a row that a version deletes, where a change of a part of it may ask for them, and
 /// all its counters are among those that are summed.
 fn last_values(
     replica: &Replica,
     table: &Table,
-    theirs: &[Head],
-    summed: &[usize],
+    delete: &Head,
+    sums: &[(usize, OwnedValue)],
 ) -> Result<Option<Vec<u8>>> {
-    let delete = theirs.iter().find(|head| head.kind == OpKind::Delete);
-    let Some(delete) = delete.filter(|_| table.needs_baseline()) else { return Ok(None) };
+    if !table.needs_baseline() {
+        return Ok(None);
+    }
+    let summed = |counter: &usize| sums.iter().any(|(column, _)| column == counter);
     let values = versions::values(replica, table, delete)?;
-    if values.len() < table.def.columns.len() || !table.counters.iter().all(|c| summed.contains(c)) {
+    if values.len() < table.def.columns.len() || !table.counters.iter().all(summed) {
         return Ok(None);
     }
     let row: Vec<OwnedValue> = values.into_iter().map(|(_, value)| value).collect();
     versions::write_baseline(table, &row, &Columns::all(row.len())).map(Some)
 }
 
-/// Returns the columns that versions of one author speak for, and their values as those of a baseline version.
+/// Returns the columns that a version speaks for, and their values as those of a baseline version.
 fn settled_body(
     replica: &Replica,
     table: &Table,
     key: &[u8],
-    theirs: &[Head],
+    head: &Head,
 ) -> Result<(Option<Columns>, Option<Vec<u8>>)> {
     let n = table.def.columns.len();
     let mut row = vec![OwnedValue::Null; n];
-    let mut columns = Columns::default();
-    for head in theirs {
-        let live = head.live(n);
-        for (column, value) in versions::values(replica, table, head)? {
-            if live.contains(column) {
-                row[column] = value;
-            }
+    let live = head.live(n);
+    for (column, value) in versions::values(replica, table, head)? {
+        if live.contains(column) {
+            row[column] = value;
         }
-        columns.extend(&live);
     }
     for (column, value) in table.def.keys().zip(value::read_key(key)?) {
         row[column] = value;
     }
-    let columns = columns.minus(&table.counters.iter().copied().collect());
+    let columns = live.minus(&table.counters.iter().copied().collect());
     let body = versions::write_baseline(table, &row, &columns)?;
     Ok((Some(columns.clone()).filter(|_| columns != Columns::all(n)), Some(body)))
 }
 
-/// Makes what these frames counted in a row part of settled sums. Returns of which columns.
+/// Makes what these frames counted in a row settled sums, by column.
 fn settle_counters(
     replica: &Replica,
     table: &Table,
     key: &[u8],
-    number: u64,
     (dev, frames): (i64, &RangeInclusive<u64>),
-) -> Result<Vec<usize>> {
+) -> Result<Vec<(usize, OwnedValue)>> {
     let entries = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
     let is_theirs = |entry: &Entry| entry.dev == dev && frames.contains(&entry.seq);
     let mut sums = Vec::new();
@@ -209,13 +210,21 @@ fn settle_counters(
     for entry in entries.iter().filter(|entry| is_theirs(entry)) {
         counters::forget_entry(&replica.db, table.tid, key, entry)?;
     }
-    let columns = sums.iter().map(|(column, _)| *column).collect();
-    late::keep_sums(replica, table, key, number, sums)?;
-    Ok(columns)
+    Ok(sums)
 }
 
-/// Returns the lowest number of a settled value that a row has not yet.
+/// The first number of settled values that were given up: lower ones are of what was settled here, and of what a state
+/// brought.
+const FIRST: u64 = 3;
+
+/// Returns whether a settled value of this number was given up.
+pub(crate) fn is_given_up(number: u64) -> bool {
+    number >= FIRST
+}
+
+/// Returns the lowest number that is free of a row for what is given up.
 fn free_number(replica: &Replica, tid: i64, key: &[u8]) -> Result<u64> {
     let sql = "SELECT coalesce(max(n), 0) + 1 FROM _pm_unplaced WHERE tid = ?1 AND key = ?2";
-    Ok(replica.db.prepare_cached(sql)?.query_row((tid, key), |row| row.get(0))?)
+    let free: u64 = replica.db.prepare_cached(sql)?.query_row((tid, key), |row| row.get(0))?;
+    Ok(free.max(FIRST))
 }

@@ -47,9 +47,8 @@ pub(crate) fn register(
             continue;
         }
         let rest = match new.columns {
-            // What is counted stands by itself: of counters a verdict leaves no version.
             Some(_) if new.kind != OpKind::Delete && matches!(seen, Seen::Verdict(..)) => {
-                head.live(n).minus(&mine).minus(&table.counters.iter().copied().collect())
+                left_beside_verdict(table, head, new)
             }
             Some(_) if new.kind != OpKind::Delete => head.live(n).minus(&mine),
             _ => Columns::default(),
@@ -81,6 +80,13 @@ pub(crate) fn register(
             .execute((tid, key))?;
     }
     Ok(true)
+}
+
+/// Returns of what columns a version still speaks after a verdict that says some. What is counted stands by itself: of
+/// counters a verdict leaves no version.
+pub(crate) fn left_beside_verdict(table: &Table, head: &Head, new: &Head) -> Columns {
+    let n = table.def.columns.len();
+    head.live(n).minus(&new.live(n)).minus(&table.counters.iter().copied().collect())
 }
 
 /// Removes the heads that a verdict says are gone, of a row of which it has no version of its own. Returns those that

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use packmule_core::model::Stream;
-use packmule_core::wire::OpKind;
+use packmule_core::wire::{DefId, OpKind};
 
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::BASELINE;
@@ -88,8 +88,14 @@ fn unread_in(replica: &Replica, table: &Table, head: &Head) -> Result<BTreeSet<S
     Ok(names)
 }
 
-/// Forgets the versions of a table that speak for no column any more, now that these are gone from it.
-pub(crate) fn forget_idle(replica: &Replica, table: &Table, gone: &[String]) -> Result<()> {
+/// Forgets the versions of a table that speak for no column any more, now that these are gone from it. Those stay that say
+/// something in a column, by its place in a definition, that `comes`: it is read otherwise from now on.
+pub(crate) fn forget_idle(
+    replica: &Replica,
+    table: &Table,
+    gone: &[String],
+    comes: &dyn Fn(DefId, usize) -> bool,
+) -> Result<()> {
     let keys = replica
         .db
         .prepare_cached("SELECT DISTINCT key FROM _pm_head WHERE tid = ?1 AND columns = x''")?
@@ -100,10 +106,20 @@ pub(crate) fn forget_idle(replica: &Replica, table: &Table, gone: &[String]) -> 
         let idle =
             |head: &Head| head.kind != OpKind::Delete && head.columns.as_ref().is_some_and(Columns::is_empty);
         for head in heads::all_heads(replica, table.tid, &key)?.iter().filter(|head| idle(head)) {
-            if unread_in(replica, table, head)?.iter().all(is_gone) {
+            if unread_in(replica, table, head)?.iter().all(is_gone) && !says(replica, head, comes)? {
                 written::forget_head(replica, table.tid, &key, head)?;
             }
         }
     }
     Ok(())
+}
+
+/// Returns whether a version says something in a column of its definition of this kind.
+fn says(replica: &Replica, head: &Head, is_one: &dyn Fn(DefId, usize) -> bool) -> Result<bool> {
+    if head.dev == BASELINE {
+        return Ok(false);
+    }
+    frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {
+        Ok(op.values(def.shape()).any(|(at, _)| is_one(def.id, at)))
+    })
 }

@@ -345,9 +345,19 @@ pub(crate) fn trying<R>(replica: &Replica, table: &Table, work: impl FnOnce() ->
     let on = locals_on(replica, table);
     replica.db.execute_batch("SAVEPOINT _pm_try")?;
     on.iter().try_for_each(|local| replica.db.execute_batch(&local.drop_sql()))?;
-    set_recursion(replica, true)?;
     let result = work();
     replica.db.execute_batch("ROLLBACK TO _pm_try; RELEASE _pm_try")?;
+    result
+}
+
+/// Runs a REPLACE so that a trigger sees which rows it removes: SQLite runs none for these where recursion is off, as it
+/// is while copies are there, be they of other tables.
+pub(crate) fn seeing_removed<R>(replica: &Replica, replace: impl FnOnce() -> Result<R>) -> Result<R> {
+    if !replica.triggers.borrow().installed {
+        return replace();
+    }
+    set_recursion(replica, true)?;
+    let result = replace();
     set_recursion(replica, false)?;
     result
 }

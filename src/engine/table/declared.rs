@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use packmule_core::model::DeviceId;
-use packmule_core::wire::DefId;
+use packmule_core::wire::{DefId, SchemaBits};
 use rusqlite::ToSql;
 use rusqlite::types::ToSqlOutput;
 
@@ -34,6 +34,17 @@ pub(crate) enum Subject {
 impl ToSql for Subject {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok((*self as i64).into())
+    }
+}
+
+/// Returns whether a declaration is of a definition that takes part: it is none of a table that a device has changed alone, or
+/// does not track any more.
+pub(crate) fn takes_part(what: i64, value: &[u8]) -> bool {
+    let apart =
+        |bits: &u8| SchemaBits(*bits).says(SchemaBits::CHANGED) || SchemaBits(*bits).says(SchemaBits::LEFT);
+    match what == Subject::Shape as i64 {
+        true => !value.get(8).is_some_and(apart),
+        false => what < Subject::Shape as i64,
     }
 }
 

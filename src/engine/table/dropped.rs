@@ -67,7 +67,7 @@ pub(crate) fn counts_from(replica: &Replica, tid: i64, name: &str) -> Result<Opt
     let mut names = renamed::names_of(replica, tid, name)?;
     names.push(name.to_ascii_lowercase());
     let mut statement = replica.db.prepare_cached(
-        "SELECT p.dev, p.lamport, f.body FROM _pm_declared p JOIN _pm_def f ON f.id = p.def
+        "SELECT p.dev, p.lamport, f.body, p.value FROM _pm_declared p JOIN _pm_def f ON f.id = p.def
          WHERE p.tid = ?1 AND p.what = ?2 ORDER BY p.dev, p.seq",
     )?;
     let mut rows = statement.query((declared::root_of(replica, tid), Subject::Shape))?;
@@ -84,6 +84,11 @@ pub(crate) fn counts_from(replica: &Replica, tid: i64, name: &str) -> Result<Opt
         let forms = names.iter().filter(|name| def.column(name).is_some()).count();
         if has {
             having.push(lamport);
+            // A device that was held with a column never wrote to it: that it has it no more is no drop. So says one that was
+            // copied, when the copy's application has not added the column yet.
+            if !declared::takes_part(Subject::Shape as i64, &row.get::<_, Vec<u8>>(3)?) {
+                continue;
+            }
         } else if last.is_some_and(|(of, had, before)| of == dev && had && before > forms) {
             latest = latest.max(Some(lamport));
         }

@@ -64,17 +64,6 @@ pub(crate) fn record_said(
     }
 }
 
-/// Returns whether a declaration is of a definition that takes part: it is none of a table that a device has changed alone, or
-/// does not track any more.
-pub(crate) fn takes_part(what: i64, value: &[u8]) -> bool {
-    let apart =
-        |bits: &u8| SchemaBits(*bits).says(SchemaBits::CHANGED) || SchemaBits(*bits).says(SchemaBits::LEFT);
-    match what == Subject::Shape as i64 {
-        true => !value.get(8).is_some_and(apart),
-        false => what < Subject::Shape as i64,
-    }
-}
-
 /// Returns whether a device has announced this very definition of a table before, if only as one that it has changed: then ops
 /// may have come in it.
 pub(crate) fn is_announced(replica: &Replica, tid: i64, id: DefId) -> Result<bool> {
@@ -179,7 +168,7 @@ fn last_change(replica: &Replica, tid: i64) -> Result<Option<(i64, u64)>> {
     let mut rows = statement.query((declared::root_of(replica, tid), Subject::Shape, replica.me))?;
     while let Some(row) = rows.next()? {
         if !left.contains(&row.get(0)?)
-            && !takes_part(Subject::Shape as i64, &row.get::<_, Vec<u8>>(2)?)
+            && !declared::takes_part(Subject::Shape as i64, &row.get::<_, Vec<u8>>(2)?)
             && renamed::is_of(replica, tid, &TableDef::stored(&row.get::<_, Vec<u8>>(3)?)?)?
         {
             return Ok(Some((row.get(0)?, row.get(1)?)));
@@ -313,7 +302,7 @@ pub(crate) fn announced_before(
     let mut rows = statement.query((declared::root_of(replica, tid), Subject::Shape, dev, seq))?;
     while let Some(row) = rows.next()? {
         let value: Vec<u8> = row.get(0)?;
-        if takes_part(Subject::Shape as i64, &value) {
+        if declared::takes_part(Subject::Shape as i64, &value) {
             return Ok(Some((TableDef::stored(&row.get::<_, Vec<u8>>(1)?)?, row.get(2)?)));
         }
         if value.get(8).is_some_and(|bits| SchemaBits(*bits).says(SchemaBits::LEFT)) {

@@ -288,7 +288,8 @@ fn a_missing_key_file() {
     for line in ["seal base.db", "export base.db out.pmb", "import base.db good.pmb"] {
         has(&desk.run(line).refused("base.db"), &["secret key", "base.db.pmkey", "put it back"]);
     }
-    has(&desk.run("status base.db").ok(), &["secret key   MISSING"]);
+    let status = desk.run("status base.db").proposes("packmule init --remove * --dry-run");
+    has(&status.ok(), &["secret key   MISSING", "put base.db.pmkey back"]);
     assert_eq!(desk.dump("base.db"), before);
 }
 

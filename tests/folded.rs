@@ -254,3 +254,41 @@ fn a_row_of_a_table_of_each_device_is_referred_to() {
     alike(&mut d);
     assert!(d[2].conflicts().unwrap().is_empty());
 }
+
+/// A table that a device lets go and tracks again: what is done to it there meanwhile, and elsewhere, and which of both has
+/// folded what was before. A settled row that went there is in no log.
+#[test]
+fn a_table_that_is_tracked_again_ends_alike_whoever_has_folded() {
+    const WRITES: [&str; 4] = [
+        "SELECT 1",
+        "DELETE FROM t WHERE k = 'a'",
+        "UPDATE t SET u = 'other' WHERE k = 'a'",
+        "DELETE FROM t; INSERT INTO t VALUES ('d', 'new')",
+    ];
+    for (folds, before) in [[false, false], [true, false], [false, true], [true, true]]
+        .into_iter()
+        .flat_map(|folds| [(folds, true), (folds, false)])
+    {
+        for (here, there) in WRITES.iter().flat_map(|here| WRITES.map(|there| (here, there))) {
+            let (_world, mut d) = fleet::<2>("CREATE TABLE t (k TEXT PRIMARY KEY, u)", Merge::Row);
+            write(&mut d[0], "INSERT INTO t VALUES ('a', 1), ('b', 2), ('c', 3)");
+            meet(&mut d);
+            for device in d.iter_mut().zip(folds).filter(|(_, folds)| *folds) {
+                assert!(device.0.compact().unwrap().versions > 0);
+            }
+            d[0].untrack("t").unwrap();
+            sql(&d[0], here);
+            write(&mut d[1], there);
+            if before {
+                meet(&mut d);
+            }
+            d[0].track("t", &TrackOptions::default()).unwrap();
+            meet(&mut d);
+            let what = format!("{folds:?}, {here}; {there}, heard before: {before}");
+            let [one, other] = [0, 1].map(|n| d[n].digest(false).unwrap());
+            assert_eq!(one, other, "{what}");
+            assert_eq!(d[0].conflicts().unwrap(), d[1].conflicts().unwrap(), "{what}");
+            assert_eq!(shown(&d[0]), shown(&d[1]), "{what}");
+        }
+    }
+}

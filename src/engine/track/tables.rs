@@ -266,7 +266,7 @@ fn seal_begun(replica: &Replica, begun: &[Begun]) -> Result<()> {
         return Ok(());
     }
     adopt::remember_schema(replica)?;
-    let (mut take_in, mut again) = (Vec::new(), Vec::new());
+    let (mut take_in, mut again, mut shared_again) = (Vec::new(), Vec::new(), Vec::new());
     for Begun { tid, def, before, again: was_tracked } in begun {
         // What others have declared of the table, and this one lacks.
         merge_definitions::merge_definitions(replica, *tid, before)?;
@@ -286,6 +286,9 @@ fn seal_begun(replica: &Replica, begun: &[Begun]) -> Result<()> {
         let is_own = |key: &[u8]| compose::shown_row(replica, &table, key).map(|row| row.is_some());
         context_free::unplace_waiting(replica, &table, &is_own)?;
         deferred::defer_all(replica, *tid)?;
+        if *was_tracked {
+            shared_again.push(*tid);
+        }
     }
     // Our rows are older than what we know of others, but were written without having seen it.
     let flags = FrameFlags::CONTEXT_FREE;
@@ -295,6 +298,11 @@ fn seal_begun(replica: &Replica, begun: &[Begun]) -> Result<()> {
     }
     constraints::resolve_constraints(replica)?;
     begun.iter().try_for_each(|begun| waited::settle_shown(replica, begun.tid))?;
+    // Settled rows that went meanwhile are nowhere recorded but in the sums of their runs.
+    for tid in shared_again {
+        restate::restate(replica, tid, &[], &[])?;
+    }
+    constraints::resolve_constraints(replica)?;
     verdict::seal_verdict(replica)
 }
 

@@ -188,6 +188,27 @@ fn cases() -> Vec<Case> {
             ..Case::default()
         },
         Case {
+            title: "A UNIQUE over an expression, of one board",
+            about: "A UNIQUE index over an expression, or over some of the rows alone (`WHERE`), does not travel: `track` says so, \
+                    with the statement that makes it on another board, or at a base. Where all have it, all show and list the same.",
+            schema: [
+                SENSORS,
+                "CREATE TABLE sensors (id TEXT PRIMARY KEY, place TEXT, unit TEXT); \
+                 CREATE UNIQUE INDEX one_place ON sensors (lower(place))",
+            ],
+            first: "",
+            writes: [
+                "INSERT INTO sensors VALUES ('s1', 'Roof', 'K')",
+                "INSERT INTO sensors VALUES ('s2', 'roof', 'C')",
+            ],
+            then: vec![(
+                "b",
+                Then::Resolve("--set place=barn", |_| Resolution::Set(vec![("place".into(), text("barn"))])),
+            )],
+            local: true,
+            ..Case::default()
+        },
+        Case {
             title: "A NOT NULL of one board",
             schema: [SENSORS, "CREATE TABLE sensors (id TEXT PRIMARY KEY, place TEXT NOT NULL, unit TEXT)"],
             first: "",

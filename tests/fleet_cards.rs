@@ -47,7 +47,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 45] = [
+const PARTED: [(u64, &str); 47] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (77, "a place of its own log that others have otherwise counted as what both have"),
@@ -128,6 +128,14 @@ const PARTED: [(u64, &str); 45] = [
     (
         10109,
         "what a device gave up of a row was said without what it had taken from others: who never had it listed more",
+    ),
+    (
+        10082,
+        "a late base had gathered another history of an identity that a board had left, and that had folded its rows",
+    ),
+    (
+        63104,
+        "a board had folded a second history: it could not give that up, and counted as having the first one",
     ),
 ];
 

@@ -79,3 +79,44 @@ fn a_part_of_a_row_that_was_given_up_takes_that_part_alone_from_the_others_every
         }
     }
 }
+
+/// Two bases have each gathered another history of a board, and both copies have folded all of theirs: they leave the identity
+/// with all that their tables have, and each base has the rows of both.
+#[test]
+fn two_bases_that_gathered_two_histories_of_one_board_get_what_is_folded_there() {
+    let world = World::new();
+    let mut a = world.board("a");
+    sql(
+        &a,
+        "CREATE TABLE t (k TEXT PRIMARY KEY, v); CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, v)",
+    );
+    a.track("t", &TrackOptions::default()).unwrap();
+    a.track("log", &append()).unwrap();
+    sql(&a, "INSERT INTO log (v) VALUES ('both')");
+    a.seal().unwrap();
+    let to = world.path("image");
+    copy_card(&a, &to);
+    let mut b = Engine::open_with(&to, world.options()).unwrap();
+    let (mut first, mut second) = (world.base("first"), world.base("second"));
+    for (board, base, v) in [(&mut a, &mut first, "a"), (&mut b, &mut second, "b")] {
+        sql(board, &format!("INSERT INTO log (v) VALUES ('{v}'); INSERT INTO t VALUES ('{v}', 1)"));
+        carry(board, base);
+        carry(base, board);
+        board.compact().unwrap();
+        base.compact().unwrap();
+    }
+    for _ in 0..4 {
+        for board in [&mut a, &mut b] {
+            for base in [&mut first, &mut second] {
+                take(board, &whole_bundle(base));
+                take(base, &whole_bundle(board));
+            }
+        }
+        take(&mut first, &whole_bundle(&mut second));
+        take(&mut second, &whole_bundle(&mut first));
+    }
+    digests_equal(&[&a, &b, &first, &second]);
+    for base in [&first, &second] {
+        assert_eq!(rows(base, "SELECT DISTINCT v FROM log ORDER BY v"), ["\"a\"", "\"b\"", "\"both\""]);
+    }
+}

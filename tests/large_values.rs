@@ -31,6 +31,29 @@ fn longest_frame(engine: &Engine) -> usize {
     rows(engine, "SELECT max(length(body)) FROM _pm_frame")[0].parse().unwrap()
 }
 
+/// What a seal reads in the place of a large value (`capture/ops.rs`).
+const MARK: &str = "x'5D3A91C760EB4F28B6D40793CE18A25F'";
+
+#[test]
+fn a_value_that_looks_like_what_stands_for_a_large_one_arrives_as_it_is() {
+    let world = World::new();
+    let mut a = device(&world, "a", 16_384);
+    let mut b = device(&world, "b", 16_384);
+    let application = app(&a);
+    application.execute_batch("CREATE TABLE t (k BLOB PRIMARY KEY, b BLOB, t TEXT)").unwrap();
+    application.execute(&format!("INSERT INTO t VALUES ({MARK}, ?1, {MARK})"), [noise(1, TEXT)]).unwrap();
+    a.track("t", &TrackOptions::default()).unwrap();
+    carry(&mut a, &mut b);
+    application
+        .execute_batch(&format!(
+            "INSERT INTO t VALUES ('short', {MARK}, 'x'); UPDATE t SET b = {MARK} WHERE k = {MARK}"
+        ))
+        .unwrap();
+    carry(&mut a, &mut b);
+    same(&a, &b, "SELECT hex(k), typeof(b), hex(b), hex(t) FROM t");
+    assert_eq!(rows(&b, &format!("SELECT count(*) FROM t WHERE b = {MARK}")), ["2"]);
+}
+
 #[test]
 fn a_large_blob_and_a_large_text_arrive_whole() {
     for (tail, frame_bytes) in [("", 16_384), ("", 65_536), (" WITHOUT ROWID", 16_384)] {

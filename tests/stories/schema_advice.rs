@@ -217,3 +217,34 @@ fn a_table_that_is_gone_since_the_last_seal_is_something_to_do() {
         assert!(!after.contains("since the last seal"), "{after}");
     }
 }
+
+/// A UNIQUE that no definition can say: the base is told of it where the table is tracked, and has it by the printed line.
+#[test]
+fn a_unique_index_of_an_expression_is_made_at_the_base_too() {
+    for over in ["lower(place)", "place COLLATE NOCASE) WHERE (unit IS NOT NULL"] {
+        let desk = Desk::fleet(&["north", "south"]);
+        std::fs::create_dir(desk.path("card")).unwrap();
+        let index = format!("CREATE UNIQUE INDEX one_place ON sensors ({over})");
+        let mut told = String::new();
+        for name in ["north", "south"] {
+            desk.sql(
+                &format!("{name}.db"),
+                &format!("CREATE TABLE sensors (id TEXT PRIMARY KEY, place TEXT, unit TEXT); {index}"),
+            );
+            told = unfolded(&desk.run(&format!("track {name}.db sensors")).ok());
+        }
+        has(&told, &["the UNIQUE index `one_place`", "does not travel", "as at a base"]);
+        rounds(&desk, &["north", "south", "base"], 1);
+        let printed = told.split('`').find(|part| part.starts_with("CREATE UNIQUE INDEX")).unwrap();
+        assert_eq!(printed, index);
+        desk.sql("base.db", printed);
+        desk.sql("north.db", "INSERT INTO sensors VALUES ('s1', 'Roof', 'C')");
+        desk.sql("south.db", "INSERT INTO sensors VALUES ('s2', 'roof', 'K')");
+        rounds(&desk, &["north", "south", "base"], 2);
+        are_equal(&desk, &["north", "south", "base"]);
+        let [at_board, at_base] =
+            ["north", "base"].map(|name| desk.run(&format!("conflicts {name}.db --json")).json());
+        assert_eq!(at_board, at_base);
+        assert_eq!(at_base["conflicts"].as_array().unwrap().len(), 1);
+    }
+}

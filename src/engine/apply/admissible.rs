@@ -11,7 +11,7 @@ use packmule_core::wire::{ColumnMerge, FrameFlags, FrameHead, Mode, Op, OpKind};
 
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, OwnedValue};
-use crate::engine::table::known::OpDef;
+use crate::engine::table::known::{Carried, OpDef};
 
 /// What the ops of one frame must keep to.
 pub(crate) struct Rules {
@@ -52,8 +52,14 @@ impl Rules {
         Self { thorough: true, ..self }
     }
 
-    /// Refuses what no seal makes.
-    pub(crate) fn check(&mut self, stream: Stream, def: &OpDef, op: &Op<'_>) -> Result<()> {
+    /// Refuses what no seal makes. `values` are those of the op.
+    pub(crate) fn check(
+        &mut self,
+        stream: Stream,
+        def: &OpDef,
+        op: &Op<'_>,
+        values: &[Carried<'_>],
+    ) -> Result<()> {
         let of_shared = def.def.mode == Mode::Shared;
         if of_shared != (stream == Stream::Shared) {
             return Err(Error::damaged("rows of a table in a stream that it does not go by"));
@@ -71,27 +77,25 @@ impl Rules {
         if op.head.image && !def.def.needs_baseline() {
             return Err(Error::damaged("last values of a row where nothing can ask for them"));
         }
-        let mut carried = 0;
-        for (at, value) in op.values(def.shape()) {
-            carried += 1;
+        for (at, value) in values {
             // An absolute value is no number here: see `merge::counters`.
             let adds = matches!(value, Value::Int(_) | Value::Real(_));
             if restates
                 && op.head.kind == OpKind::Update
                 && adds
-                && def.def.columns[at].merge == ColumnMerge::Counter
+                && def.def.columns[*at].merge == ColumnMerge::Counter
             {
                 return Err(Error::damaged("an addition by who restates a table"));
             }
-            check_value(def, at, op.head.kind, &value)?;
+            check_value(def, *at, op.head.kind, value)?;
         }
         // Of a table that is tracked again, columns that are not back yet are not said.
         let may_be_part = verdict || self.flags.has(FrameFlags::CONTEXT_FREE);
-        if op.head.kind == OpKind::Insert && !may_be_part && carried < def.def.columns.len() {
+        if op.head.kind == OpKind::Insert && !may_be_part && values.len() < def.def.columns.len() {
             return Err(Error::damaged("a new row without all its values"));
         }
         if self.thorough {
-            let key = def.key_of(op.values(def.shape()))?;
+            let key = def.key_of(values.iter().copied())?;
             if !self.rows.insert((def.tid, key)) {
                 return Err(Error::damaged("a row twice in one frame"));
             }

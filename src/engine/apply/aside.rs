@@ -14,12 +14,12 @@
 use std::collections::HashMap;
 
 use packmule_core::model::{Big, Stream, Value};
-use packmule_core::wire::{Op, Piece};
+use packmule_core::wire::Piece;
 
 use crate::engine::error::{self, Error, Result};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
-use crate::engine::table::known::OpDef;
+use crate::engine::table::known::Carried;
 use crate::engine::table::replica::Replica;
 
 /// The longest reason that is kept, in characters.
@@ -130,10 +130,10 @@ impl Pieces {
     }
 
     /// Finds that the pieces of all large values of a row in a frame are there.
-    pub(crate) fn claim(&mut self, seq: u64, def: &OpDef, op: &Op<'_>) -> Result<()> {
-        for (_, value) in op.values(def.shape()) {
+    pub(crate) fn claim(&mut self, seq: u64, values: &[Carried<'_>]) -> Result<()> {
+        for (_, value) in values {
             if let Value::Big(big) = value {
-                self.claim_value(seq, &big)?;
+                self.claim_value(seq, big)?;
             }
         }
         Ok(())

@@ -43,7 +43,7 @@ use crate::engine::show::{constraints, count, references, unsaid};
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
-use crate::engine::table::known::{OpDef, State, Table};
+use crate::engine::table::known::{Carried, OpDef, State, Table};
 use crate::engine::table::opened::OpPlace;
 use crate::engine::table::replica::Replica;
 use crate::engine::table::trial;
@@ -91,17 +91,18 @@ pub(crate) fn apply_group(
                 Part::Decision(_) => {} // An undo reads it; it decides about nothing.
                 Part::Piece(piece) => pieces.note_piece(seq, &piece)?,
                 Part::Return(_) | Part::Retire(_) => hear_standing(replica, &frame, &part, dev)?,
-                Part::Op(def, op) => {
-                    rules.check(stream, def, &op)?;
-                    pieces.claim(seq, def, &op)?;
+                Part::Op(def, ref op) => {
+                    let values = &def.values_of(op)[..];
+                    rules.check(stream, def, op, values)?;
+                    pieces.claim(seq, values)?;
                     let writer = writers.of(def, || writer(replica, stream, def, dev))?;
-                    let origin = Origin { dev, author, stream, seq, lamport, wall };
-                    let seen = seen_of(&frame, &context, own.as_ref(), &keep);
-                    let sight = Sight { seen: &seen, late: unplaced, restates };
+                    let origin = &Origin { dev, author, stream, seq, lamport, wall };
+                    let seen = &seen_of(&frame, &context, own.as_ref(), &keep);
+                    let sight = &Sight { seen, late: unplaced, restates };
                     if restates {
-                        spans.note(replica, writer.table.tid, &def.key_of(op.values(def.shape()))?)?;
+                        spans.note(replica, writer.table.tid, &def.key_of(values.iter().copied())?)?;
                     }
-                    apply_op(replica, writer, def, &op, &origin, &sight, &mut counts)?;
+                    apply_op(replica, &Incoming { writer, def, op, values, origin, sight }, &mut counts)?;
                 }
             }
             Ok(())
@@ -240,27 +241,31 @@ struct Sight<'a> {
     restates: bool,
 }
 
-/// The writers of the definitions that a group's ops have. Ops of one definition stand together, so the one in use
-/// stays at hand.
+/// The writers of the definitions that a group's ops have. Ops of one definition stand together: the last one is found
+/// without a look into the places.
 #[derive(Default)]
 struct Writers<'e> {
-    in_use: Option<(DefId, Writer<'e>)>,
-    others: HashMap<DefId, Writer<'e>>,
+    all: Vec<Writer<'e>>,
+    places: HashMap<DefId, usize>,
+    last: Option<(DefId, usize)>,
 }
 
 impl<'e> Writers<'e> {
     /// Returns the writer of a definition; prepares it if it is the first of its kind.
     fn of(&mut self, def: &OpDef, prepare: impl FnOnce() -> Result<Writer<'e>>) -> Result<&Writer<'e>> {
-        let (_, writer) = match self.in_use.take() {
-            Some(in_use) if in_use.0 == def.id => self.in_use.insert(in_use),
-            before => {
-                self.others.extend(before);
-                let known = self.others.remove(&def.id);
-                let writer = known.map_or_else(prepare, Ok)?;
-                self.in_use.insert((def.id, writer))
-            }
+        let at = match self.last {
+            Some((last, at)) if last == def.id => at,
+            _ => match self.places.get(&def.id) {
+                Some(at) => *at,
+                None => {
+                    self.all.push(prepare()?);
+                    self.places.insert(def.id, self.all.len() - 1);
+                    self.all.len() - 1
+                }
+            },
         };
-        Ok(writer)
+        self.last = Some((def.id, at));
+        Ok(&self.all[at])
     }
 }
 
@@ -284,6 +289,8 @@ struct Incoming<'a, 'e> {
     writer: &'a Writer<'e>,
     def: &'a OpDef,
     op: &'a Op<'a>,
+    /// What it carries, decoded once.
+    values: &'a [Carried<'a>],
     origin: &'a Origin,
     sight: &'a Sight<'a>,
 }
@@ -299,19 +306,11 @@ enum Done {
 }
 
 /// Applies an op, and counts it.
-fn apply_op(
-    replica: &Replica,
-    writer: &Writer<'_>,
-    def: &OpDef,
-    op: &Op<'_>,
-    origin: &Origin,
-    sight: &Sight<'_>,
-    counts: &mut Counts,
-) -> Result<()> {
-    let incoming = Incoming { writer, def, op, origin, sight };
+fn apply_op(replica: &Replica, incoming: &Incoming<'_, '_>, counts: &mut Counts) -> Result<()> {
+    let Incoming { writer, def, origin, .. } = *incoming;
     let done = match origin.stream {
-        Stream::PerDevice => apply_per_device_op(replica, &incoming)?,
-        Stream::Shared => apply_shared_op(replica, &incoming)?,
+        Stream::PerDevice => apply_per_device_op(replica, incoming)?,
+        Stream::Shared => apply_shared_op(replica, incoming)?,
     };
     counts.ops += u64::from(done != Done::Nothing);
     if done == Done::Waits {
@@ -326,14 +325,14 @@ fn apply_op(
 
 /// Applies an op of a per-device stream.
 fn apply_per_device_op(replica: &Replica, incoming: &Incoming<'_, '_>) -> Result<Done> {
-    let Incoming { writer, def, op, origin, sight } = *incoming;
+    let Incoming { writer, def, op, values, origin, sight } = *incoming;
     if op.head.kind == OpKind::Keep && sight.restates {
         return Ok(Done::Nothing);
     }
     if writer.table.state == State::Gathered {
-        write::write_row(replica, writer, def, op, origin)?;
+        write::write_row(replica, writer, def, (op, values), origin)?;
     } else if origin.dev == replica.me && writer.table.state == State::Tracked {
-        recover_row(replica, writer, def, op, origin)?;
+        recover_row(replica, incoming)?;
     } else {
         return Ok(Done::Waits);
     }
@@ -342,12 +341,12 @@ fn apply_per_device_op(replica: &Replica, incoming: &Incoming<'_, '_>) -> Result
 
 /// Applies an op of a shared stream.
 fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_, '_>) -> Result<Done> {
-    let Incoming { writer, def, op, origin, sight } = *incoming;
+    let Incoming { writer, def, op, values, origin, sight } = *incoming;
     let (table, seen) = (&writer.table, sight.seen);
     if !writer.same_key {
         return Ok(Done::Waits); // Nobody can say which row here it would be.
     }
-    let key = def.key_of(op.values(def.shape()))?;
+    let key = def.key_of(values.iter().copied())?;
     if sight.restates && op.head.kind == OpKind::Keep {
         return Ok(Done::Nothing);
     }
@@ -490,7 +489,7 @@ fn show_op(
     new: &Head,
     writable: bool,
 ) -> Result<()> {
-    let Incoming { writer, def, op, origin, sight } = *incoming;
+    let Incoming { writer, def, op, values, origin, sight } = *incoming;
     let (table, seen) = (&writer.table, sight.seen);
     let there = constraints::before_change(replica, table, key)?;
     if new.kind == OpKind::Delete && table.is_parent {
@@ -503,7 +502,7 @@ fn show_op(
     if !writable {
         return Ok(());
     }
-    match write::write_row(replica, writer, def, op, origin) {
+    match write::write_row(replica, writer, def, (op, values), origin) {
         Ok(true) => constraints::after_shown(replica, table, key),
         // The row to be changed is not in its table.
         Ok(false) => deferred::defer(replica, table.tid, key),
@@ -513,19 +512,13 @@ fn show_op(
 }
 
 /// Writes a row of a per-device table of ours, which was rolled back.
-fn recover_row(
-    replica: &Replica,
-    writer: &Writer<'_>,
-    def: &OpDef,
-    op: &Op<'_>,
-    origin: &Origin,
-) -> Result<()> {
-    write::write_row(replica, writer, def, op, origin)?;
+fn recover_row(replica: &Replica, incoming: &Incoming<'_, '_>) -> Result<()> {
+    let Incoming { writer, def, op, values, origin, .. } = *incoming;
+    write::write_row(replica, writer, def, (op, values), origin)?;
     if !writer.table.def.append {
         return Ok(());
     }
-    let mut values = op.values(def.shape());
-    if let Some(Value::Int(id)) = values.find(|(at, _)| def.def.columns[*at].key > 0).map(|(_, v)| v) {
+    if let Some((_, Value::Int(id))) = values.iter().find(|(at, _)| def.def.columns[*at].key > 0) {
         replica
             .db
             .prepare_cached("UPDATE _pm_table SET appended = max(appended, ?2), gaps = 0 WHERE tid = ?1")?

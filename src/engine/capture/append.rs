@@ -192,7 +192,8 @@ fn seal_range(
     let id = table.def.key_list("");
     let sql = format!(
         "SELECT {} FROM {} WHERE {id} BETWEEN ?1 AND ?2 ORDER BY {id}",
-        reader.columns, table.sql_name
+        reader.columns(""),
+        table.sql_name
     );
     let mut statement = replica.db.prepare_cached(&sql)?;
     let mut rows = statement.query(range)?;

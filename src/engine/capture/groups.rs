@@ -3,21 +3,18 @@
 use std::sync::Arc;
 
 use packmule_core::model::{DeviceId, Stream, Value};
-use packmule_core::wire::{Decision, FrameFlags, KeptRun, Merge, Mode, OpKind, SchemaBits, Was};
-use rusqlite::types::ValueRef;
-use rusqlite::{Row, params_from_iter};
+use packmule_core::wire::{Decision, FrameFlags, KeptRun, Mode, OpKind, SchemaBits, Was};
 
-use crate::engine::capture::dirty::{self, ChangeFlags};
-use crate::engine::capture::ops::{self, Change, CounterChange, RowReader};
-use crate::engine::capture::{append, declare, follow};
+use crate::engine::capture::dirty::ChangeFlags;
+use crate::engine::capture::ops::{self, Change, RowReader};
+use crate::engine::capture::{append, changed_rows, declare, follow};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
-use crate::engine::merge::heads::{self, Head, Seen, Stamp};
-use crate::engine::merge::{compose, context_free, counters, deferred, stretches, versions};
+use crate::engine::merge::heads::{self, Seen, Stamp};
+use crate::engine::merge::{compose, context_free, deferred, stretches};
 use crate::engine::show::constraints;
-use crate::engine::store::meta;
-use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
@@ -354,8 +351,8 @@ pub(crate) fn seal_all(
     let made: Columns = made.iter().filter_map(|name| table.def.column(name)).collect();
     let columns = Columns::all(table.def.columns.len()).minus(&made);
     let change = Change { columns: Some(columns).filter(|_| !made.is_empty()), ..Change::default() };
-    let sql =
-        format!("SELECT {} FROM {} ORDER BY {}", reader.columns, table.sql_name, table.def.key_list(""));
+    let (columns, keys) = (reader.columns(""), table.def.key_list(""));
+    let sql = format!("SELECT {columns} FROM {} ORDER BY {keys}", table.sql_name);
     let mut statement = replica.db.prepare(&sql)?;
     let mut rows = statement.query([])?;
     let (own, _) = context_free::seen_by_us(replica, None)?;
@@ -396,54 +393,52 @@ pub(crate) fn seal_dirty(
 ) -> Result<()> {
     let table = reader.table;
     let def = &table.def;
-    let n = def.keys().count();
+    let (n, at) = (def.keys().count(), def.columns.len() + 1);
     let mut unwritten = table.disputed.clone();
     options.made.iter().filter_map(|name| def.column(name)).for_each(|at| unwritten.insert(at));
-    let mut statement = replica.db.prepare_cached(&net_changes_sql(table, is_in_order(replica, table)?))?;
+    let remembers = def.mode == Mode::Shared && heads::has_any(replica, table.tid)?;
+    let sql = changed_rows::sql(reader, changed_rows::are_in_order(replica, table)?);
+    let mut statement = replica.db.prepare_cached(&sql)?;
     let mut dirty = statement.query([])?;
-    let mut select = replica.db.prepare_cached(&table.select_sql(&reader.columns))?;
     let (mut deleted, mut freed) = (0, false);
     let context_free = options.flags.has(FrameFlags::CONTEXT_FREE);
     let own = context_free.then(|| context_free::seen_by_us(replica, options.unseen)).transpose()?;
     let own = own.map(|(own, _)| own);
     let seen = || own.as_ref().map_or(Seen::All, Seen::Context);
     while let Some(row) = dirty.next()? {
-        let flags: ChangeFlags = row.get(n)?;
-        let values = value::first_of(row, n)?;
-        let mut found = select.query(params_from_iter(values.iter().map(|v| Bind(*v))))?;
-        let present = found.next()?;
-        if flags == ChangeFlags::MAYBE_GONE && present.is_some() {
+        let present: bool = row.get(at - 1)?;
+        let flags: ChangeFlags = row.get(at + n)?;
+        if flags == ChangeFlags::MAYBE_GONE && present {
             continue;
         }
+        let values = value::some_of(row, at..at + n)?;
         let key = table.key_of(values.iter().copied())?;
         if options.without.binary_search(&key).is_ok() {
             continue;
         }
-        let heads =
-            if def.mode == Mode::Shared { heads::heads(replica, table.tid, &key)? } else { Vec::new() };
-        match present {
-            Some(present) => {
-                let change = change_of(table, row, present, &heads, &unwritten)?;
-                let change = Change { heads: Some(heads), key: Some(key), ..change };
-                ops::seal_row(replica, reader, group, present, &change, &seen())?;
-            }
-            // What came and went unnoticed while the row itself was quarantined is not its end.
-            None if !flags.has(ChangeFlags::RESOLVED)
-                && deferred::is_quarantined(replica, table.tid, &key)? => {}
-            None => {
-                if table.watches_gaps() {
-                    append::free_id(replica, table, &values)?;
-                    freed = true;
-                    if !table.carries_deletes {
-                        deleted += 1;
-                        continue;
-                    }
-                }
-                let wall = row.get(n + 1)?;
-                let change = Change { kind: OpKind::Delete, wall, heads: Some(heads), ..Change::default() };
-                ops::seal_delete(replica, reader, group, &values, &change, &seen())?;
+        // Each row comes once: what has become of others here is nothing to it.
+        let heads = if remembers { heads::heads(replica, table.tid, &key)? } else { Vec::new() };
+        if present {
+            let change = changed_rows::change_of(table, row, (at + n, flags), &heads, &unwritten)?;
+            let change = Change { heads: Some(heads), key: Some(key), ..change };
+            ops::seal_row(replica, reader, group, row, &change, &seen())?;
+            continue;
+        }
+        // What came and went unnoticed while the row itself was quarantined is not its end.
+        if !flags.has(ChangeFlags::RESOLVED) && deferred::is_quarantined(replica, table.tid, &key)? {
+            continue;
+        }
+        if table.watches_gaps() {
+            append::free_id(replica, table, &values)?;
+            freed = true;
+            if !table.carries_deletes {
+                deleted += 1;
+                continue;
             }
         }
+        let wall = row.get(at + n + 1)?;
+        let change = Change { kind: OpKind::Delete, wall, heads: Some(heads), ..Change::default() };
+        ops::seal_delete(replica, reader, group, &values, &change, &seen())?;
     }
     drop(dirty);
     if deleted > 0 {
@@ -456,111 +451,6 @@ pub(crate) fn seal_dirty(
         replica.db.execute(&format!("DELETE FROM {}", table.dirty()), [])?;
     }
     Ok(())
-}
-
-/// Returns whether the list has every row once, in the order of the keys, as where rows were added under one integer
-/// each: then nothing is to be sorted, and each entry is all that there is of its row.
-fn is_in_order(replica: &Replica, table: &Table) -> Result<bool> {
-    if table.def.keys().count() != 1 {
-        return Ok(false);
-    }
-    let sql = format!("SELECT k1 FROM {} ORDER BY rowid", table.dirty());
-    let mut statement = replica.db.prepare_cached(&sql)?;
-    let mut rows = statement.query([])?;
-    let mut last = None;
-    while let Some(row) = rows.next()? {
-        match row.get_ref(0)? {
-            ValueRef::Integer(key) if last.is_none_or(|last| key > last) => last = Some(key),
-            _ => return Ok(false),
-        }
-    }
-    Ok(true)
-}
-
-/// Returns the query of the list of changes with one row a key: after the key's columns the change flags, the
-/// last wall time, the masks, what the counters were before, and whether some entry lacks masks or counters.
-/// `in_order`: the list is so already.
-fn net_changes_sql(table: &Table, in_order: bool) -> String {
-    let def = &table.def;
-    let (masks, counters) = (dirty::masks(table), def.counters());
-    let keys: Vec<String> = (1..=def.keys().count()).map(|n| format!("k{n}")).collect();
-    let keys = keys.join(", ");
-    let united = |of: &str| if in_order { format!("coalesce({of}, 0)") } else { format!("_pm_or({of})") };
-    let first = |by: &str, of: &str| match in_order {
-        true => of.to_owned(),
-        false => format!("_pm_first({by}, {of}) FILTER (WHERE {of} IS NOT NULL)"),
-    };
-    let note = if in_order { "note".into() } else { united("note") };
-    let mut columns = vec![keys.clone(), note];
-    // Of the last write: a clock that was ahead once must not win for ever.
-    columns.push(if def.timed() { first("-rowid", "wall") } else { "NULL".into() });
-    columns.extend((0..masks).map(|m| united(&format!("m{m}"))));
-    let updates = format!("note IN ({}, {})", ChangeFlags::UPDATE, ChangeFlags::UPDATE_UNIQUE);
-    columns.extend(counters.iter().map(|at| first("rowid", &format!("o{at}"))));
-    // Entries from before the table merged as it does now do not have these. A counter that was NULL is absolute anyway.
-    let lacking = (0..masks).map(|m| format!("m{m}")).chain(counters.iter().map(|at| format!("o{at}")));
-    let lacking: Vec<String> = lacking.map(|name| format!("{name} IS NULL")).collect();
-    let lacking = if lacking.is_empty() { "0".into() } else { lacking.join(" OR ") };
-    let lacks = format!("{updates} AND ({lacking})");
-    columns.push(if in_order { lacks } else { format!("max({lacks})") });
-    let by = if in_order { "ORDER BY rowid".into() } else { format!("GROUP BY {keys}") };
-    format!("SELECT {} FROM {} {by}", columns.join(", "), table.dirty())
-}
-
-/// Returns the change that a row of [`net_changes_sql`] makes of a row that is in its table, `present`.
-///
-/// `unwritten` are the columns that keep what the log has for them, unless the application wrote to them.
-fn change_of(
-    table: &Table,
-    row: &Row<'_>,
-    present: &Row<'_>,
-    heads: &[Head],
-    unwritten: &Columns,
-) -> Result<Change> {
-    let def = &table.def;
-    let n = def.keys().count();
-    let (masks, counted) = (dirty::masks(table), def.counters());
-    let flags: ChangeFlags = row.get(n)?;
-    let mut change = Change { wall: row.get(n + 1)?, ..Change::default() };
-    let lacking: bool = row.get(n + 2 + masks + counted.len())?;
-    let whole = lacking || flags.has(ChangeFlags::INSERT | ChangeFlags::RESOLVED);
-    // Where the whole row travels in either, an insert of a row that is known is written as its update.
-    // An update of a counter or of cells is something else.
-    let known = versions::winning(table, heads).is_some_and(|h| h.kind != OpKind::Delete);
-    let as_insert = lacking || flags.has(ChangeFlags::INSERT) && (!known || table.needs_baseline());
-    change.kind = if as_insert { OpKind::Insert } else { OpKind::Update };
-    if table.unique && flags.is_within(ChangeFlags::UPDATE | ChangeFlags::MAYBE_GONE) {
-        change.claim = Some(versions::claim_of(table, heads));
-    }
-    // A change to a row that another device has deleted restores the whole row.
-    let restored = heads.iter().any(|h| h.kind == OpKind::Delete);
-    let bits = (0..masks).map(|m| row.get(n + 2 + m)).collect::<rusqlite::Result<Vec<i64>>>()?;
-    let written = dirty::mask_columns(&bits);
-    if def.merge == Merge::Cell && masks > 0 && !whole && !restored {
-        change.columns = Some(written.clone());
-    }
-    if !unwritten.is_empty() && (!lacking || masks == 0) && !flags.has(ChangeFlags::INSERT) {
-        // What is pending in the log for such a column must not be overwritten.
-        let all = change.columns.unwrap_or_else(|| Columns::all(def.columns.len()));
-        change.columns = Some(all.minus(&unwritten.clone().minus(&written)));
-        // A new row says all of itself. This one is not new: what its counters were is unknown, so each is absolute.
-        change.kind = OpKind::Update;
-    }
-    if change.kind == OpKind::Update {
-        for (c, column) in counted.into_iter().enumerate() {
-            let before = OwnedValue::of(value::from_sql(row.get_ref(n + 2 + masks + c)?))?;
-            let after = OwnedValue::of(value::from_sql(present.get_ref(column)?))?;
-            // A resolution without an update leaves counters as they are.
-            let added = match counters::difference(&before, &after, def.columns[column].affinity()) {
-                _ if lacking => counters::carried_absolute(&after)?,
-                _ if before == OwnedValue::Null => OwnedValue::Int(0),
-                Some(added) => added,
-                None => counters::carried_absolute(&after)?,
-            };
-            change.counted.push(CounterChange { column, carried: added, before });
-        }
-    }
-    Ok(change)
 }
 
 /// Returns the stream that a table's rows go to.

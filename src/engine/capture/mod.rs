@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `watch` | the triggers that record which rows change |
 //! | `dirty` | the lists that they append to; what an entry says |
+//! | `changed_rows` | the rows in a list, each once, as its table has them |
 //! | `ops` | reads rows and writes them as ops |
 //! | `append` | append tables: the rows that no trigger records |
 //! | `not_sent` | what of tracked tables does not travel |
@@ -37,6 +38,7 @@
 
 pub(crate) mod adopt;
 pub(crate) mod append;
+mod changed_rows;
 pub(crate) mod column_numbers;
 mod column_order;
 pub(crate) mod declare;

@@ -86,19 +86,34 @@ pub(crate) fn seal_row(
     for counted in &change.counted {
         values[counted.column] = counted.carried.borrow();
     }
+    let firsts = if values.contains(&MAYBE_LARGE) {
+        write_all_large(replica, reader, group, &mut values, change)?
+    } else {
+        Vec::new()
+    };
+    seal_values(replica, table, group, values, firsts, change, false, seen)
+}
+
+/// Writes the large values of a row in pieces, and puts references into their places. Returns which they are, and the
+/// frames in which they begin.
+fn write_all_large<'v>(
+    replica: &Replica,
+    reader: &RowReader<'_>,
+    group: &mut GroupWriter<'_>,
+    values: &mut [Value<'v>],
+    change: &Change,
+) -> Result<Vec<(usize, u64)>> {
+    let keys: Vec<Value<'v>> = reader.table.def.keys().map(|at| values[at]).collect();
     let mut firsts = Vec::new();
-    if reader.guarded && row.get::<_, bool>(n)? {
-        let keys: Vec<Value<'_>> = table.def.keys().map(|at| values[at]).collect();
-        for (at, value) in values.iter_mut().enumerate() {
-            let carried = change.columns.as_ref().is_none_or(|columns| columns.contains(at));
-            if carried && reader.is_large(at, &keys)? {
-                let (big, first) = write_large(replica, reader, group, at, &keys)?;
-                *value = Value::Big(big);
-                firsts.push((at, first));
-            }
+    for (at, value) in values.iter_mut().enumerate() {
+        let carried = change.columns.as_ref().is_none_or(|columns| columns.contains(at));
+        if carried && *value == MAYBE_LARGE && reader.is_large(at, &keys)? {
+            let (big, first) = write_large(replica, reader, group, at, &keys)?;
+            *value = Value::Big(big);
+            firsts.push((at, first));
         }
     }
-    seal_values(replica, table, group, values, firsts, change, false, seen)
+    Ok(firsts)
 }
 
 /// Writes a delete, with the row's last values where an update of a part may restore it.
@@ -421,13 +436,14 @@ fn write_large(
     Ok((Big { text, number, back: 0, len, sha256: hash.finalize().into() }, first))
 }
 
+/// What stands for a large value in a row that was read: a random BLOB. A row that really has it is told by its length.
+const MARK: [u8; 16] = 0x5D3A_91C7_60EB_4F28_B6D4_0793_CE18_A25F_u128.to_be_bytes();
+const MAYBE_LARGE: Value<'static> = Value::Blob(&MARK);
+
 /// Reads rows of a table without their large values, which are read one by one.
 pub(crate) struct RowReader<'e> {
     replica: &'e Replica,
     pub table: &'e Arc<Table>,
-    /// The columns as SQL; if `guarded`, the last one says whether any value is large.
-    pub columns: String,
-    pub guarded: bool,
     /// Values longer than this are large, in bytes.
     large: usize,
 }
@@ -435,24 +451,23 @@ pub(crate) struct RowReader<'e> {
 impl<'e> RowReader<'e> {
     /// Prepares to read rows of a table.
     pub(crate) fn new(replica: &'e Replica, table: &'e Arc<Table>) -> Self {
-        let large = replica.options.frame_bytes / 4;
-        let mut columns = Vec::new();
-        let mut any = Vec::new();
-        for column in &table.def.columns {
-            let c = value::column(&column.name);
-            if !large::can_be_large(column) {
-                columns.push(c);
-            } else {
-                let is_large = format!("octet_length({c}) > {large}");
-                columns.push(format!("CASE WHEN {is_large} THEN NULL ELSE {c} END"));
-                any.push(format!("coalesce({is_large}, 0)"));
+        Self { replica, table, large: replica.options.frame_bytes / 4 }
+    }
+
+    /// Returns the columns as SQL, the name of each after a prefix.
+    pub(crate) fn columns(&self, prefix: &str) -> String {
+        let columns = self.table.def.columns.iter().map(|column| {
+            let c = format!("{prefix}{}", value::column(&column.name));
+            match large::can_be_large(column) {
+                false => c,
+                true => format!(
+                    "CASE WHEN octet_length({c}) > {} THEN {} ELSE {c} END",
+                    self.large,
+                    value::hex_literal(&MARK)
+                ),
             }
-        }
-        let guarded = !any.is_empty();
-        if guarded {
-            columns.push(value::joined(&any, "OR"));
-        }
-        Self { replica, table, columns: columns.join(", "), guarded, large }
+        });
+        columns.collect::<Vec<_>>().join(", ")
     }
 
     /// Returns whether a value of a row is large.

@@ -85,7 +85,7 @@ fn write_group(replica: &Replica, table: &Arc<Table>, group: &mut GroupWriter<'_
     let reader = RowReader::new(replica, table);
     let mut list = replica.db.prepare("SELECT key, what, columns FROM temp._pm_restate ORDER BY n")?;
     let mut listed = list.query([])?;
-    let mut select = replica.db.prepare_cached(&table.select_sql(&reader.columns))?;
+    let mut select = replica.db.prepare_cached(&table.select_sql(&reader.columns("")))?;
     while let Some(entry) = listed.next()? {
         let (key, what): (Vec<u8>, i64) = (entry.get(0)?, entry.get(1)?);
         let columns = entry.get::<_, Option<Vec<u8>>>(2)?.map(|bytes| Columns::of_bytes(&bytes));

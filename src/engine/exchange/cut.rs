@@ -132,7 +132,9 @@ pub(crate) fn built_on_by(replica: &Replica, after: u64) -> Result<Option<String
     if let Some(other) = other {
         return devices::device_label(replica, other).map(Some);
     }
-    for seq in after + 1..=positions::position(replica, replica.me, Stream::Shared)?.seq {
+    // What is folded cannot be read any more, nor be written again: whoever asks looks at that.
+    let begins = log_begins(replica, replica.me, Stream::Shared)?;
+    for seq in after.max(begins) + 1..=positions::position(replica, replica.me, Stream::Shared)?.seq {
         let body = frames::frame_here(replica, replica.me, Stream::Shared, seq)?;
         let mut names = false;
         visit::visit(replica, &frames::parse(&body)?, |part| {
@@ -181,7 +183,13 @@ fn retired_by(replica: &Replica, dev: i64, after: u64) -> Result<Vec<DeviceId>> 
 /// that after a frame is another history there, and is sealed again under this one.
 pub(super) fn seal_own_again(replica: &Replica, old: i64, after: u64) -> Result<()> {
     let stream = Stream::PerDevice;
-    let after = after.max(log_begins(replica, old, stream)?);
+    if log_begins(replica, old, stream)? > after {
+        // It is folded, so nobody can say which rows these are: all go again, once. Nothing of that stream is kept to be compared.
+        let begin = StreamPosition { seq: 0, chain: Chain([0; 32]) };
+        cut_stream(replica, (old, stream), begin, &BTreeMap::new())?;
+        seal::seal_here(replica, SealOptions { reissue: true, ..SealOptions::default() })?;
+        return Ok(());
+    }
     let Some(end) = end_at(replica, old, stream, after)? else { return Ok(()) };
     let own = own_rows(replica, old, after)?;
     let context = contexts_at(replica, old, [u64::MAX, after])?.into_iter().last().unwrap_or_default();

@@ -189,7 +189,8 @@ fn place(replica: &Replica, dev: i64, other: &OtherHistory) -> Result<Option<(u6
         return Ok(Some((given_up.common, chain)));
     }
     let floor = membership::watermark(replica, dev, Stream::Shared)?;
-    if floor == 0 {
+    // Where it is folded here how both part, nothing of it can be told from the other: all comes again, as a state.
+    if other.first <= floor + 1 {
         let key: Option<[u8; 32]> =
             value::maybe(&replica.db, "SELECT public_key FROM _pm_device WHERE n = ?1", [dev])?.flatten();
         return Ok(key.map(|key| (0, Chain::start(&key, Stream::Shared))));

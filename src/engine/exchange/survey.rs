@@ -1,6 +1,6 @@
 //! What a carrier needs to know to choose: what a bundle has, what peers have, what could be sent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Read, Seek};
 
 use packmule_core::model::{DeviceId, Stream};
@@ -20,7 +20,7 @@ use crate::engine::exchange::{
     certificates, gathered_state, give_up, newest, reconcile, rekey, revoke, transaction, twin,
 };
 use crate::engine::fleet::devices::{self, Trust};
-use crate::engine::fleet::peers::{Fit, OtherHistory, PeerEvidence};
+use crate::engine::fleet::peers::{self, Fit, OtherHistory, PeerEvidence};
 use crate::engine::fleet::{admission, copies, gaps, membership, positions, revocation, succession, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 use crate::engine::merge::deferred;
@@ -402,10 +402,14 @@ fn trusted(replica: &Replica, n: i64) -> Result<Trusted> {
     })?)
 }
 
-/// Lists what a device has: by its own acknowledgements, or by what its frames say it had seen.
+/// Lists what a device has: by its own acknowledgements, or by what its frames say it had seen. Of who has two histories it
+/// may have given up all that it had seen: of these it has what it says, where it has sealed nothing since it spoke.
 pub(crate) fn acknowledged_by(replica: &Replica, peer: DeviceId) -> Result<Positions> {
     catalog::reading(replica, |e| {
         let Some(peer) = devices::device_number(e, peer)? else { return Ok(Positions::new()) };
+        let said = membership::said(e, peer, peer, Stream::Shared)?.unwrap_or(0);
+        let spoke = positions::position(e, peer, Stream::Shared)?.seq <= said;
+        let two = if spoke { peers::splits(e)? } else { BTreeMap::new() };
         let mut statement = e.db.prepare_cached(
             "SELECT d.id, stream, max(seq), d.n FROM (
                SELECT dev, stream, seq FROM _pm_ack WHERE peer = ?1
@@ -418,7 +422,12 @@ pub(crate) fn acknowledged_by(replica: &Replica, peer: DeviceId) -> Result<Posit
         while let Some(row) = rows.next()? {
             let stream = value::stream_of_number(row.get(1)?)?;
             let seq: u64 = row.get(2)?;
-            let least = copies::least(e, peer, row.get(3)?, stream)?;
+            let dev = row.get(3)?;
+            let least = copies::least(e, peer, dev, stream)?;
+            let given_up = stream == Stream::Shared && dev != peer && two.contains_key(&dev);
+            if given_up && membership::said(e, peer, dev, stream)?.unwrap_or(0) == 0 {
+                continue;
+            }
             has.insert((DeviceId(row.get(0)?), stream), least.map_or(seq, |least| least.min(seq)));
         }
         Ok(has)

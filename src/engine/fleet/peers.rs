@@ -376,7 +376,7 @@ pub(crate) fn record_split(replica: &Replica, dev: i64, after: u64) -> Result<()
 }
 
 /// Lists the devices that are known to have two histories, with the frame after which those part, or before.
-fn splits(replica: &Replica) -> Result<BTreeMap<i64, u64>> {
+pub(crate) fn splits(replica: &Replica) -> Result<BTreeMap<i64, u64>> {
     let sql =
         "SELECT CAST(substr(k, length(?1) + 1) AS INTEGER), v FROM _pm_meta WHERE k > ?1 AND k < ?1 || ':'";
     let mut statement = replica.db.prepare_cached(sql)?;

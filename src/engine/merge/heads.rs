@@ -173,6 +173,13 @@ pub(crate) struct Stamp<'s> {
     pub decides: bool,
 }
 
+/// Returns whether any row of a table has heads.
+pub(crate) fn has_any(replica: &Replica, tid: i64) -> Result<bool> {
+    stretches::pause(replica)?;
+    let sql = "SELECT EXISTS (SELECT 1 FROM _pm_head WHERE tid = ?1) OR EXISTS (SELECT 1 FROM _pm_stretch WHERE tid = ?1)";
+    Ok(value::maybe(&replica.db, sql, [tid])?.unwrap_or(true))
+}
+
 /// Reads the heads of a row, in the order of device numbers: a baseline version comes first. A restated version hides
 /// what it was written over.
 pub(crate) fn heads(replica: &Replica, tid: i64, key: &[u8]) -> Result<Vec<Head>> {
@@ -227,10 +234,13 @@ pub(crate) fn all_heads(replica: &Replica, tid: i64, key: &[u8]) -> Result<Vec<H
 
 /// Reads the heads of a row from a table like `_pm_head`, without the values of baseline versions.
 pub(crate) fn heads_in(replica: &Replica, from: &str, tid: i64, key: &[u8]) -> Result<Vec<Head>> {
-    let mut statement = replica.db.prepare_cached(&format!(
+    const SQL: &str =
         "SELECT dev, seq, place, claim, wall, kind, (SELECT id FROM _pm_device WHERE n = dev), columns
-         FROM {from} WHERE tid = ?1 AND key = ?2 ORDER BY dev, seq",
-    ))?;
+         FROM _pm_head WHERE tid = ?1 AND key = ?2 ORDER BY dev, seq";
+    let mut statement = match from {
+        "_pm_head" => replica.db.prepare_cached(SQL)?,
+        other => replica.db.prepare_cached(&SQL.replacen("_pm_head", other, 1))?,
+    };
     let mut rows = statement.query((tid, key))?;
     let mut heads = Vec::new();
     while let Some(row) = rows.next()? {

@@ -13,7 +13,7 @@ use crate::engine::log::frames;
 use crate::engine::show::triggers;
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::columns::Columns;
-use crate::engine::table::known::{OpDef, Table};
+use crate::engine::table::known::{Carried, OpDef, Table};
 use crate::engine::table::large;
 use crate::engine::table::replica::Replica;
 
@@ -65,10 +65,22 @@ impl<'e> Writer<'e> {
         let mut prepared = self.prepared.borrow_mut();
         let statement = match prepared.as_mut() {
             Some(statement) => statement,
-            None => prepared.insert(self.db.prepare_cached(&self.upsert)?),
+            None => {
+                let statement = prepared.insert(self.db.prepare_cached(&self.upsert)?);
+                // It is the same for all rows, and stays bound.
+                self.label.iter().try_for_each(|label| statement.raw_bind_parameter(1, label))?;
+                statement
+            }
         };
-        let label = self.label.iter().map(|label| Value::Text(label.as_bytes()));
-        statement.execute(params_from_iter(label.chain(values).map(Bind)))?;
+        let mut bound = usize::from(self.label.is_some());
+        for value in values {
+            bound += 1;
+            statement.raw_bind_parameter(bound, Bind(value))?;
+        }
+        if bound != statement.parameter_count() {
+            return Err(Error::damaged("a whole row without all its columns"));
+        }
+        statement.raw_execute()?;
         Ok(())
     }
 
@@ -91,20 +103,19 @@ pub(crate) struct Origin {
     pub wall: WallMs,
 }
 
-/// Makes a table's row what an op says: written, or deleted. Updates leave counters as they are.
+/// Makes a table's row what an op says, of which these are the values: written, or deleted. Updates leave counters as they
+/// are.
 ///
 /// Returns false if the op writes a part of a row, and the row is not there.
 pub(crate) fn write_row(
     replica: &Replica,
     writer: &Writer<'_>,
     def: &OpDef,
-    op: &Op<'_>,
+    (op, values): (&Op<'_>, &[Carried<'_>]),
     origin: &Origin,
 ) -> Result<bool> {
     let table = &writer.table;
     let label = writer.label.iter().map(|l| Value::Text(l.as_bytes()));
-    let mut values: Vec<(usize, Value<'_>)> = Vec::with_capacity(def.def.columns.len());
-    op.values(def.shape()).for_each(|value| values.push(value));
     let keys = def
         .keys
         .iter()

@@ -38,9 +38,17 @@ pub(crate) fn from_sql(value: ValueRef<'_>) -> Value<'_> {
 
 /// Returns the first `n` values of a row of a query.
 pub(crate) fn first_of<'r>(row: &'r rusqlite::Row<'_>, n: usize) -> rusqlite::Result<Vec<Value<'r>>> {
+    some_of(row, 0..n)
+}
+
+/// Returns the values of these columns of a row of a query.
+pub(crate) fn some_of<'r>(
+    row: &'r rusqlite::Row<'_>,
+    columns: std::ops::Range<usize>,
+) -> rusqlite::Result<Vec<Value<'r>>> {
     // For every row of a seal: at once of the right length.
-    let mut values = Vec::with_capacity(n);
-    for at in 0..n {
+    let mut values = Vec::with_capacity(columns.len());
+    for at in columns {
         values.push(from_sql(row.get_ref(at)?));
     }
     Ok(values)

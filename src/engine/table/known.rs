@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use packmule_core::model::Value;
-use packmule_core::wire::{Collation, DefId, Mode, Shape};
+use packmule_core::wire::{Collation, DefId, Mode, Op, Shape};
 use rusqlite::types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{Row, ToSql};
 
@@ -12,6 +12,9 @@ use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, Affinity};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::{ColumnDef, DEVICE_COLUMN, TableDef};
+
+/// Most keys take no more bytes than these.
+const KEY_ROOM: usize = 40;
 
 /// How a table stands in this database, as `_pm_table.state` has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,7 +233,7 @@ impl Table {
 
     /// Encodes the canonical key of a row from its key values, in the order of the key.
     pub(crate) fn key_of<'v>(&self, values: impl Iterator<Item = Value<'v>>) -> Result<Vec<u8>> {
-        let mut key = Vec::new();
+        let mut key = Vec::with_capacity(KEY_ROOM);
         for (value, at) in values.zip(self.def.keys()) {
             value::push_key(&mut key, value, self.def.columns[at].collation)?;
         }
@@ -243,6 +246,9 @@ impl Table {
         self.key_of(values.collect::<rusqlite::Result<Vec<_>>>()?.into_iter())
     }
 }
+
+/// A value that an op carries, with the number of its column.
+pub(crate) type Carried<'v> = (usize, Value<'v>);
 
 /// A definition in which ops of some author are encoded.
 #[derive(Debug)]
@@ -305,12 +311,16 @@ impl OpDef {
         Shape { keys: &self.key_flags }
     }
 
+    /// Decodes the values of an op.
+    pub(crate) fn values_of<'v>(&self, op: &Op<'v>) -> Vec<Carried<'v>> {
+        let mut values = Vec::with_capacity(self.key_flags.len());
+        op.values(self.shape()).for_each(|value| values.push(value));
+        values
+    }
+
     /// Encodes the canonical key of an op from its values, in the order of the columns.
-    pub(crate) fn key_of<'v>(
-        &self,
-        values: impl Iterator<Item = (usize, Value<'v>)> + Clone,
-    ) -> Result<Vec<u8>> {
-        let mut key = Vec::new();
+    pub(crate) fn key_of<'v>(&self, values: impl Iterator<Item = Carried<'v>> + Clone) -> Result<Vec<u8>> {
+        let mut key = Vec::with_capacity(KEY_ROOM);
         for (column, collation) in &self.keys {
             let value = values.clone().find(|(at, _)| at == column).map(|(_, value)| value);
             value::push_key(

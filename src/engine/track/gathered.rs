@@ -44,7 +44,7 @@ pub(crate) fn replay_gathered(replica: &Replica, tid: i64) -> Result<()> {
                         Entry::Vacant(new) => new.insert(groups::writer(replica, stream, def, dev)?),
                     };
                     let origin = Origin { dev, author, stream, seq, lamport: 0, wall: 0 };
-                    write::write_row(replica, writer, def, &op, &origin)?;
+                    write::write_row(replica, writer, def, (&op, &def.values_of(&op)), &origin)?;
                 }
                 Part::Piece(_)
                 | Part::Keep(_)

@@ -88,8 +88,9 @@ fn look_into(
                 }
                 Part::Piece(piece) => pieces.note_piece(seq, &piece)?,
                 Part::Op(def, op) => {
-                    rules.check(stream, def, &op)?;
-                    pieces.claim(seq, def, &op)?;
+                    let values = def.values_of(&op);
+                    rules.check(stream, def, &op, &values)?;
+                    pieces.claim(seq, &values)?;
                 }
                 _ => {}
             }

@@ -25,8 +25,8 @@ pub(super) const AS_LAST: u8 = 12;
 pub(super) const BESIDE: u8 = 13;
 pub(super) const HEXED: u8 = 14;
 
-/// Where a value stands in the plain frame; of no length: nowhere.
-pub(super) type Place = (u32, u32);
+/// Where a value stands in the plain frame, which is no longer than two bytes can tell; of no length: nowhere.
+pub(super) type Place = (u16, u16);
 
 #[derive(Clone, Copy)]
 pub(super) struct Column {
@@ -92,7 +92,7 @@ struct Said {
 }
 
 pub(super) fn range(place: Place) -> core::ops::Range<usize> {
-    place.0 as usize..(place.0 + place.1) as usize
+    usize::from(place.0)..usize::from(place.0) + usize::from(place.1)
 }
 
 fn hash_bytes(bytes: &[u8]) -> u32 {
@@ -374,7 +374,7 @@ impl Values {
                     AS_LAST => last,
                     _ => *self.memo(beside_key),
                 };
-                let end = at + place.1 as usize;
+                let end = at + usize::from(place.1);
                 if place.1 == 0 || end > buf.len() {
                     return Err(C::bad());
                 }
@@ -399,7 +399,7 @@ impl Values {
             }
             _ => return Err(C::bad()),
         };
-        let place = (at as u32, (end - at) as u32);
+        let place = (at as u16, (end - at) as u16);
         let of_value = hash_bytes(&buf[at..end]);
         *self.memo(after) = place;
         *self.memo(beside_key) = place;

@@ -241,7 +241,8 @@ fn a_boards_database_that_is_locked_or_damaged() {
     let mut bytes = std::fs::read(desk.path("plain.db")).unwrap();
     bytes[100..].fill(0xa5);
     std::fs::write(desk.path("plain.db"), bytes).unwrap();
-    has(&desk.run("merge base.db plain.db").refused("plain.db"), &["damaged"]);
+    let ran = desk.run("merge base.db plain.db").proposes(": run `sqlite3 * 'PRAGMA integrity_check'`");
+    has(&ran.refused("plain.db"), &["damaged"]);
     has(&desk.run("merge base.db base.db").refused("base.db"), &["this device itself"]);
 }
 
@@ -287,7 +288,8 @@ fn a_missing_key_file() {
     for line in ["seal base.db", "export base.db out.pmb", "import base.db good.pmb"] {
         has(&desk.run(line).refused("base.db"), &["secret key", "base.db.pmkey", "put it back"]);
     }
-    has(&desk.run("status base.db").ok(), &["secret key   MISSING"]);
+    let status = desk.run("status base.db").proposes("packmule init --remove * --dry-run");
+    has(&status.ok(), &["secret key   MISSING", "put base.db.pmkey back"]);
     assert_eq!(desk.dump("base.db"), before);
 }
 

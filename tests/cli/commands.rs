@@ -423,7 +423,8 @@ fn the_demo_ends_with_equal_digests() {
 #[test]
 fn the_demo_breaks_lines_once() {
     let desk = Desk::new();
-    let screen = desk.run("demo").screen;
+    let ran = desk.run("demo").proposes("done in * s (`packmule demo --keep DIRECTORY` keeps the files)");
+    let screen = ran.screen;
     let lines: Vec<&str> = screen.lines().collect();
     for three in lines.windows(3) {
         let words = |line: &str| line.split_whitespace().count();

@@ -178,6 +178,10 @@ fn the_port_is_raw_and_for_one_program_alone() {
     cable.is_held();
     let port = cable.ends[0].to_str().unwrap();
     let second = desk.run(&format!("sync east.db --serial {port}"));
+    let second = second.proposes_with(
+        "(`sudo systemctl stop serial-getty@NAME` ends a login on /dev/NAME)",
+        &[("NAME", "ttyAMA0")],
+    );
     has(&second.refused(port), &["another program has the port open"]);
     let [with_flow, without] = cable.settings();
     for set in [&with_flow, &without] {

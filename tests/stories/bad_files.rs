@@ -11,7 +11,7 @@ use packmule::core::wire::{Frame, FrameFlags, FrameWriter, GroupStart, RecordKin
 
 use crate::bundles;
 use crate::skips::skip;
-use crate::support::{Desk, PACKMULE, Ran};
+use crate::support::{Desk, PACKMULE, Ran, has};
 
 /// Whoever may not read everything. Root may; so where we are root, this is nobody.
 const NOBODY: u32 = 65_534;
@@ -172,4 +172,14 @@ fn a_card_of_bad_files_and_good_ones() {
         // And again, with what it left there itself.
         named(&run(&desk, "exchange base.db in").unwrap().ok(), &BAD);
     }
+}
+
+/// A port that one may not use, and what makes one a member of its group.
+#[test]
+fn a_port_that_one_may_not_use() {
+    let desk = Desk::fleet(&["north"]);
+    fs::write(desk.path("h-unreadable.pmb"), "").unwrap();
+    let Some(ran) = run(&desk, "sync north.db --serial h-unreadable.pmb") else { return };
+    let ran = ran.at(&desk).proposes("(`sudo usermod -aG dialout $USER`, then log in again)");
+    has(&ran.refused("h-unreadable.pmb"), &["become a member of its group"]);
 }

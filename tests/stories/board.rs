@@ -72,12 +72,17 @@ fn the_services_are_fitted_to_a_database_and_taken_away_again() {
     let desk = card();
     let before = files(&desk.path("card"));
     let line = format!("board install {DB} --root card --board pi-4");
-    let shown = desk.run(&format!("{line} --dry-run")).ok();
+    let shown = desk
+        .run(&format!("{line} --dry-run"))
+        .proposes("# Made by `packmule board install`, for a database of ")
+        .proposes("; `packmule board remove` removes it.")
+        .ok();
     has(&shown, &["packmule-serve.service.d/packmule.conf would be:", "User=pi", "nothing was written"]);
     assert_eq!(files(&desk.path("card")), before);
     let said = desk
         .run(&line)
         .proposes_with(": no table is tracked: `packmule track * TABLE`", &[("TABLE", "settings")])
+        .proposes("systemctl --root=* enable packmule-serve")
         .ok();
     has(&said, &["the services run as pi, with the groups dialout, and write to /home/pi/app alone"]);
     has(&said, &["no table is tracked", "systemctl --root=card enable packmule-serve"]);
@@ -175,7 +180,8 @@ fn a_dry_start_says_what_is_wrong() {
     wrong(&["pi may not write to the folder card/home/pi/app"]);
     mode("card/home/pi/app", 0o700);
     mode("card/home/pi/app/data.db.pmkey", 0o200);
-    wrong(&["pi may not read the secret key", "sudo chown pi"]);
+    wrong(&["pi may not read the secret key", "sudo chown "]);
+    failed(desk.run("board check --root card").proposes("sudo chown * *"));
     mode("card/home/pi/app/data.db.pmkey", 0o600);
     if owner(&desk).0 == 1000 && std::fs::metadata(desk.path("fleet.key")).unwrap().uid() == 0 {
         // `sudo packmule init`, or a tool that root has run: the services are not root.
@@ -200,6 +206,30 @@ fn a_dry_start_says_what_is_wrong() {
     );
     std::fs::write(desk.path("card/home/pi/moved/data.db"), "no database").unwrap();
     wrong(&["data.db"]);
+}
+
+/// On the board itself: what is said to do next is what its systemd takes.
+#[test]
+fn what_is_done_on_the_board_itself() {
+    let desk = Desk::fleet(&["north"]);
+    let install = "packmule board install /var/lib/packmule/north.db --board pi-4";
+    let Some(ran) = desk.run_on_machine(install) else {
+        return skips::skip("the services of this machine", "it makes no namespaces");
+    };
+    let ran = ran.proposes("systemctl daemon-reload && udevadm control --reload");
+    has(&ran.proposes("systemctl enable --now packmule-serve").ok(), &["write to /var/lib/packmule alone"]);
+    let both = format!("{install} > installed && packmule board remove");
+    let ran = desk.run_on_machine(&both).unwrap().proposes("systemctl stop packmule-serve packmule-run");
+    has(&ran.proposes("systemctl daemon-reload && udevadm control --reload").ok(), &["removed"]);
+    // Without a database nothing is fitted to one yet.
+    std::fs::create_dir_all(desk.path("card/home/pi/app")).unwrap();
+    std::fs::copy(desk.path("north.db"), desk.path("card/home/pi/app/data.db")).unwrap();
+    std::fs::copy(desk.path("north.db.pmkey"), desk.path("card/home/pi/app/data.db.pmkey")).unwrap();
+    let database = [("DB", "card/home/pi/app/data.db")];
+    failed(desk.run("board check --root card").proposes_with("packmule board install DB*", &database));
+    desk.run("board install --root card --board pi-4")
+        .proposes_with("packmule board install DB*", &database)
+        .ok();
 }
 
 /// A path that the services could not use is refused, with where it belongs.

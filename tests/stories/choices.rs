@@ -466,12 +466,15 @@ fn what_is_meant_is_meant_by_both_commands() {
     // Several ids, and beginnings of them; one that is none is named.
     let two = desk.run(&format!("conflicts base.db {} {p1} --brief", &x1[..6])).ok();
     has(&two, &[&p1, &x1, "2 conflicts:"]);
+    let one = desk.run(&format!("conflicts base.db {p1} 0000 --brief"));
+    has(&one.out, &[&p1]);
+    has(&one.refused("base.db"), &["no open conflict has the id `0000`", "see `packmule conflicts base.db`"]);
+    for line in ["conflicts base.db --brief", "resolve base.db --dry-run --take shown"] {
+        let none = desk.run(&format!("{line} --table patient"));
+        has(&none.refused("base.db"), &["no table `patient` is tracked here", "patients"]);
+    }
     has(
-        &desk.run(&format!("conflicts base.db {p1} 0000 --brief")).ok(),
-        &[&p1, "no open conflict has the id 0000"],
-    );
-    has(
-        &desk.run("conflicts base.db --table patient").ok(),
+        &desk.run("conflicts base.db --kind schema").ok(),
         &["none of them fits", "open are:", "unique", "patients"],
     );
     has(&desk.run("conflicts base.db --kind uniqe").usage(), &["--kind is one of", "did you mean `unique`?"]);

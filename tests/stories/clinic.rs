@@ -105,7 +105,7 @@ fn fifteen_conflicts_of_all_kinds_are_closed_in_three_commands() {
     let done = desk.run("resolve base.db --all --take newest").ok();
     has(&done, &["stays open", "13 conflicts are closed", "2 conflicts are still open"]);
     // What nothing fits is told, not only left.
-    for none in ["conflicts base.db --table nothing", "resolve base.db --table nothing --take newest"] {
+    for none in ["conflicts base.db --kind schema", "resolve base.db --kind schema --take newest"] {
         has(&desk.run(none).ok(), &["2 conflicts are", "none of them fits what was asked for"]);
     }
     let orphan = id(&desk, "foreign-key");

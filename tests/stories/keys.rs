@@ -21,9 +21,11 @@ fn a_key_that_others_can_read_is_refused() {
     let desk = Desk::fleet(&["north"]);
     for mode in [0o644, 0o640, 0o606] {
         set_mode(&desk, "north.db.pmkey", mode);
-        let said = desk.run("seal north.db").refused("north.db");
+        let said = desk.run("seal north.db").proposes(": run `chmod 600 *`").refused("north.db");
         has(&said, &["can be read by others than its owner", "run `chmod 600 "]);
     }
+    // What was proposed names this file, and not one in a copy.
+    set_mode(&desk, "north.db.pmkey", 0o644);
     let said = desk.run("status north.db").refused("north.db");
     let fix = said.split("run `chmod 600 ").nth(1).unwrap().split('`').next().unwrap();
     set_mode(&desk, fix, 0o600);

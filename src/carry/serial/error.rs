@@ -147,7 +147,7 @@ fn in_place_of_an_answer(cause: Cause) -> String {
         Cause::Nothing => String::new(),
         Cause::Text => {
             ": the other end sends text, such as a login prompt: stop the login or console on that port \
-             (for instance `systemctl disable --now serial-getty@ttyS0`) and run `packmule serve` there"
+             (for instance `sudo systemctl disable --now serial-getty@ttyS0`) and run `packmule serve` there"
                 .into()
         }
         Cause::Noise => {

@@ -56,11 +56,8 @@ pub(crate) fn not_sent(replica: &Replica) -> Result<Vec<NotSent>> {
         let sql = "SELECT count FROM _pm_notice WHERE what = ?1";
         if let Some(rows) = value::maybe(&replica.db, sql, [append::deleted_notice(name)])? {
             let (they_were, stay) = if rows == 1 { ("it was", "stays") } else { ("they were", "stay") };
-            let (before, further) = match table.carries_deletes {
-                true => (" before deletes were carried", ""),
-                false => ("", "; `--deletes carry` at `track` carries further ones"),
-            };
-            let reason = format!("{they_were} deleted here{before}, and {stay} elsewhere{further}");
+            let before = if table.carries_deletes { " before deletes were carried" } else { "" };
+            let reason = format!("{they_were} deleted here{before}, and {stay} elsewhere");
             let per_device = table.def.mode == Mode::PerDevice;
             let hint =
                 (!table.carries_deletes).then(|| Hint::CarryDeletes { table: name.clone(), per_device });

@@ -130,6 +130,7 @@ fn close(
 
 /// Remembers which conflicts are open, and which of them may be meant; each id that is given must be that of one.
 fn remember_open(replica: &Replica, selection: &Selection) -> Result<()> {
+    selection.known_table(replica)?;
     let db = &replica.db;
     listed::refresh(replica)?;
     db.execute_batch(

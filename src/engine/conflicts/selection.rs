@@ -3,6 +3,9 @@
 use packmule_core::model::{DeviceId, WallMs};
 
 use crate::engine::conflicts::list::Conflict;
+use crate::engine::error::Result;
+use crate::engine::table::catalog;
+use crate::engine::table::replica::Replica;
 
 /// The shortest beginning of an id that is taken for one.
 pub(crate) const ID_LEAST: usize = 4;
@@ -23,6 +26,14 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Makes sure that the table is one of those here.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`](crate::Error::UnknownTable).
+    pub(crate) fn known_table(&self, replica: &Replica) -> Result<()> {
+        self.table.iter().try_for_each(|table| catalog::tracked_table(replica, table).map(drop))
+    }
+
     /// Returns whether a conflict is meant.
     pub(crate) fn wants(&self, conflict: &Conflict) -> bool {
         (self.ids.is_empty() || self.ids.iter().any(|id| names(id, conflict)))
@@ -36,6 +47,6 @@ impl Selection {
 }
 
 /// Returns whether an id, or the beginning of one, is that of a conflict.
-fn names(id: &str, conflict: &Conflict) -> bool {
+pub(super) fn names(id: &str, conflict: &Conflict) -> bool {
     id.len() >= ID_LEAST && conflict.id.starts_with(id)
 }

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 
 use crate::engine::conflicts::children;
 use crate::engine::conflicts::list::{self, Conflict, ConflictKind, Open};
-use crate::engine::conflicts::selection::Selection;
+use crate::engine::conflicts::selection::{Selection, names};
 use crate::engine::conflicts::ways;
-use crate::engine::error::Result;
+use crate::engine::error::{Error, Result};
 use crate::engine::show::references;
 use crate::engine::table::catalog;
 use crate::engine::table::known::State;
@@ -248,9 +248,12 @@ pub(crate) fn each_conflict(
     detail: Detail,
     give: &mut dyn FnMut(Conflict) -> Result<()>,
 ) -> Result<()> {
+    selection.known_table(replica)?;
     // Looked up when it is asked for first: it costs a walk through the tables that refer.
     let mut counts = None;
+    let mut unmet: Vec<&String> = selection.ids.iter().collect();
     each(replica, &mut |mut open| {
+        unmet.retain(|id| !names(id, &open.conflict));
         if !selection.wants(&open.conflict) {
             return Ok(());
         }
@@ -267,7 +270,14 @@ pub(crate) fn each_conflict(
             open.conflict.referred_by = of.unwrap_or_default();
         }
         give(open.conflict)
-    })
+    })?;
+    match unmet.first() {
+        Some(id) => {
+            let open = open_conflicts(replica)? as usize;
+            Err(Error::NoSuchConflict { id: (*id).clone(), open }.into())
+        }
+        None => Ok(()),
+    }
 }
 
 /// Counts the open conflicts.

@@ -95,6 +95,13 @@ impl TableStatus {
             _ => None,
         }
     }
+
+    /// Returns what shows how the table, and what belongs to it, is here.
+    pub fn shown_by(&self) -> Hint {
+        let name = self.name.replace('\'', "''");
+        let query = format!("SELECT sql FROM sqlite_schema WHERE tbl_name = '{name}' COLLATE NOCASE");
+        Hint::ShowRows { query }
+    }
 }
 
 /// The state of a device.

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)] // Tests; and not every one uses all of it.
 
 pub mod json;
+mod machine;
 pub mod program;
 pub mod proposals;
 
@@ -107,6 +108,13 @@ impl Desk {
         Ran::of(command.stdin(Stdio::null()).output().unwrap(), &words)
     }
 
+    /// Runs commands, as a shell takes them, on a machine that they may change: its databases are in /var/lib/packmule; nothing
+    /// where no such machine can be made.
+    pub fn run_on_machine(&self, line: &str) -> Option<Ran> {
+        let ran = Ran::of(machine::run(self.dir.path(), line, &proposals::path())?, &[line]);
+        Some(Ran { desk: self.dir.path().to_owned(), ..ran })
+    }
+
     /// The command, not run yet.
     pub fn command(&self, words: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(PACKMULE);
@@ -202,6 +210,11 @@ impl Ran {
             line: words.join(" "),
             desk: PathBuf::new(),
         }
+    }
+
+    /// The same, run at a desk.
+    pub fn at(self, desk: &Desk) -> Self {
+        Self { desk: desk.dir.path().to_owned(), ..self }
     }
 
     /// It proposes a command in words that fit these, where `*` is anything; and the command, as it is printed, works.

@@ -39,10 +39,8 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         }
     }
     let called = Called::in_fleet(&engine).map_err(of_db(path))?;
-    let mut unmet: Vec<&String> = selection.ids.iter().collect();
     let (mut groups, mut one) = (Groups::new(), None);
     let mut each = |conflict: Conflict| {
-        unmet.retain(|id| !conflict.id.starts_with(*id));
         if brief {
             print_brief(&conflict, out);
             one.get_or_insert_with(|| conflict.id.clone());
@@ -65,9 +63,6 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         return Ok(());
     }
     printed.map_err(of_db(path))?;
-    unmet
-        .iter()
-        .for_each(|id| say!(out, "{}", paragraph(&format!("no open conflict has the id {id}"), 0, 2)));
     if groups.is_empty() && open > 0 {
         print_open(&engine, out).map_err(of_db(path))?;
     }

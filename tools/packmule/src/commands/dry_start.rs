@@ -65,13 +65,25 @@ impl Start {
         fs::metadata(path).is_ok_and(|file| self.user.0.may(access, &file))
     }
 
-    fn install(&self) -> String {
-        let root = match self.root == Path::new("/") {
-            true => String::new(),
-            false => format!(" --root {}", quoted(&self.root)),
-        };
-        format!("packmule board install {}{root}", quoted(Path::new(&self.database)))
+    fn install(&self, db: &str) -> String {
+        format!("packmule board install {db}{}", flag_of(&self.root))
     }
+
+    fn install_again(&self) -> String {
+        self.install(&quoted(Path::new(&self.database)))
+    }
+
+    /// Gives a file to whom the services run as: a card's users have names that this machine does not know, or others have.
+    fn give(&self, file: &Path) -> String {
+        let (user, name) = &self.user;
+        let user = if self.root == Path::new("/") { name.clone() } else { user.uid.to_string() };
+        format!("sudo chown {user} {}", quoted(file))
+    }
+}
+
+/// Returns the flag that names a root, where it is not this machine's own.
+pub(super) fn flag_of(root: &Path) -> String {
+    if root == Path::new("/") { String::new() } else { format!(" --root {}", quoted(root)) }
 }
 
 /// Returns all that is wrong, each with what helps.
@@ -79,7 +91,7 @@ pub(super) fn wrong(start: &Start) -> Vec<String> {
     let mut wrong = Vec::new();
     if !start.set_up {
         let settings = shown(&start.root.join(SETTINGS));
-        return vec![format!("{settings} is not there: `packmule board install DB` makes it")];
+        return vec![format!("{settings} is not there: `{}` makes it", start.install("DB"))];
     }
     let file = start.here(&start.database);
     let user = &start.user.1;
@@ -93,21 +105,21 @@ pub(super) fn wrong(start: &Start) -> Vec<String> {
     }
     let folder = Path::new(&start.database).parent().map(shown).unwrap_or_default();
     if !start.folders.iter().any(|allowed| Path::new(&folder).starts_with(allowed)) {
-        wrong.push(format!("the services may not write to {folder}: run `{}`", start.install()));
+        wrong.push(format!("the services may not write to {folder}: run `{}`", start.install_again()));
     }
     let folder = start.here(&folder);
     if folder.is_dir() && !(start.may(Access::Write, &folder) && start.may(Access::Search, &folder)) {
         wrong.push(format!(
-            "{user} may not write to the folder {0}: `sudo chown {user} {1}`, or put the database into one of its own",
+            "{user} may not write to the folder {}: `{}`, or put the database into one of its own",
             shown(&folder),
-            quoted(&folder)
+            start.give(&folder)
         ));
     }
     for port in start.ports.iter().filter(|_| start.root == Path::new("/")) {
         match fs::metadata(port) {
             Ok(found)
                 if start.user.0.may(Access::Read, &found) && start.user.0.may(Access::Write, &found) => {}
-            Ok(_) => wrong.push(format!("{user} may not use {port}: run `{}`", start.install())),
+            Ok(_) => wrong.push(format!("{user} may not use {port}: run `{}`", start.install_again())),
             Err(_) => wrong.push(format!(
                 "the serial port {port} is not there: plug it in, or name another one in {}",
                 shown(&start.root.join(SETTINGS))
@@ -125,14 +137,12 @@ fn of_database(start: &Start, file: &Path) -> Vec<String> {
         ["", "-wal", "-shm", "-journal"].map(|end| beside(file, end)).iter().filter(|part| part.exists())
     {
         if !start.may(Access::Write, part) {
-            let chown = format!("`sudo chown {user} {}`", quoted(part));
-            wrong.push(format!("{user} may not write to {}: {chown}", shown(part)));
+            wrong.push(format!("{user} may not write to {}: `{}`", shown(part), start.give(part)));
         }
     }
     let key = beside(file, ".pmkey");
     if key.exists() && !start.may(Access::Read, &key) {
-        let chown = format!("`sudo chown {user} {}`", quoted(&key));
-        wrong.push(format!("{user} may not read the secret key {}: {chown}", shown(&key)));
+        wrong.push(format!("{user} may not read the secret key {}: `{}`", shown(&key), start.give(&key)));
     }
     let (path, db) = (shown(file), quoted(file));
     let engine = match Engine::open_read_only(file, start.given.options()) {

@@ -160,7 +160,7 @@ fn left_out(engine: &Engine, path: &Path, sends: bool) -> Vec<String> {
     // The command itself has done what it was asked for: that this cannot be read is no failure of it.
     let rows = if sends { engine.not_sent().unwrap_or_default() } else { Vec::new() };
     let tables = engine.left_out().unwrap_or_default();
-    let rows = rows.iter().map(ToString::to_string);
+    let rows = rows.iter().map(|rows| rows.to_string() + &hint(rows.hint.clone(), path));
     let said = rows.chain(tables.iter().map(|table| {
         let note = table.note.as_deref().unwrap_or("it was changed here");
         let held = if table.how == TableHow::Suspended { "held: " } else { "" };

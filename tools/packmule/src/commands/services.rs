@@ -151,7 +151,8 @@ fn report(out: &mut Out<'_>, root: &Path, plan: &Plan) {
         Some(_) => say!(out, "to start the services for cards, sticks and serial lines:"),
         None => {
             say!(out, "where the database is stands in {};", shown(&root.join(SETTINGS)));
-            say!(out, "`packmule board install DB` fits the services to it; then start them:");
+            let install = format!("packmule board install DB{}", dry_start::flag_of(root));
+            say!(out, "`{install}` fits the services to it; then start them:");
         }
     }
     next.iter().for_each(|line| say!(out, "  {line}"));

@@ -54,14 +54,7 @@ pub fn advice(
 ) -> Vec<Advice> {
     let db = quoted(path);
     let mut all = Vec::new();
-    if !status.can_sign {
-        let what = format!(
-            "the secret key is not there, so that nothing can be sealed or sent: put {}.pmkey back from where the \
-             database was kept",
-            shown(path)
-        );
-        all.push(Advice::person(what, None));
-    }
+    all.extend((!status.can_sign).then(|| without_key(path)));
     all.extend(hanging.iter().map(hangs));
     if status.conflicts > 0 {
         let open = plural(status.conflicts, "conflict is open", "conflicts are open");
@@ -116,6 +109,17 @@ pub fn advice(
     all
 }
 
+/// Says what helps where the secret key is not there.
+fn without_key(path: &Path) -> Advice {
+    let what = format!(
+        "the secret key is not there, so that nothing can be sealed or sent: put {}.pmkey back from where the database was \
+         kept; if it is nowhere any more, make a plain database of this one, and that a new device; this says what would be \
+         gone:",
+        shown(path)
+    );
+    Advice::person(what, Some(format!("packmule init --remove {} --dry-run", quoted(path))))
+}
+
 /// Says of what hangs in `packmule run` what may be the matter, and how to end it.
 fn hangs(Hanging { link, since, pid }: &Hanging<'_>) -> Advice {
     let since = since.split('.').next().unwrap_or_default();
@@ -131,9 +135,14 @@ fn not_travelling(path: &Path, status: &Status, not_sent: &[NotSent]) -> Vec<Adv
     let mut all = Vec::new();
     for table in status.tables.iter().filter(|table| table.how == TableHow::Suspended) {
         let note = table.note.clone().unwrap_or_default();
-        let help = table.hint().and_then(|hint| command(&hint, path));
-        let end = if help.is_some() { ":" } else { "" };
-        all.push(Advice::person(format!("table `{}` is held: {note}{end}", table.name), help));
+        let (end, help) = match table.hint().and_then(|hint| command(&hint, path)) {
+            Some(help) => (":", help),
+            None => (
+                "; this shows the table as it is here:",
+                command(&table.shown_by(), path).unwrap_or_default(),
+            ),
+        };
+        all.push(Advice::person(format!("table `{}` is held: {note}{end}", table.name), Some(help)));
     }
     // Whether it is held then is not known before: a person looks again.
     for table in status.tables.iter().filter(|table| table.hint() == Some(Hint::Seal)) {

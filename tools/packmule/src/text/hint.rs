@@ -24,6 +24,9 @@ pub fn command(hint: &Hint, db: &Path) -> Option<String> {
 
 /// Says what to do about an error, as it goes on after the message; nothing where the message says all.
 pub fn hint(hint: Option<Hint>, db: &Path) -> String {
+    if let Some(command) = hint.as_ref().and_then(|hint| command(hint, db)) {
+        return format!(": `{command}`");
+    }
     let db = quoted(db);
     match hint {
         None => String::new(),
@@ -46,9 +49,9 @@ pub fn hint(hint: Option<Hint>, db: &Path) -> String {
                 .into()
         }
         Some(Hint::JoinThePortsGroup) => " (`sudo usermod -aG dialout $USER`, then log in again)".into(),
-        Some(Hint::FreeThePort) => " (`systemctl stop serial-getty@…`)".into(),
-        Some(Hint::Retire { device }) => format!(": `packmule retire {db} {device}`"),
-        Some(Hint::Untrack { table }) => format!(": `packmule untrack {db} {}`", shell_word(&table)),
+        Some(Hint::FreeThePort) => {
+            " (`sudo systemctl stop serial-getty@NAME` ends a login on /dev/NAME)".into()
+        }
         Some(Hint::ListDevices) => format!(": `packmule devices {db}` lists them"),
         Some(Hint::ListConflicts) => format!("; see `packmule conflicts {db}`"),
         Some(Hint::Verify) => format!(": run `packmule verify {db}`, and keep a copy"),

@@ -501,3 +501,44 @@ fn a_disputed_column_that_is_renamed_and_retyped_at_once_is_what_it_is_now() {
     let all = in_step(&mut devices, "SELECT k, c5 FROM t ORDER BY k");
     assert_eq!(all, ["\"a\"|1.0r", "\"c\"|3.0r"]);
 }
+
+/// What a device whose columns follow has announced last says of a UNIQUE that the applications have dropped since: who hears it
+/// first makes none that stays.
+#[test]
+fn a_unique_that_one_who_was_away_still_announces_comes_back_nowhere() {
+    let world = World::new();
+    let mut devices = ["a", "b", "c", "d"].map(|name| world.board(name));
+    for device in &mut devices[..2] {
+        sql(device, &format!("CREATE TABLE t ({COLUMNS})"));
+        device.track("t", &TrackOptions::default()).unwrap();
+    }
+    let all = |devices: &mut [Engine; 4], n: usize| {
+        for (from, to) in (0..n).flat_map(|from| (0..n).map(move |to| (from, to))).filter(|(a, b)| a != b) {
+            carry_between(devices, from, to);
+        }
+    };
+    for device in &devices[..2] {
+        sql(device, "CREATE UNIQUE INDEX of_c2 ON t (c2)");
+    }
+    sql(&devices[0], "INSERT INTO t VALUES ('k', 'zero', 1, 2)");
+    (0..2).for_each(|_| all(&mut devices, 3));
+    for device in &devices[..2] {
+        sql(device, "DROP INDEX of_c2");
+    }
+    (0..2).for_each(|_| all(&mut devices, 2));
+    sql(&devices[0], "INSERT INTO t VALUES ('l', 'one', 1, 2)");
+    carry_between(&mut devices, 2, 3);
+    (0..3).for_each(|_| all(&mut devices, 4));
+    for device in &devices {
+        assert_eq!(
+            rows(device, "SELECT k FROM t ORDER BY k"),
+            ["\"k\"", "\"l\""],
+            "{}",
+            device.identity().name
+        );
+        let uniques = "SELECT count(*) FROM pragma_index_list('t') WHERE \"unique\" AND origin = 'c'";
+        assert_eq!(rows(device, uniques), ["0"], "{}", device.identity().name);
+        assert!(device.conflicts().unwrap().is_empty());
+    }
+    digests_equal(&devices.each_ref());
+}

@@ -218,32 +218,37 @@ fn a_copy_is_held_by_the_board_that_goes_on_as_it() {
     fleet.all_are_alike();
 }
 
-/// The board had announced the column that it was to add while it was held. Its copy, which takes that log back, has not added
+/// The board had announced the column that it was to add, or had it already. Its copy, which takes that log back, has not added
 /// it yet: that counted as a column that was dropped, and what others had written into it was left out when it came.
 #[test]
 fn a_column_that_a_copy_adds_later_was_not_dropped() {
     const ADD: &str = "ALTER TABLE t ADD COLUMN more";
-    let mut fleet = fleet();
-    let copy = fleet.back_up(0, "copy");
-    fleet.devices.push(fleet.open(&copy));
-    sql(&fleet.devices[0], &format!("{MIGRATION}; {ADD}"));
-    exchange_with_card(&mut fleet.devices[0], &fleet.card);
-    sql(&fleet.devices[1], &format!("{MIGRATION}; {ADD}; INSERT INTO t VALUES ('b', 1, 'more')"));
-    exchange_with_card(&mut fleet.devices[1], &fleet.card);
-    sql(&fleet.devices[3], MIGRATION);
-    exchange_with_card(&mut fleet.devices[3], &fleet.card);
-    fleet.rounds();
-    sql(&fleet.devices[3], ADD);
-    fleet.rounds();
-    fleet.rounds();
-    fleet.all_are_alike();
-    for device in &fleet.devices {
-        assert_eq!(
-            rows(device, "SELECT more FROM t WHERE k = 'b'"),
-            ["\"more\""],
-            "{}",
-            device.identity().id
-        );
+    for adopted in [false, true] {
+        let mut fleet = fleet();
+        let copy = fleet.back_up(0, "copy");
+        sql(&fleet.devices[0], &format!("{MIGRATION}; {ADD}"));
+        exchange_with_card(&mut fleet.devices[0], &fleet.card);
+        sql(&fleet.devices[1], &format!("{MIGRATION}; {ADD}; INSERT INTO t VALUES ('b', 1, 'more')"));
+        if adopted {
+            fleet.rounds();
+        }
+        exchange_with_card(&mut fleet.devices[1], &fleet.card);
+        fleet.devices.push(fleet.open(&copy));
+        sql(&fleet.devices[3], MIGRATION);
+        exchange_with_card(&mut fleet.devices[3], &fleet.card);
+        fleet.rounds();
+        sql(&fleet.devices[3], ADD);
+        fleet.rounds();
+        fleet.rounds();
+        fleet.all_are_alike();
+        for device in &fleet.devices {
+            assert_eq!(
+                rows(device, "SELECT more FROM t WHERE k = 'b'"),
+                ["\"more\""],
+                "{}",
+                device.identity().id
+            );
+        }
     }
 }
 

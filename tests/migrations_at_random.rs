@@ -37,7 +37,7 @@ type Columns = Vec<(String, &'static str)>;
 const PINNED: [u64; 16] = [56, 107, 168, 193, 286, 334, 351, 357, 415, 427, 448, 465, 551, 583, 609, 612];
 
 /// The same, of fleets whose cards are copied.
-const PINNED_COPIES: [u64; 5] = [63, 88, 231, 286, 367];
+const PINNED_COPIES: [u64; 7] = [63, 88, 231, 286, 367, 1087, 1217];
 
 const TYPES: [&str; 4] = ["", "TEXT", "INTEGER", "REAL"];
 

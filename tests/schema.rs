@@ -415,3 +415,24 @@ fn a_table_that_was_made_anew_and_is_held_is_watched() {
     }
     digests_equal(&devices.each_ref());
 }
+
+/// Each change of the schema walks through all of it, and has every statement prepared again: of them there are as many for each
+/// table as for any other, its two lists and its triggers.
+#[test]
+fn each_table_that_is_tracked_changes_the_schema_as_often_however_many_there_are() {
+    let changes = |n: usize| {
+        let world = World::new();
+        let mut board = world.board("a");
+        let names: Vec<String> = (0..n).map(|at| format!("t{at}")).collect();
+        for name in &names {
+            sql(&board, &format!("CREATE TABLE {name} (k TEXT PRIMARY KEY, v)"));
+        }
+        let version = |board: &Engine| rows(board, "PRAGMA schema_version")[0].parse::<usize>().unwrap();
+        let before = version(&board);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        board.track_all(&names, &TrackOptions::default()).unwrap();
+        version(&board) - before
+    };
+    let (few, more) = (changes(5), changes(25));
+    assert_eq!(more - few, 20 * 7, "{few} for 5 tables, {more} for 25");
+}

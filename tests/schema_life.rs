@@ -475,3 +475,70 @@ fn a_column_that_comes_back_is_what_it_is_then() {
         }
     }
 }
+
+/// A column of which two types had been declared was given the one and another name at once: what it was called then had the old
+/// type in the log, and nobody took in a frame with a value of the new one.
+#[test]
+fn a_disputed_column_that_is_renamed_and_retyped_at_once_is_what_it_is_now() {
+    let world = World::new();
+    let mut devices = ["a", "b", "c"].map(|name| world.board(name));
+    for device in &mut devices {
+        sql(device, &format!("CREATE TABLE t ({COLUMNS})"));
+        device.track("t", &TrackOptions::default()).unwrap();
+    }
+    sql(&devices[0], "INSERT INTO t VALUES ('a', 'zero', 1, 2)");
+    sql(&devices[2], "INSERT INTO t VALUES ('c', 'zero', 3, 4)");
+    carry_between(&mut devices, 0, 2);
+    carry_between(&mut devices, 2, 0);
+    let retype = rebuild("k TEXT PRIMARY KEY, c0 TEXT, c1 REAL, c2", "k, c0, c1, c2");
+    sql(&devices[1], &retype);
+    devices[1].seal().unwrap();
+    let rename = "ALTER TABLE t RENAME COLUMN c1 TO c5";
+    let moved = rebuild("k TEXT PRIMARY KEY, c0 TEXT, c2, c5 REAL, c6", "k, c0, c2, c5, NULL");
+    sql(&devices[0], &format!("{retype}; {rename}; {moved}"));
+    sql(&devices[2], &format!("{retype}; {rename}; {moved}"));
+    sql(&devices[1], &format!("{rename}; ALTER TABLE t ADD COLUMN c6"));
+    let all = in_step(&mut devices, "SELECT k, c5 FROM t ORDER BY k");
+    assert_eq!(all, ["\"a\"|1.0r", "\"c\"|3.0r"]);
+}
+
+/// What a device whose columns follow has announced last says of a UNIQUE that the applications have dropped since: who hears it
+/// first makes none that stays.
+#[test]
+fn a_unique_that_one_who_was_away_still_announces_comes_back_nowhere() {
+    let world = World::new();
+    let mut devices = ["a", "b", "c", "d"].map(|name| world.board(name));
+    for device in &mut devices[..2] {
+        sql(device, &format!("CREATE TABLE t ({COLUMNS})"));
+        device.track("t", &TrackOptions::default()).unwrap();
+    }
+    let all = |devices: &mut [Engine; 4], n: usize| {
+        for (from, to) in (0..n).flat_map(|from| (0..n).map(move |to| (from, to))).filter(|(a, b)| a != b) {
+            carry_between(devices, from, to);
+        }
+    };
+    for device in &devices[..2] {
+        sql(device, "CREATE UNIQUE INDEX of_c2 ON t (c2)");
+    }
+    sql(&devices[0], "INSERT INTO t VALUES ('k', 'zero', 1, 2)");
+    (0..2).for_each(|_| all(&mut devices, 3));
+    for device in &devices[..2] {
+        sql(device, "DROP INDEX of_c2");
+    }
+    (0..2).for_each(|_| all(&mut devices, 2));
+    sql(&devices[0], "INSERT INTO t VALUES ('l', 'one', 1, 2)");
+    carry_between(&mut devices, 2, 3);
+    (0..3).for_each(|_| all(&mut devices, 4));
+    for device in &devices {
+        assert_eq!(
+            rows(device, "SELECT k FROM t ORDER BY k"),
+            ["\"k\"", "\"l\""],
+            "{}",
+            device.identity().name
+        );
+        let uniques = "SELECT count(*) FROM pragma_index_list('t') WHERE \"unique\" AND origin = 'c'";
+        assert_eq!(rows(device, uniques), ["0"], "{}", device.identity().name);
+        assert!(device.conflicts().unwrap().is_empty());
+    }
+    digests_equal(&devices.each_ref());
+}

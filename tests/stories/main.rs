@@ -53,6 +53,7 @@ mod migration_forms;
 mod migrations;
 mod network;
 mod new_board;
+mod newcomer;
 mod other_keys;
 mod over_lines;
 mod proposed;

@@ -110,19 +110,18 @@ fn is_changed_back(
     stamp: &Stamp<'_>,
     had_seen: &dyn Fn(i64, u64) -> bool,
 ) -> Result<bool> {
-    let before = match what {
-        Subject::Column => shapes::announced_before(replica, tid, stamp.dev, stamp.seq)?,
-        _ => None,
-    };
-    let Some((before, at)) = before else { return Ok(false) };
-    let since = match before.column(name) {
-        Some(at) if before.columns[at].kind()? == value => return Ok(false),
-        Some(_) => u64::MAX,
-        None => at,
-    };
-    if since < u64::MAX
-        && !shapes::past_shapes(replica, tid, stamp.dev)?.iter().any(|def| def.column(name).is_some())
-    {
+    if what != Subject::Column {
+        return Ok(false);
+    }
+    // What it had last, and from when on nobody may have said anything: since it had the column no more, if that is so.
+    let (mut was, mut since) = (None, None);
+    shapes::each_before(replica, tid, (stamp.dev, stamp.seq), &mut |def, at| {
+        since = since.or(Some(if def.column(name).is_some() { u64::MAX } else { at }));
+        was = def.column(name).map(|at| def.columns[at].kind());
+        was.is_none()
+    })?;
+    let (Some(was), Some(since)) = (was.transpose()?, since) else { return Ok(false) };
+    if since == u64::MAX && was == value {
         return Ok(false);
     }
     let mut statement = replica.db.prepare_cached(

@@ -99,7 +99,9 @@ pub(crate) fn change_of(
             continue;
         };
         let kind = |c: &ColumnDef| (c.affinity(), c.collation);
-        if column.key == 0 && kind(here) != kind(column) && !disputed(at) {
+        // What is disputed of a column is so under its old name alone.
+        let disputed = name.eq_ignore_ascii_case(&column.name) && disputed(at);
+        if column.key == 0 && kind(here) != kind(column) && !disputed {
             change.retyped.push(name.clone());
         }
         as_it_was.columns[at].name = name;

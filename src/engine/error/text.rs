@@ -182,7 +182,9 @@ fn sqlite(f: &mut fmt::Formatter<'_>, error: &rusqlite::Error) -> fmt::Result {
                  (PRAGMA locking_mode = EXCLUSIVE)",
             )
         }
-        Some(ErrorCode::NotADatabase) => f.write_str("the file is not an SQLite database"),
+        Some(ErrorCode::NotADatabase) => f.write_str(
+                "the file is not an SQLite database, or is encrypted: give the one that the application writes to",
+            ),
         Some(ErrorCode::ReadOnly) => f.write_str(
             "the database is read-only: check the file's and its folder's permissions, and how the disk is mounted",
         ),

@@ -9,6 +9,27 @@ use crate::engine::table::def::{ACTIONS, COLUMNS_MAX, ColumnDef, ColumnDefault, 
 use crate::engine::table::encoding::hides_function;
 use crate::engine::table::keyless::{By, ROWID_NAMES};
 
+/// So many tables are named where another one was meant.
+const NAMED: usize = 8;
+
+/// Says that a table is not there, and which are.
+fn not_there(db: &Connection) -> Result<String> {
+    let mut statement = db.prepare(
+        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
+         AND name NOT LIKE 'sqlite~_%' ESCAPE '~' AND name NOT LIKE '~_pm~_%' ESCAPE '~' ORDER BY name LIMIT ?1",
+    )?;
+    let names = statement.query_map([NAMED + 1], |row| row.get(0))?;
+    let mut names = names.collect::<rusqlite::Result<Vec<String>>>()?;
+    if names.len() > NAMED {
+        names.truncate(NAMED);
+        names.push("…".into());
+    }
+    Ok(match names.is_empty() {
+        true => "there is no such table in this database, and no other: is it the one that the application writes to?".into(),
+        false => format!("there is no such table in this database; there are: {}", names.join(", ")),
+    })
+}
+
 impl TableDef {
     /// Reads the definition of a table of this database. How it merges no schema says: the caller sets it.
     ///
@@ -40,7 +61,7 @@ impl TableDef {
             )
             .optional()?;
         let Some((name, kind, without_rowid, strict)) = found else {
-            return Err(Error::cannot_track(table, "there is no such table in this database"));
+            return Err(Error::cannot_track(table, not_there(db)?));
         };
         let refuse = |reason: &str| Err(Error::cannot_track(&name, reason));
         if kind != "table" {

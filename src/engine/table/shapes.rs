@@ -284,17 +284,22 @@ pub(crate) fn is_at_odds(replica: &Replica, tid: i64) -> Result<bool> {
 
 /// Returns the definition that a device announced before it changed the table.
 pub(crate) fn before(replica: &Replica, tid: i64, dev: i64) -> Result<Option<TableDef>> {
-    Ok(announced_before(replica, tid, dev, i64::MAX as u64)?.map(|(def, _)| def))
+    let mut found = None;
+    each_before(replica, tid, (dev, i64::MAX as u64), &mut |def, _| {
+        found = Some(def);
+        false
+    })?;
+    Ok(found)
 }
 
-/// Returns the last definition that a device had of a table, as one that takes part, before a frame of its own, and the Lamport
-/// time of that; none if it had let the table go since.
-pub(crate) fn announced_before(
+/// Calls `each` with the definitions that a device had of a table before a frame of its own, as ones that take part, and their
+/// Lamport times: the last one first, as long as it says so, and none from before the device let the table go.
+pub(crate) fn each_before(
     replica: &Replica,
     tid: i64,
-    dev: i64,
-    seq: u64,
-) -> Result<Option<(TableDef, u64)>> {
+    (dev, seq): (i64, u64),
+    each: &mut dyn FnMut(TableDef, u64) -> bool,
+) -> Result<()> {
     let mut statement = replica.db.prepare_cached(
         "SELECT p.value, f.body, p.lamport FROM _pm_declared p CROSS JOIN _pm_def f
          WHERE p.tid = ?1 AND p.what = ?2 AND p.name = '' AND p.dev = ?3 AND p.seq < ?4 AND f.id = p.def ORDER BY p.seq DESC",
@@ -302,12 +307,13 @@ pub(crate) fn announced_before(
     let mut rows = statement.query((declared::root_of(replica, tid), Subject::Shape, dev, seq))?;
     while let Some(row) = rows.next()? {
         let value: Vec<u8> = row.get(0)?;
-        if declared::takes_part(Subject::Shape as i64, &value) {
-            return Ok(Some((TableDef::stored(&row.get::<_, Vec<u8>>(1)?)?, row.get(2)?)));
-        }
         if value.get(8).is_some_and(|bits| SchemaBits(*bits).says(SchemaBits::LEFT)) {
             break;
         }
+        let takes_part = declared::takes_part(Subject::Shape as i64, &value);
+        if takes_part && !each(TableDef::stored(&row.get::<_, Vec<u8>>(1)?)?, row.get(2)?) {
+            break;
+        }
     }
-    Ok(None)
+    Ok(())
 }

@@ -107,6 +107,7 @@ static ALLOCATOR: output::Allocator = output::Allocator;
 
 fn main() -> ExitCode {
     output::end_at_panics();
+    output::go_on_at_limits();
     let line: Vec<OsString> = std::env::args_os().skip(1).collect();
     let mut out = Out::new(Box::new(io::stdout().lock()));
     out.colour = output::colour_is_wanted(&io::stdout());

@@ -31,6 +31,10 @@ pub fn exchange(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         io::ErrorKind::NotADirectory => {
             Failure::of(directory, "is not a directory: give where the card is mounted")
         }
+        io::ErrorKind::NotFound => {
+            Failure::of(directory, "there is no such directory: is the card mounted, and there?")
+                .coded(Error::io_code(&e))
+        }
         _ => Failure::io(directory, "open the directory", &e),
     })?;
     let mut report = Exchange::default();

@@ -2,6 +2,9 @@
 //! fails, and not with an abort; the database is as after a power cut then.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+
+use signal_hook::consts::SIGXFSZ;
 
 /// The system's allocator. Where it has nothing left, the program ends: with Rust's own handler it would abort.
 pub struct Allocator;
@@ -52,6 +55,12 @@ fn out_of_memory(size: usize) -> ! {
         let _ = rustix::io::write(rustix::stdio::stderr(), part);
     }
     signal_hook::low_level::exit(1)
+}
+
+/// Lets a file that may not be any longer (`ulimit -f`) be an error of the write, as a full disk is, and not a sudden end.
+pub fn go_on_at_limits() {
+    // Without it all is as the system has it.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
 }
 
 /// Lets a panic say in one line what happened, and end the program: nothing is unwound, so that small programs need not

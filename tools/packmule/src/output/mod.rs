@@ -24,7 +24,7 @@ use serde::Serialize;
 use crate::text::{folded, safe};
 
 pub use colour::{Style, is_wanted as colour_is_wanted, paint};
-pub use ending::{Allocator, end_at_panics};
+pub use ending::{Allocator, end_at_panics, go_on_at_limits};
 pub use failure::{Failure, engine_text};
 pub use progress::{Bar, Meter, nobody_watches};
 

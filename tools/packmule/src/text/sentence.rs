@@ -122,6 +122,10 @@ pub fn stream(stream: Stream) -> &'static str {
 
 /// Returns the system's reason, without its number.
 pub fn io_text(e: &io::Error) -> String {
+    if e.kind() == io::ErrorKind::FileTooLarge {
+        return "no file may become so large there: a limit (`ulimit -f` shows it), or a file system that takes 4 GiB, as FAT"
+            .into();
+    }
     let text = e.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();

@@ -6,6 +6,7 @@ mod fuzz;
 mod read;
 mod table;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -111,7 +112,15 @@ pub enum Chore {
 impl Config {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, Failure> {
-        let text = std::fs::read_to_string(path).map_err(|e| Failure::io(path, "read it", &e))?;
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            let failure = Failure::io(path, "read it", &e);
+            match e.kind() {
+                ErrorKind::NotFound => {
+                    failure.and("; write one, as `packmule run --help` says, or name it with --config")
+                }
+                _ => failure,
+            }
+        })?;
         read::read(&text).map_err(|wrong| {
             let mut wrong = wrong
                 .into_iter()

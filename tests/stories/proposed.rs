@@ -75,7 +75,7 @@ fn what_helps_a_device_that_is_new() {
         .ok();
     desk.run("status new.db").proposes_with("none is tracked: `packmule track * TABLE`", &table).ok();
     desk.run("seal new.db").proposes_with("no table is tracked yet: `packmule track * TABLE`", &table).ok();
-    desk.run("log new.db notes").proposes(": run `packmule track * *`").refused("new.db");
+    desk.run("log new.db notes").proposes(": `packmule track * *`").refused("new.db");
     desk.run("init --remove new.db").proposes("`packmule init --remove * --yes`").refused("new.db");
     desk.run("export north.db north.pmb").ok();
     desk.run("import new.db north.pmb").proposes("that is not here: `packmule status *` says which").ok();

@@ -30,6 +30,9 @@ use crate::engine::table::shapes;
 pub(crate) const DROPPED: &str = "it was dropped here: it goes on when a table of that name and definition is back, and \
      until then what other devices write waits; if it is not to come back";
 
+/// Why rows wait for a table that the application has, and nobody has tracked.
+pub(crate) const UNTRACKED: &str = "a table of this name is here and not tracked; track it to take them in";
+
 /// What becomes of the rows of a table that cannot be what it is here: tracking it anew would be refused.
 const WAITS: &str = "until then its rows wait, here and from other devices, and nothing is lost";
 
@@ -566,8 +569,7 @@ fn make_or_merge(
     match table.state {
         State::Known if new && !table.aside => {
             if gathering::is_there(replica, &def.name)? {
-                let reason = "a table of this name is here and not tracked; track it to take them in";
-                adopt::set_reason(replica, tid, reason)
+                adopt::set_reason(replica, tid, UNTRACKED)
             } else if let Some(reason) = def.ungatherable() {
                 adopt::set_reason(replica, tid, reason)
             } else if (stream == Stream::Shared && def.mode == Mode::Shared)

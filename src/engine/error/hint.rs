@@ -65,9 +65,9 @@ pub enum Hint {
         /// It is a per-device one.
         per_device: bool,
     },
-    /// Look at the rows of a table that are meant.
+    /// Look at the rows of a table that are meant, or at how it is made.
     ShowRows {
-        /// What shows them, in SQL.
+        /// What shows them: SQL, or a command of the `sqlite3` shell.
         query: String,
     },
     /// Look at the list of open conflicts.

@@ -13,6 +13,7 @@ use crate::engine::merge::{compose, stretches};
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
 use crate::engine::store::meta::{self, Notice};
+use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::{Identity, Replica};
@@ -92,15 +93,16 @@ impl TableStatus {
                 Some(Hint::Untrack { table })
             }
             (TableHow::Shared | TableHow::PerDevice, Some(GONE)) => Some(Hint::Seal),
+            (TableHow::Waiting, Some(evolve::UNTRACKED)) if self.waiting > 0 => Some(Hint::Track { table }),
             _ => None,
         }
     }
 
     /// Returns what shows how the table, and what belongs to it, is here.
     pub fn shown_by(&self) -> Hint {
-        let name = self.name.replace('\'', "''");
-        let query = format!("SELECT sql FROM sqlite_schema WHERE tbl_name = '{name}' COLLATE NOCASE");
-        Hint::ShowRows { query }
+        let plain = self.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let name = if plain { self.name.clone() } else { value::quote(&self.name) };
+        Hint::ShowRows { query: format!(".schema {name}") }
     }
 }
 

@@ -265,7 +265,8 @@ fn table_row(table: &TableStatus, db: &Path) -> Vec<String> {
         1_000_000.. => Some("over 1,000,000 writes not sealed yet".to_owned()),
         n => Some(format!("{} not sealed yet", count(n, "write"))),
     };
-    let is_above = table.how == TableHow::Suspended || table.hint() == Some(Hint::Seal);
+    let is_above =
+        table.how == TableHow::Suspended || matches!(table.hint(), Some(Hint::Seal | Hint::Track { .. }));
     let note = match is_above {
         true => Some("see above".into()),
         false => table.note.as_ref().map(|note| note.clone() + &hint(table.hint(), db)),

@@ -153,6 +153,13 @@ fn not_travelling(path: &Path, status: &Status, not_sent: &[NotSent]) -> Vec<Adv
         );
         all.push(Advice::person(what, Some(format!("packmule seal {}", quoted(path)))));
     }
+    // That may be meant: an application's own table has the name of one that others share.
+    for table in status.tables.iter().filter(|table| matches!(table.hint(), Some(Hint::Track { .. }))) {
+        let rows = plural(table.waiting, "row waits", "rows wait");
+        let what =
+            format!("{rows} for table `{}`, which is here and not tracked; this takes them in:", table.name);
+        all.push(Advice::by_itself(what, table.hint().and_then(|hint| command(&hint, path))));
+    }
     for rows in not_sent {
         // Of what nothing helps any more, people are told, and nobody is waited for.
         all.push(match &rows.hint {

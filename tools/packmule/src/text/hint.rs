@@ -11,6 +11,7 @@ use super::{now, quoted, shell_word, utc};
 pub fn command(hint: &Hint, db: &Path) -> Option<String> {
     let db = quoted(db);
     Some(match hint {
+        Hint::Track { table } => format!("packmule track {db} {}", shell_word(table)),
         Hint::Retire { device } => format!("packmule retire {db} {device}"),
         Hint::Untrack { table } => format!("packmule untrack {db} {}", shell_word(table)),
         Hint::CarryDeletes { table, per_device } => {
@@ -31,7 +32,6 @@ pub fn hint(hint: Option<Hint>, db: &Path) -> String {
     match hint {
         None => String::new(),
         Some(Hint::Init) => format!(": run `packmule init {db}`"),
-        Some(Hint::Track { table }) => format!(": run `packmule track {db} {}`", shell_word(&table)),
         Some(Hint::Trust { devices }) => trust(&devices, &db),
         Some(Hint::Admit { here: true, .. }) => {
             format!("; if you know the device, run where the fleet key is:\n  packmule admit {db} --fleet FILE")

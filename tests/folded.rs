@@ -292,3 +292,32 @@ fn a_table_that_is_tracked_again_ends_alike_whoever_has_folded() {
         }
     }
 }
+
+/// What a person adds is added everywhere, also where an application made the table, and where it comes with a state.
+#[test]
+fn a_column_that_a_person_added_comes_with_a_state() {
+    for later in [false, true] {
+        let (world, mut d) = fleet::<2>("CREATE TABLE t (k TEXT PRIMARY KEY, u)", Merge::Row);
+        write(&mut d[0], "INSERT INTO t VALUES ('a', 1)");
+        meet(&mut d);
+        d[0].add_column("t", "size", "INTEGER", None).unwrap();
+        meet(&mut d);
+        for device in &mut d {
+            device.compact().unwrap();
+        }
+        meet(&mut d);
+        let mut new = world.board("new");
+        sql(&new, "CREATE TABLE t (k TEXT PRIMARY KEY, u); INSERT INTO t VALUES ('b', 2)");
+        if later {
+            carry(&mut d[0], &mut new);
+        }
+        new.track("t", &TrackOptions::default()).unwrap();
+        carry_all(&mut [&mut new, &mut d[0]]);
+        digests_equal(&[&new, &d[0]]);
+        let columns = "SELECT name FROM pragma_table_info('t')";
+        assert_eq!(rows(&new, columns), rows(&d[0], columns), "tracked later: {later}");
+        sql(&new, "UPDATE t SET size = 5");
+        carry(&mut new, &mut d[0]);
+        assert_eq!(rows(&d[0], "SELECT size FROM t"), ["5", "5"]);
+    }
+}

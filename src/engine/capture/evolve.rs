@@ -495,7 +495,8 @@ pub(crate) fn take_in_def(
     let id = DefId::of(body);
     let new = catalog::table_of(replica, &def, names)?.is_none();
     let tid = catalog::keep_said_def(replica, &def, id, body, names)?;
-    if stamp.decides && !new {
+    // Also of a table that nobody has tracked here yet: it has the column from when somebody does.
+    if stamp.decides {
         for column in def.columns.iter().filter(|c| c.key == 0) {
             follow::ordain_column(replica, tid, &column.name)?;
         }

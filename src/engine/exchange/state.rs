@@ -55,7 +55,11 @@ const STATE: [(&str, &str); 10] = [
         "retired",
         "SELECT d.id, b.id, d.retired_seq, d.retired FROM _pm_device d LEFT JOIN _pm_device b ON b.n = d.retired_by WHERE d.retired",
     ),
-    ("declared", "SELECT t.name, p.what, p.name, d.id, p.seq, p.lamport, p.value, p.past, p.def
+    // A column that a person has added for all devices: `follow::ordain_column`.
+    ("declared", "SELECT t.name, p.what, p.name, d.id, p.seq, p.lamport, p.value,
+                    p.past + 2 * (p.what = 1 AND EXISTS (
+                      SELECT 1 FROM _pm_meta WHERE k = 'column ' || p.tid || ' ' || p.name AND v)),
+                    p.def
                   FROM _pm_declared p JOIN _pm_table t ON t.tid = p.tid JOIN _pm_device d ON d.n = p.dev"),
     ("head", "SELECT t.name, h.key, d.id, h.seq, h.place, h.claim, h.wall, h.kind, h.columns
               FROM _pm_any_head h JOIN _pm_table t ON t.tid = h.tid JOIN _pm_device d ON d.n = h.dev"),

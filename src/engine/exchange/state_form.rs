@@ -31,7 +31,6 @@ enum Is {
 use Is::{Blob, Count, Id, Image, Int, Key, Null, Small, Text, Within};
 
 const STREAM: &[Is] = &[Within(0, 1)];
-const FLAG: &[Is] = &[Within(0, 1)];
 const OFFSET: &[Is] = &[Within(0, u32::MAX as i64)];
 
 /// Returns of each value of a kind of row what it can be. Of a row with the values of a table only the first one is told,
@@ -46,7 +45,7 @@ fn form(kind: &str) -> Option<&'static [&'static [Is]]> {
         "since" => &[ID, COUNT],
         "def" | "gathers" => &[BLOB],
         "table" => &[TEXT, BLOB, &[Within(0, 2)]],
-        "declared" => &[TEXT, COUNT, TEXT, ID, COUNT, COUNT, BLOB, FLAG, BLOB],
+        "declared" => &[TEXT, COUNT, TEXT, ID, COUNT, COUNT, BLOB, &[Within(0, 3)], BLOB],
         "lamport" => &[COUNT],
         "tags" => &[ID, BLOB],
         "stream" => &[ID, STREAM, COUNT, BLOB, BLOB],

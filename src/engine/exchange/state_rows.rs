@@ -241,7 +241,7 @@ pub(super) fn load_declared(row: &StateRow<'_>) -> Result<()> {
             row.int_at(4)?,
             row.int_at(5)?,
             row.blob_at(6)?,
-            row.int_at(7)?,
+            row.int_at(7)? & 1,
             row.blob_at(8)?,
         ))?;
     Ok(())

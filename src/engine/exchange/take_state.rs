@@ -14,7 +14,7 @@ use packmule_core::wire::{Chain, Checkpoint, DefId, Frame, GroupHead, Mode, Sect
 
 use crate::engine::apply::report::{ImportReport, WaitsForTable};
 use crate::engine::apply::{aside, groups, vouched};
-use crate::engine::capture::{declare, evolve};
+use crate::engine::capture::{declare, evolve, follow};
 use crate::engine::error::{self, BundleProblem, Error, Result};
 use crate::engine::exchange::merge_rows::RowMerge;
 use crate::engine::exchange::state_rows::{self, Proof, StateRow, wrong};
@@ -43,6 +43,8 @@ struct Declaration {
     seq: u64,
     lamport: u64,
     past: bool,
+    /// It is of a column that a person has added for all devices.
+    ordained: bool,
     /// What it is about.
     what: i64,
     name: String,
@@ -180,7 +182,8 @@ impl<'e> StateMerge<'e> {
             dev: row.device_at(3)?,
             seq: row.seq_at(4)?,
             lamport: row.seq_at(5)?,
-            past: row.int_at(7)? != 0,
+            past: row.int_at(7)? & 1 != 0,
+            ordained: row.int_at(7)? & 2 != 0,
             what: row.int_at(1)?,
             name: row.text_at(2)?.to_owned(),
             value: row.blob_at(6)?.to_vec(),
@@ -197,6 +200,7 @@ impl<'e> StateMerge<'e> {
         }
         self.find_tables()?;
         self.take_shapes()?;
+        self.ordain()?;
         let takes_part = |d: &&Declaration| d.takes_part;
         let first = |id: &DefId| {
             self.declarations.iter().filter(takes_part).filter(|d| d.def == *id).min_by_key(|d| d.lamport)
@@ -214,6 +218,7 @@ impl<'e> StateMerge<'e> {
             )?;
         }
         self.find_tables()?;
+        self.ordain()?;
         for declaration in &self.declarations {
             self.declare(declaration)?;
         }
@@ -265,6 +270,16 @@ impl<'e> StateMerge<'e> {
         }
         catalog::doubt_schema(self.replica)?;
         catalog::reload_catalog(self.replica)
+    }
+
+    /// Records which columns a person has added for all devices, of the tables that are known here.
+    fn ordain(&self) -> Result<()> {
+        self.declarations.iter().filter(|declaration| declaration.ordained).try_for_each(|declaration| {
+            match state_rows::table_called(self.replica, &declaration.table) {
+                Some(tid) => follow::ordain_column(self.replica, tid, &declaration.name),
+                None => Ok(()),
+            }
+        })
     }
 
     /// Stores a declaration; one that the maker knows to be superseded is so.

@@ -107,3 +107,34 @@ fn a_table_that_does_not_fit_is_set_aside_alone() {
     rounds(&desk, &["north", "base", "new"], 2);
     assert_eq!(desk.value("new.db", "SELECT body FROM notes"), Sql::Text("later".into()));
 }
+
+/// Whoever makes the table later need not know how the others track it.
+#[test]
+fn it_is_tracked_as_the_others_track_it() {
+    let table = "CREATE TABLE stock (id TEXT PRIMARY KEY, amount INTEGER NOT NULL DEFAULT 0, place TEXT)";
+    let desk = Desk::fleet(&["north"]);
+    std::fs::create_dir(desk.path("card")).unwrap();
+    desk.sql("north.db", table);
+    desk.run("track north.db stock --merge cell --policy lww --column amount=counter").ok();
+    desk.sql("north.db", "INSERT INTO stock VALUES ('bolt', 10, 'barn')");
+    rounds(&desk, &["north", "base"], 1);
+    desk.run("init new.db --name new --fleet fleet.key").ok();
+    desk.sql("new.db", &format!("{table}; INSERT INTO stock VALUES ('nut', 3, 'hall')"));
+    exchange(&desk, "new");
+    let refused = desk.run("track new.db stock --merge row").refused("new.db");
+    has(&refused, &["merge cell", "policy lww"]);
+    desk.run("status new.db").proposes("packmule track * *").ok();
+    desk.run("track new.db stock").ok();
+    rounds(&desk, &["new", "base", "north"], 2);
+    for (name, amount) in [("new", 1), ("north", 2)] {
+        desk.sql(
+            &format!("{name}.db"),
+            &format!("UPDATE stock SET amount = amount + {amount}, place = '{name}' WHERE id = 'bolt'"),
+        );
+    }
+    let all = ["new", "base", "north"];
+    rounds(&desk, &all, 2);
+    are_equal(&desk, &all);
+    assert_eq!(desk.value("base.db", "SELECT amount FROM stock WHERE id = 'bolt'"), Sql::Integer(13));
+    has(&desk.run("conflicts base.db").ok(), &["no conflict is open"]);
+}

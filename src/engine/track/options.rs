@@ -31,6 +31,8 @@ pub struct TrackOptions {
     pub policy: Policy,
     /// What is done about those to single columns.
     pub columns: Vec<(String, ColumnMerge)>,
+    /// Of a table that other devices track already, and this one does not, merge, policy and the rules of columns are theirs.
+    pub as_others: bool,
     /// What becomes of columns that other devices add; `None`: as it was, which at first is to wait.
     pub new_columns: Option<NewColumns>,
 }
@@ -46,6 +48,7 @@ impl Default for TrackOptions {
             merge: Merge::Row,
             policy: Policy::Manual,
             columns: Vec::new(),
+            as_others: false,
             new_columns: None,
         }
     }

@@ -116,7 +116,10 @@ fn track_here(replica: &Replica, name: &str, options: &TrackOptions) -> Result<(
     if let Some(report) = gathered::track_gathered(replica, name, options)? {
         return Ok((report, None));
     }
-    let def = wanted_def(replica, name, options)?;
+    let mut def = wanted_def(replica, name, options)?;
+    if options.as_others {
+        merge_as_others(replica, &mut def);
+    }
     if def.mode == Mode::Shared && other_key::make_room(replica, &def)? {
         return Err(Error::cannot_track(
             &def.name,
@@ -228,6 +231,18 @@ fn nobody_has_ours(replica: &Replica) -> Result<bool> {
 fn merges_alike(a: &TableDef, b: &TableDef) -> bool {
     (a.mode, a.merge, a.policy, a.append) == (b.mode, b.merge, b.policy, b.append)
         && a.columns.iter().all(|c| b.column(&c.name).is_none_or(|at| b.columns[at].merge == c.merge))
+}
+
+/// Puts into the definition of a table how others track it, if they do and this device does not.
+fn merge_as_others(replica: &Replica, def: &mut TableDef) {
+    let Some(known) = catalog::table_named(replica, &def.name) else { return };
+    if known.def.mode != def.mode || !matches!(known.state, State::Known | State::Untracked) {
+        return;
+    }
+    (def.merge, def.policy) = (known.def.merge, known.def.policy);
+    for column in &mut def.columns {
+        column.merge = known.def.column(&column.name).map_or(column.merge, |at| known.def.columns[at].merge);
+    }
 }
 
 /// A table that begins to be tracked, and what others had of it before.

@@ -107,6 +107,7 @@ fn wanted(args: &Args, engine: &Engine) -> Result<TrackOptions, Failure> {
         merge: if args.flag(&flags::MERGE)? == Some("cell") { Merge::Cell } else { Merge::Row },
         policy,
         columns: check_columns(args)?,
+        as_others: [&flags::MERGE, &flags::POLICY, &flags::COLUMN].iter().all(|flag| !args.has(flag)),
         new_columns: args.flag(&flags::COLUMNS)?.map(|word| match word {
             "follow" => NewColumns::Follow,
             _ => NewColumns::Wait,

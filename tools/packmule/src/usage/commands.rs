@@ -156,8 +156,9 @@ each board gets its own `init`. A board that is made without \
         group: Group::Tables,
         summary: "keep tables in step from now on, with the rows that they have",
         about: "Puts plain SQL triggers on the table, so that any program with any SQLite library can write to it. Rows that \
-                are there already are taken in. Tracking it again in the same way does nothing. With --mode per-device a table \
-                needs no key: two rows that are equal are two, and a base has their rowid as a column.",
+                are there already are taken in. Tracking it again in the same way does nothing. Of a table that other devices \
+                track already, --merge, --policy and --column are as there unless one is given. With --mode per-device a \
+                table needs no key: two rows that are equal are two, and a base has their rowid as a column.",
         examples: &[
             "packmule track north.db settings",
             "packmule track north.db readings --mode per-device --append",

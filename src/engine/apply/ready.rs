@@ -108,22 +108,28 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
     if ready.is_empty() {
         return Ok(false);
     }
-    let places: Vec<aside::Place> = ready.iter().map(|group| (dev, group.stream, group.first)).collect();
-    let applied = aside::contained(replica, &places, || {
-        ready
-            .iter()
-            .map(|group| {
-                stretches::gathering(replica, || {
-                    groups::apply_group(replica, dev, group.stream, group.first, group.last)
-                })
-            })
-            .collect()
-    })?;
-    let Some(applied): Option<Vec<Counts>> = applied else { return Ok(false) };
+    let Some(applied) = apply_all(replica, dev, &ready)? else { return Ok(false) };
     for (group, counts) in ready.iter().zip(applied) {
         record_applied(replica, dev, group, counts, report)?;
     }
     Ok(true)
+}
+
+/// Applies groups of a device that are ready. Returns what each did; none, if they were laid aside.
+fn apply_all(replica: &Replica, dev: i64, ready: &[pending::Next]) -> Result<Option<Vec<Counts>>> {
+    let places: Vec<aside::Place> = ready.iter().map(|group| (dev, group.stream, group.first)).collect();
+    let applied = aside::contained(replica, &places, || {
+        let apply = |group: &pending::Next| {
+            if group.stream == Stream::Shared {
+                replica.applying.set(Some((dev, group.first)));
+            }
+            let group = (group.stream, group.first, group.last);
+            stretches::gathering(replica, || groups::apply_group(replica, dev, group.0, group.1, group.2))
+        };
+        ready.iter().map(apply).collect()
+    });
+    replica.applying.set(None);
+    applied
 }
 
 /// Records that a group is applied, and what it did.

@@ -196,6 +196,7 @@ fn replica_of(
         codings: Codings::default(),
         stretches: Stretches::default(),
         quarantined: true.into(),
+        applying: None.into(),
         route: Route::File.into(),
         trials: Trials::default(),
         steps,

@@ -123,10 +123,13 @@ pub(crate) fn comes_after(
             return Ok(up_to < run.first);
         }
     }
+    // What the stream has seen by now may be by the group that is being applied: what came before had not.
+    let applying = replica.applying.get().filter(|(of, _)| *of == dev).map(|(_, first)| first);
     let mut statement = replica.db.prepare_cached(
-        "SELECT first FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND applied ORDER BY last DESC",
+        "SELECT first FROM _pm_group
+         WHERE dev = ?1 AND stream = ?2 AND (applied OR first = ?3) ORDER BY last DESC",
     )?;
-    let mut groups = statement.query((dev, Stream::Shared.number()))?;
+    let mut groups = statement.query((dev, Stream::Shared.number(), applying))?;
     let mut later = false;
     while let Some(group) = groups.next()? {
         let first: u64 = group.get(0)?;

@@ -62,6 +62,8 @@ pub(crate) struct Replica {
     pub stretches: Stretches,
     /// Whether there may be quarantined rows: mostly there are none, and `_pm_parked` need not be read for each op.
     pub quarantined: Cell<bool>,
+    /// The group of a shared stream that is being applied, by its device and first frame: its context is heard already.
+    pub applying: Cell<Option<(i64, u64)>>,
     /// By which way comes what is taken in.
     pub route: Cell<Route>,
     /// The tables of the state that is being taken in, by the names that its maker has for them, in small letters.

@@ -1,6 +1,7 @@
 //! Whole fleets at random, through the program: boards and bases that appear, write, meet a card and compact on their own,
-//! prune, are restored from a backup, copied and merged, retired and back, revoked and back; cards that are lost; groups
-//! that live apart. Some fleets encrypt all that they leave. Nobody types a cure, and no command ends with anything but 0.
+//! prune, are restored from a backup, copied and merged, retired and back, revoked and back; tables that are let go, written to
+//! and tracked again, and get columns by a person's word; triggers of the applications; cards that are lost; groups that
+//! live apart. Some fleets encrypt all that they leave. Nobody types a cure, and no command ends with anything but 0.
 //!
 //! `PACKMULE_SEED=N` replays one fleet, `PACKMULE_SCHEDULES=N` says how many live, from `PACKMULE_FIRST=N` on.
 
@@ -17,6 +18,17 @@ const TABLES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT, n INT)
     CREATE TABLE marks (id TEXT PRIMARY KEY, tag TEXT REFERENCES tags (id), n INT);
     CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, v TEXT);
     CREATE TABLE state (k TEXT PRIMARY KEY, v TEXT)";
+
+/// What an application derives from `tags` and keeps to itself: whatever comes in, it is what `tags` is.
+const MIRROR: &str = "CREATE TABLE mirror (id TEXT PRIMARY KEY, name TEXT UNIQUE);
+    CREATE TRIGGER made AFTER INSERT ON tags BEGIN INSERT OR REPLACE INTO mirror VALUES (NEW.id, NEW.name); END;
+    CREATE TRIGGER gone AFTER DELETE ON tags BEGIN DELETE FROM mirror WHERE id = OLD.id; END;
+    CREATE TRIGGER became AFTER UPDATE ON tags BEGIN
+      DELETE FROM mirror WHERE id = OLD.id; INSERT OR REPLACE INTO mirror VALUES (NEW.id, NEW.name);
+    END";
+/// A trigger of a table that nobody tracks.
+const ELSEWHERE: &str = "CREATE TABLE mine (id); CREATE TABLE seen (id);
+    CREATE TRIGGER saw AFTER INSERT ON mine BEGIN INSERT INTO seen VALUES (NEW.id); END";
 
 struct Member {
     name: String,
@@ -35,6 +47,8 @@ struct Member {
 struct Fleet {
     desk: Desk,
     random: Random,
+    /// What the applications have besides the tables.
+    own: Option<&'static str>,
     cell: bool,
     /// All exchanges are encrypted.
     encrypts: bool,
@@ -50,8 +64,9 @@ impl Fleet {
         ["card0", "card1", "card2"].iter().for_each(|card| std::fs::create_dir(desk.path(card)).unwrap());
         let (cell, apart) = (seed % 4 == 1, seed.is_multiple_of(3));
         let (random, encrypts) = (Random(seed), seed % 5 == 2);
+        let own = [Some(MIRROR), Some(ELSEWHERE), None][(seed % 3) as usize];
         let mut fleet =
-            Self { desk, random, cell, encrypts, members: Vec::new(), apart, n: 0, trace: Vec::new() };
+            Self { desk, random, own, cell, encrypts, members: Vec::new(), apart, n: 0, trace: Vec::new() };
         fleet.run("fleet new fleet.key");
         fleet
     }
@@ -108,6 +123,7 @@ impl Fleet {
     fn make_tables(&mut self, board: usize) {
         let db = format!("{}.db", self.members[board].name);
         self.desk.sql(&db, TABLES);
+        self.own.into_iter().for_each(|own| self.desk.sql(&db, own));
         let merge = if self.cell { " --merge cell" } else { "" };
         self.run(&format!("track {db} notes tags marks{merge}"));
         self.run(&format!("track {db} readings --mode per-device --append"));
@@ -124,20 +140,26 @@ impl Fleet {
             0 => format!("DELETE FROM notes WHERE id = 'k{key}'"),
             1 => format!("UPDATE notes SET n = {n} WHERE id = 'k{key}'"),
             _ => format!(
-                "INSERT INTO notes VALUES ('k{key}', 'v{n}', 0) ON CONFLICT (id) DO UPDATE SET body = excluded.body"
+                "INSERT INTO notes (id, body, n) VALUES ('k{key}', 'v{n}', 0) ON CONFLICT (id) DO UPDATE SET body = excluded.body"
             ),
         };
         let tag = match self.below(4) {
             0 => format!("DELETE FROM marks WHERE tag = 't{key}'; DELETE FROM tags WHERE id = 't{key}'"),
-            1 => format!("INSERT OR IGNORE INTO marks SELECT 'm{n}', id, {n} FROM tags WHERE id = 't{key}'"),
+            1 => format!(
+                "INSERT OR IGNORE INTO marks (id, tag, n) SELECT 'm{n}', id, {n} FROM tags WHERE id = 't{key}'"
+            ),
             _ => format!("INSERT OR IGNORE INTO tags VALUES ('t{key}', 'n{name}')"),
         };
         let state = match self.below(4) {
             0 => format!("DELETE FROM state WHERE k = 's{name}'"),
             _ => format!("INSERT OR REPLACE INTO state VALUES ('s{name}', 'w{n}')"),
         };
-        let sql = format!("{note}; {tag}; {state}; INSERT INTO readings (v) VALUES ('r{n}')");
         let db = format!("{}.db", self.members[at].name);
+        let added =
+            self.column(&self.members[at].name, "SELECT name FROM pragma_table_info('notes')").len() > 3;
+        let added =
+            if added { format!("; UPDATE notes SET size = {n} WHERE id = 'k{name}'") } else { String::new() };
+        let sql = format!("{note}{added}; {tag}; {state}; INSERT INTO readings (v) VALUES ('r{n}')");
         self.desk.sql(&db, &sql);
         self.trace.push(format!("{db}: {sql}"));
     }
@@ -147,7 +169,7 @@ impl Fleet {
         let name = self.members[at].name.clone();
         let card = if self.apart { self.members[at].card } else { self.below(2) };
         let Member { base, quiet, backup, .. } = self.members[at];
-        match self.below(30) {
+        match self.below(33) {
             0..=8 => self.write(at),
             9..=17 => self.exchange(&name, card),
             18..=19 if !quiet => self.run(&format!("compact {name}.db")),
@@ -165,6 +187,9 @@ impl Fleet {
             25..=26 if base => self.retire(at),
             27 if base => self.revoke(at),
             28 => self.apart = false,
+            30 if !base && !quiet => self.track_again(at),
+            31 if !base && !quiet => self.run(&format!("schema {name}.db add-column notes size INTEGER")),
+            32 => self.run(&format!("status {name}.db")),
             29 => {
                 let path = self.desk.path(format!("card{card}"));
                 std::fs::remove_dir_all(&path).unwrap();
@@ -173,6 +198,15 @@ impl Fleet {
             }
             _ => {}
         }
+    }
+
+    /// A table is let go, written to, and tracked again as the others have it.
+    fn track_again(&mut self, at: usize) {
+        let db = format!("{}.db", self.members[at].name);
+        let tables = if self.random.chance(50) { "notes" } else { "tags marks" };
+        self.run(&format!("untrack {db} {tables}"));
+        self.write(at);
+        self.run(&format!("track {db} {tables}"));
     }
 
     fn copy(&mut self, name: &str, to: &str) {
@@ -256,6 +290,12 @@ impl Fleet {
         for member in self.members.iter().filter(|m| !m.revoked) {
             let name = &member.name;
             assert_eq!(self.desk.run(&format!("digest {name}.db")).ok(), digest, "{name}");
+            if self.own == Some(MIRROR) && !member.base {
+                let [is, mirrored] = ["tags", "mirror"].map(|t| {
+                    self.column(name, &format!("SELECT id || ifnull(name, '') FROM {t} ORDER BY 1"))
+                });
+                assert_eq!(is, mirrored, "{name}");
+            }
             let status = status(&self.desk, name);
             // What a revoked device wrote and nobody had taken in is void.
             let waits = status["waits"].as_array().unwrap().iter();
@@ -313,5 +353,5 @@ pub fn all_live<F>(
 
 #[test]
 fn random_fleets_through_the_program() {
-    all_live(3, &Fleet::new, &Fleet::live, &|fleet| &fleet.trace);
+    all_live(6, &Fleet::new, &Fleet::live, &|fleet| &fleet.trace);
 }

@@ -55,8 +55,14 @@ fn taken<R>(what: &str, work: impl FnOnce() -> R) -> (usize, R) {
     let result = work();
     let own = MOST.load(Ordering::Relaxed) - start.0;
     let sqlite = sqlite_memory(false).1.saturating_sub(start.1);
-    println!("{what:>24}: {:>6} KiB of our own, {:>6} KiB of SQLite's", own >> 10, sqlite >> 10);
-    (own + sqlite.saturating_sub(CACHE_KIB as usize * 1024), result)
+    let bytes = own + sqlite.saturating_sub(CACHE_KIB as usize * 1024);
+    let room = ALLOWED.saturating_sub(bytes) >> 10;
+    println!(
+        "{what:>24}: {:>6} KiB of our own, {:>6} KiB of SQLite's, {room:>6} KiB of room",
+        own >> 10,
+        sqlite >> 10
+    );
+    (bytes, result)
 }
 
 /// Does a piece of work, which must stay within what is allowed.

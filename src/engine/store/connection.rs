@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::engine::error::{Error, Result};
 use crate::engine::store::{functions, keys, vfs};
 
-/// The page cache of TEMP tables, in KiB.
+/// The most that the page cache of TEMP tables takes, in KiB: a quarter of what the database's has, up to this.
 const TEMP_CACHE_KIB: u32 = 256;
 
 /// How an engine uses its machine.
@@ -236,8 +236,9 @@ pub(crate) fn open_connection(path: &Path, flags: OpenFlags, options: &Options) 
     // have a page cache of their own, which is 2 MiB if nothing is said.
     db.execute_batch(&format!(
         "PRAGMA synchronous = EXTRA; PRAGMA cell_size_check = ON; PRAGMA foreign_keys = OFF; PRAGMA recursive_triggers = ON; \
-         PRAGMA trusted_schema = OFF; PRAGMA cache_size = -{}; PRAGMA temp.cache_size = -{TEMP_CACHE_KIB}",
-        options.cache_kib
+         PRAGMA trusted_schema = OFF; PRAGMA cache_size = -{}; PRAGMA temp.cache_size = -{}",
+        options.cache_kib,
+        TEMP_CACHE_KIB.min(options.cache_kib / 4).max(1)
     ))?;
     functions::register_functions(&db)?;
     // The first read of the file: it fails if this is no database.

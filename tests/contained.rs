@@ -6,8 +6,7 @@ mod bundles;
 mod common;
 mod wrong;
 
-use common::{bundle, carry, digests_equal, import, rows, sql};
-use packmule::carry::session::Session;
+use common::{bundle, carry, digests_equal, import, rows, session_of_two, sql};
 use packmule::{Engine, Missing};
 use packmule_core::model::DeviceId;
 use packmule_core::wire::{CERT_MAX, Certificate, Named, RecordKind};
@@ -59,22 +58,7 @@ fn goes_on_with(fleet: &mut Fleet, what: &str, devices: usize) {
 
 /// A session of two, in this process.
 fn sync(one: &mut Engine, other: &mut Engine) {
-    let mut ends = [Session::new(one, [1; 32], 0).unwrap(), Session::new(other, [2; 32], 0).unwrap()];
-    let devices = [one, other];
-    let mut input = Vec::new();
-    for turn in 0..200 {
-        let (session, engine) = (&mut ends[turn % 2], &mut *devices[turn % 2]);
-        session.receive(engine, turn as u64, &input).unwrap();
-        session.caught_up(engine).unwrap();
-        session.tick(engine, turn as u64).unwrap();
-        input.clear();
-        while let out @ [_, ..] = session.output(engine).unwrap() {
-            let len = out.len();
-            input.extend_from_slice(out);
-            session.sent(len);
-        }
-    }
-    assert!(ends.iter().all(Session::in_step));
+    assert!(session_of_two(one, other, usize::MAX, &mut |_| false));
 }
 
 #[test]

@@ -12,12 +12,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use common::{
-    World, app, append, bundle, carry, carry_all, copy_card, import, key_file, open, per_device, rows, sql,
-    try_import, whole_bundle,
+    World, app, append, bundle, carry, carry_all, copy_card, import, key_file, open, per_device, rows,
+    session_of_two, sql, try_import, whole_bundle,
 };
 use packmule::carry::Stop;
 use packmule::carry::net;
-use packmule::carry::session::Session;
 use packmule::{ColumnMerge, Engine, Error, Hint, Keep, Options, Recipient, TrackOptions};
 
 /// What is put in place of each value, in turn.
@@ -152,27 +151,9 @@ fn session(one: &mut Engine, other: &mut Engine) {
 
 /// A session that ends in the middle of a large group, of which frames have come.
 fn cut_session(from: &mut Engine, to: &mut Engine) {
-    let mut ends = [Session::new(from, [1; 32], 0).unwrap(), Session::new(to, [2; 32], 0).unwrap()];
-    let devices = [from, to];
-    let mut input = Vec::new();
-    for turn in 0..200 {
-        let (session, engine) = (&mut ends[turn % 2], &mut *devices[turn % 2]);
-        session.receive(engine, turn as u64, &input).unwrap();
-        session.caught_up(engine).unwrap();
-        session.tick(engine, turn as u64).unwrap();
-        input.clear();
-        while input.len() < 50_000
-            && let out @ [_, ..] = session.output(engine).unwrap()
-        {
-            let len = out.len();
-            input.extend_from_slice(out);
-            session.sent(len);
-        }
-        if rows(devices[1], "SELECT count(*) FROM _pm_staged") != ["0"] {
-            return;
-        }
-    }
-    panic!("nothing is staged");
+    let is_staged = |engine: &Engine| rows(engine, "SELECT count(*) FROM _pm_staged") != ["0"];
+    session_of_two(from, to, 50_000, &mut |engine| is_staged(engine));
+    assert!(is_staged(to), "nothing is staged");
 }
 
 /// A board that has built on a second history of another one, which it has given up since; rows wait for a table of the other

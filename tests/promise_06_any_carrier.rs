@@ -4,7 +4,6 @@
 mod bundles;
 mod common;
 use common::*;
-use packmule::carry::session::Session;
 use packmule::core::wire::{HeaderReader, RecordKind};
 use packmule::{Engine, Recipient};
 
@@ -187,26 +186,7 @@ fn a_gap_before_a_pending_group_is_filled_by_a_session() {
     let world = World::new();
     let mut a = board(&world);
     let (mut base, _) = base_with_a_gap(&world, &mut a);
-    let mut ends = [Session::new(&mut a, [1; 32], 0).unwrap(), Session::new(&mut base, [2; 32], 0).unwrap()];
-    let devices = [&mut a, &mut base];
-    let mut input = Vec::new();
-    for turn in 0..1_000 {
-        let (session, engine) = (&mut ends[turn % 2], &mut *devices[turn % 2]);
-        session.receive(engine, turn as u64, &input).unwrap();
-        session.caught_up(engine).unwrap();
-        session.tick(engine, turn as u64).unwrap();
-        input.clear();
-        loop {
-            let out = session.output(engine).unwrap();
-            if out.is_empty() {
-                break;
-            }
-            let len = out.len();
-            input.extend_from_slice(out);
-            session.sent(len);
-        }
-    }
-    assert!(ends.iter().all(Session::in_step));
+    assert!(session_of_two(&mut a, &mut base, usize::MAX, &mut |_| false));
     assert!(base.status().unwrap().waits.is_empty());
     digests_equal(&[&a, &base]);
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use packmule::carry::card::{self, Exchange, Limits};
+use packmule::carry::session::Session;
 use packmule::carry::volume::Directory;
 use packmule::{
     Engine, FleetKey, ImportReport, InitOptions, Mode, NewColumns, Options, Recipient, TrackOptions,
@@ -217,6 +218,45 @@ pub fn exchange_with_card(engine: &mut Engine, card: &Path) -> Exchange {
 /// All rows of a query, each value exactly, in SQLite's own literals.
 /// What is remembered of versions, in SQL.
 pub const HEADS: &str = "(SELECT tid FROM _pm_head UNION ALL SELECT tid FROM _pm_stretch)";
+
+/// What an application derives from the table `tags` by triggers, and keeps to itself: whatever comes in, it is what `tags` is.
+pub const MIRROR: &str = "CREATE TABLE mirror (id TEXT PRIMARY KEY, name TEXT UNIQUE);
+    CREATE TRIGGER made AFTER INSERT ON tags BEGIN INSERT OR REPLACE INTO mirror VALUES (NEW.id, NEW.name); END;
+    CREATE TRIGGER gone AFTER DELETE ON tags BEGIN DELETE FROM mirror WHERE id = OLD.id; END;
+    CREATE TRIGGER became AFTER UPDATE ON tags BEGIN
+      DELETE FROM mirror WHERE id = OLD.id; INSERT OR REPLACE INTO mirror VALUES (NEW.id, NEW.name);
+    END";
+
+/// A session of two, in this process: some turns, in each of which one says about `most` bytes at the most; it is over before
+/// that where `is_over` says so of the second one. Returns whether both are in step.
+pub fn session_of_two(
+    one: &mut Engine,
+    other: &mut Engine,
+    most: usize,
+    is_over: &mut dyn FnMut(&Engine) -> bool,
+) -> bool {
+    let mut ends = [Session::new(one, [1; 32], 0).unwrap(), Session::new(other, [2; 32], 0).unwrap()];
+    let devices = [one, other];
+    let mut input = Vec::new();
+    for turn in 0..1_000 {
+        let (session, engine) = (&mut ends[turn % 2], &mut *devices[turn % 2]);
+        session.receive(engine, turn as u64, &input).unwrap();
+        session.caught_up(engine).unwrap();
+        session.tick(engine, turn as u64).unwrap();
+        input.clear();
+        while input.len() < most
+            && let out @ [_, ..] = session.output(engine).unwrap()
+        {
+            let len = out.len();
+            input.extend_from_slice(out);
+            session.sent(len);
+        }
+        if is_over(devices[1]) {
+            break;
+        }
+    }
+    ends.iter().all(Session::in_step)
+}
 
 pub fn rows(engine: &Engine, query: &str) -> Vec<String> {
     dump(&app(engine), query)

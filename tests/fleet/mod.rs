@@ -127,14 +127,7 @@ const RULES: [(&str, ColumnMerge); 4] = [
 ];
 const TAGS: &str = "CREATE TABLE tags (id TEXT PRIMARY KEY, name TEXT UNIQUE);
     CREATE TABLE marks (id TEXT PRIMARY KEY, tag TEXT REFERENCES tags (id), n INT)";
-/// What an application derives from `tags` by triggers and keeps to itself: it is what `tags` is, whatever comes in.
-const MIRROR: &str = "CREATE TABLE mirror (id TEXT PRIMARY KEY, name TEXT UNIQUE);
-    CREATE TRIGGER made AFTER INSERT ON tags BEGIN INSERT OR REPLACE INTO mirror VALUES (NEW.id, NEW.name); END;
-    CREATE TRIGGER gone AFTER DELETE ON tags BEGIN DELETE FROM mirror WHERE id = OLD.id; END;
-    CREATE TRIGGER became AFTER UPDATE ON tags BEGIN
-      DELETE FROM mirror WHERE id = OLD.id; INSERT OR REPLACE INTO mirror VALUES (NEW.id, NEW.name);
-    END";
-/// The same of another table, so that there are triggers, but none of `tags`.
+/// A trigger of another table, so that there are triggers, but none of `tags`.
 const SEEN: &str = "CREATE TABLE seen (id TEXT);
     CREATE TRIGGER saw AFTER UPDATE ON marks BEGIN INSERT INTO seen VALUES (NEW.id); END";
 const READINGS: &str = "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, v TEXT)";

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
 use super::card::{fingerprint, status};
-use super::random::{Random, on_all_cores, seeds};
+use super::random::{MIRROR, Random, on_all_cores, seeds};
 use super::support::Desk;
 
 const TABLES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT, n INT);
@@ -19,13 +19,6 @@ const TABLES: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, body TEXT, n INT)
     CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, v TEXT);
     CREATE TABLE state (k TEXT PRIMARY KEY, v TEXT)";
 
-/// What an application derives from `tags` and keeps to itself: whatever comes in, it is what `tags` is.
-const MIRROR: &str = "CREATE TABLE mirror (id TEXT PRIMARY KEY, name TEXT UNIQUE);
-    CREATE TRIGGER made AFTER INSERT ON tags BEGIN INSERT OR REPLACE INTO mirror VALUES (NEW.id, NEW.name); END;
-    CREATE TRIGGER gone AFTER DELETE ON tags BEGIN DELETE FROM mirror WHERE id = OLD.id; END;
-    CREATE TRIGGER became AFTER UPDATE ON tags BEGIN
-      DELETE FROM mirror WHERE id = OLD.id; INSERT OR REPLACE INTO mirror VALUES (NEW.id, NEW.name);
-    END";
 /// A trigger of a table that nobody tracks.
 const ELSEWHERE: &str = "CREATE TABLE mine (id); CREATE TABLE seen (id);
     CREATE TRIGGER saw AFTER INSERT ON mine BEGIN INSERT INTO seen VALUES (NEW.id); END";

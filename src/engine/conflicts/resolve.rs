@@ -53,10 +53,7 @@ pub(crate) fn resolve_seen(replica: &Replica, seen: &Open, resolution: &Resoluti
             seal::seal_here(replica, SealOptions { flags, ..SealOptions::default() })?;
             Ok(())
         }
-        None => {
-            Err(Error::NoSuchConflict { id: id.clone(), open: walk::open_conflicts(replica)? as usize }
-                .into())
-        }
+        None => Err(walk::no_such_conflict(replica, id)?),
     }
 }
 

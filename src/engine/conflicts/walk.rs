@@ -272,12 +272,14 @@ pub(crate) fn each_conflict(
         give(open.conflict)
     })?;
     match unmet.first() {
-        Some(id) => {
-            let open = open_conflicts(replica)? as usize;
-            Err(Error::NoSuchConflict { id: (*id).clone(), open }.into())
-        }
+        Some(id) => Err(no_such_conflict(replica, id)?),
         None => Ok(()),
     }
+}
+
+/// Returns the error that no open conflict has this id.
+pub(crate) fn no_such_conflict(replica: &Replica, id: &str) -> Result<Box<Error>> {
+    Ok(Error::NoSuchConflict { id: id.to_owned(), open: open_conflicts(replica)? as usize }.into())
 }
 
 /// Counts the open conflicts.

@@ -39,12 +39,9 @@ pub(crate) fn move_from_quarantine(
             large.push(column);
         }
     }
-    if replace {
-        let put = || copy(replica, table, key, "OR REPLACE", (&from, to), &large);
-        triggers::seeing_removed(replica, || triggers::firing(replica, table, put))?;
-    } else {
-        triggers::firing(replica, table, || copy(replica, table, key, "", (&from, to), &large))?;
-    }
+    let verb = if replace { "OR REPLACE" } else { "" };
+    let put = || triggers::firing(replica, table, || copy(replica, table, key, verb, (&from, to), &large));
+    if replace { triggers::seeing_removed(replica, put) } else { put() }?;
     let names = (from.as_str(), table.place());
     large.iter().try_for_each(|column| large::copy(replica, table, key, *column, names))?;
     compose::delete_from(replica, &table.quarantine_table(), table, key)

@@ -313,11 +313,13 @@ fn seal_begun(replica: &Replica, begun: &[Begun]) -> Result<()> {
     }
     constraints::resolve_constraints(replica)?;
     begun.iter().try_for_each(|begun| waited::settle_shown(replica, begun.tid))?;
-    // Settled rows that went meanwhile are nowhere recorded but in the sums of their runs.
-    for tid in shared_again {
-        restate::restate(replica, tid, &[], &[])?;
+    if !shared_again.is_empty() {
+        // Settled rows that went meanwhile are nowhere recorded but in the sums of their runs.
+        for tid in shared_again {
+            restate::restate(replica, tid, &[], &[])?;
+        }
+        constraints::resolve_constraints(replica)?;
     }
-    constraints::resolve_constraints(replica)?;
     verdict::seal_verdict(replica)
 }
 

@@ -29,6 +29,7 @@ mod clinic;
 mod columns;
 mod compacted;
 mod copied_card;
+mod copy_decides;
 mod dead_base;
 mod decisions;
 mod encrypted;

@@ -56,7 +56,11 @@ impl FrameFlags {
     /// any version that their author had not seen. An op that keeps says that the row is as it was.
     pub const RESTATED: Self = Self(32);
 
-    const KNOWN: u8 = 63;
+    /// The context names no changes: it names devices of which the author has given up a history, each with the last frame
+    /// that it kept. What earlier frames of this stream say to have seen after that was of the other history.
+    pub const GAVE_UP: Self = Self(64);
+
+    const KNOWN: u8 = 127;
 
     /// Returns whether every bit of `other` is set.
     pub const fn has(self, other: Self) -> bool {

@@ -32,9 +32,9 @@ use crate::engine::apply::vouched;
 use crate::engine::capture::{evolve, gathering, runs};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::{self, BASELINE};
-use crate::engine::fleet::{membership, peers, positions};
+use crate::engine::fleet::{membership, positions};
 use crate::engine::log::visit::{self, Part};
-use crate::engine::log::{contexts, frames};
+use crate::engine::log::{contexts, frames, gave_up};
 use crate::engine::merge::folds::{self, Fold};
 use crate::engine::merge::heads::{self, Head, Kept, Seen, Stamp, Vector};
 use crate::engine::merge::{compose, context_free, counters, deferred, given_up, late, late_held, register};
@@ -135,11 +135,12 @@ fn hear_context(
         let other = devices::device_number_or_new(replica, id)?;
         context.insert(other, seen);
         let here = positions::position(replica, other, Stream::Shared)?.seq;
-        if here < seen && other != dev && peers::has_given_up(replica, (dev, frame.head.seq), other, seen)? {
+        if here < seen && other != dev && gave_up::is_given_up(replica, (dev, frame.head.seq), other, seen)? {
             given_up::claim(replica, other, here + 1, seen)?;
         }
         positions::set_context(replica, dev, stream, other, seen)?;
     }
+    gave_up::apply(replica, dev, frame)?;
     if contexts::keep_numbers(replica, dev, stream, frame)? {
         vouched::count_pending(replica, dev, stream)?; // They may name devices by these numbers.
     }

@@ -26,8 +26,8 @@ use packmule_core::wire::{Checkpoint, Frame};
 use crate::engine::apply::aside;
 use crate::engine::apply::report::{Missing, Wait};
 use crate::engine::error::{self, Error, Result};
-use crate::engine::fleet::{devices, peers, positions, revocation};
-use crate::engine::log::{contexts, frames};
+use crate::engine::fleet::{devices, positions, revocation};
+use crate::engine::log::{contexts, frames, gave_up};
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
@@ -82,7 +82,7 @@ fn missing_in(
         let comes_never = |other| {
             Ok::<_, Error>(
                 revocation::is_forked(replica, other)?
-                    || peers::has_given_up(replica, (dev, frame.head.seq), other, seq)?,
+                    || gave_up::is_given_up(replica, (dev, frame.head.seq), other, seq)?,
             )
         };
         if have < seq && !other.map_or(Ok(false), comes_never)? {

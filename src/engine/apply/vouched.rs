@@ -17,12 +17,21 @@ use packmule_core::model::Stream;
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::{self, Trust};
 use crate::engine::fleet::revocation;
-use crate::engine::log::{contexts, frames};
+use crate::engine::log::{contexts, frames, gave_up};
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
-/// Counts what the author of a group that came had seen of revoked devices.
-pub(crate) fn count_context(replica: &Replica, dev: i64, stream: Stream, first: u64) -> Result<()> {
+/// Hears what the author of a group that came had seen of revoked devices, and what it gave up of others.
+pub(crate) fn hear_group(replica: &Replica, dev: i64, stream: Stream, first: u64) -> Result<()> {
+    if stream == Stream::Shared {
+        let body = frames::frame_here(replica, dev, stream, first)?;
+        gave_up::hear(replica, dev, &frames::parse(&body)?)?;
+    }
+    count_context(replica, dev, stream, first)
+}
+
+/// Counts what the author of a group had seen of revoked devices.
+fn count_context(replica: &Replica, dev: i64, stream: Stream, first: u64) -> Result<()> {
     if !revocation::any(replica)? || revocation::is_revoked(replica, dev)? {
         return Ok(());
     }

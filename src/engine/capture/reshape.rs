@@ -402,14 +402,19 @@ pub(crate) fn drop_for_all(replica: &Replica, table: &Table, name: &str) -> Resu
     let table = catalog::table(replica, table.tid)?;
     watch::install_capture(replica, &table)?;
     adopt::remember_schema(replica)?;
-    let follows = follow::follows(replica, &table)?;
-    let bits = if follows { SchemaBits::DROPS.and(SchemaBits::FOLLOWS) } else { SchemaBits::DROPS };
-    let names = [(name.to_owned(), String::new())];
-    let says = groups::Says { def: &table.def, bits, names: &names };
-    groups::seal_groups(replica, SealOptions { says: Some(&says), ..SealOptions::default() })?;
+    say_dropped(replica, &table, &[name.to_owned()])?;
     groups::seal_groups(replica, SealOptions::default())?;
     deferred::defer_all(replica, table.tid)?;
     constraints::resolve_constraints(replica)
+}
+
+/// Says that columns of a table, which are gone here, are dropped for all devices.
+pub(crate) fn say_dropped(replica: &Replica, table: &Table, names: &[String]) -> Result<()> {
+    let follows = follow::follows(replica, table)?;
+    let bits = if follows { SchemaBits::DROPS.and(SchemaBits::FOLLOWS) } else { SchemaBits::DROPS };
+    let names: Vec<(String, String)> = names.iter().map(|name| (name.clone(), String::new())).collect();
+    let says = groups::Says { def: &table.def, bits, names: &names };
+    groups::seal_groups(replica, SealOptions { says: Some(&says), ..SealOptions::default() }).map(|_| ())
 }
 
 /// Reads what a table is after its columns were changed here.

@@ -22,6 +22,7 @@ use crate::engine::capture::{groups, ops};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::{peers, positions};
+use crate::engine::log::gave_up;
 use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::heads::{self, Head};
@@ -44,6 +45,7 @@ pub(crate) fn seal_verdict(replica: &Replica) -> Result<()> {
     if !replica.can_sign() || peers::is_rolled_back(replica)? {
         return Ok(());
     }
+    gave_up::say(replica)?;
     given_up::settle_claimed(replica)?;
     list_settled_claims(replica)?;
     if !late::any_unplaced(replica)? {

@@ -7,14 +7,14 @@ use packmule_core::wire::{Chain, Frame, Named};
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::{seal, verdict};
+use crate::engine::capture::{redeclare, seal, verdict};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::twin;
 use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::positions::StreamPosition;
 use crate::engine::fleet::{devices, membership, positions, routes};
 use crate::engine::log::visit::{self, Part};
-use crate::engine::log::{contexts, frames, tags};
+use crate::engine::log::{contexts, frames, gave_up, tags};
 use crate::engine::merge::given_up;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
@@ -27,6 +27,8 @@ pub(crate) fn cut(replica: &Replica, dev: i64, ends: [StreamPosition; 2]) -> Res
     let contexts = contexts_at(replica, dev, ends.map(|end| end.seq))?;
     let shared = ends[PeerEvidence::at(Stream::Shared)].seq;
     peers::record_split(replica, dev, shared)?;
+    gave_up::note(replica, dev, shared)?;
+    gave_up::forget(replica, dev)?;
     given_up::settle_all(replica, dev, &(shared + 1..=i64::MAX as u64))?;
     replica.db.execute(
         "INSERT INTO _pm_fork (dev, first, last)
@@ -158,6 +160,7 @@ pub(crate) fn go_on_beside(replica: &Replica, old: i64, common: [u64; 2]) -> Res
     let retired = retired_by(replica, old, common[0])?;
     let folded = log_begins(replica, old, Stream::PerDevice)? > common[1];
     let own = if folded { Vec::new() } else { own_rows(replica, old, common[1])? };
+    let decisions = redeclare::decisions_after(replica, old, common[0])?;
     cut(replica, old, ends)?;
     replica.db.execute("UPDATE _pm_table SET announced = 0 WHERE state = ?1", [State::Tracked])?;
     seal_rows_again(replica, &own)?;
@@ -168,6 +171,7 @@ pub(crate) fn go_on_beside(replica: &Replica, old: i64, common: [u64; 2]) -> Res
     for device in retired {
         seal::seal_here(replica, SealOptions { retire: Some(device), ..SealOptions::default() })?;
     }
+    redeclare::decide_again(replica, decisions)?;
     verdict::seal_verdict(replica)
 }
 
@@ -322,7 +326,7 @@ pub(crate) fn set_contexts(
     stream: Stream,
     contexts: &BTreeMap<i64, u64>,
 ) -> Result<()> {
-    replica.db.execute("DELETE FROM _pm_context WHERE dev = ?1 AND stream = ?2", (dev, stream.number()))?;
+    positions::forget_context(replica, dev, stream)?;
     for (other, seq) in contexts {
         positions::set_context(replica, dev, stream, *other, *seq)?;
     }

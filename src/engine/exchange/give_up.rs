@@ -17,7 +17,7 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint};
 
 use crate::engine::capture::groups::SealOptions;
-use crate::engine::capture::{seal, verdict};
+use crate::engine::capture::{redeclare, seal, verdict};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::state_rows::StateRow;
 use crate::engine::exchange::twin::Apart;
@@ -36,7 +36,10 @@ use crate::engine::table::replica::Replica;
 /// nothing is taken, to be shown what is here.
 pub(crate) fn decide(replica: &mut Replica, verified: &mut Verified) -> Result<()> {
     let Some(sender) = verified.sender else { return Ok(()) };
-    verified.any_news |= heard(replica, sender, &verified.said)?;
+    // What is older than what was heard of it before, a base may have given up itself since.
+    if !verified.is_old {
+        verified.any_news |= heard(replica, sender, &verified.said)?;
+    }
     for other in std::mem::take(&mut verified.others) {
         if catalog::reading(replica, |e| gives_up(e, verified, &other))? {
             give_up(replica, &other)?;
@@ -228,9 +231,11 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
         deferred::begin_deferring(e)?;
         seal::seal_here(e, SealOptions::default())?;
         let end = |seq| StreamPosition { seq, chain };
+        let decisions = redeclare::decisions_after(e, dev, common)?;
         // The per-device stream stays.
         cut::cut(e, dev, [end(common), end(u64::MAX)])?;
         meta::forget(&e.db, &noted(dev))?;
+        redeclare::decide_again(e, decisions)?;
         verdict::seal_verdict(e)?;
         let what = format!(
             "{} has two histories, and this device had the second after frame {common}: it has given that up for the \

@@ -455,7 +455,7 @@ fn stage_group(replica: &Replica, peer: DeviceId, bytes: &[u8]) -> Result<()> {
     staged::keep_group(replica, peer, (dev, stream), (checkpoint.first, checkpoint.last))?;
     frames::put_group(&replica.db, dev, (&checkpoint, bytes), of_head, &end, false)?;
     routes::note(replica, dev, stream, (checkpoint.first, checkpoint.last))?;
-    vouched::count_context(replica, dev, stream, checkpoint.first)?;
+    vouched::hear_group(replica, dev, stream, checkpoint.first)?;
     refill::go_on_from(replica, dev, &checkpoint)
 }
 

@@ -221,7 +221,7 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<Vec<Device
         };
         admit::who_asks(replica, &found, heard)?;
     }
-    if !rekey::waits_here(replica)? {
+    if !verified.is_old && !rekey::waits_here(replica)? {
         give_up::heard(replica, sender, &verified.said)?;
     }
     // A clone of this device decides nothing; nor does what is said of an identity that this device has just left.

@@ -371,6 +371,24 @@ impl<'e> StateMerge<'e> {
         if self.ignored { Ok(()) } else { self.conclude(report).map_err(of_state) }
     }
 
+    /// Takes the contexts of those streams of which the state has more: what a stream had seen can get less.
+    fn take_contexts(&self) -> Result<()> {
+        let had = |dev: &i64| self.rows.sides.had.get(dev).copied().unwrap_or(0);
+        let ahead: HashSet<i64> = self
+            .vector
+            .iter()
+            .filter(|(dev, proof)| proof.checkpoint.last > had(dev))
+            .map(|(dev, _)| *dev)
+            .collect();
+        for dev in &ahead {
+            positions::forget_context(self.replica, *dev, Stream::Shared)?;
+        }
+        for (dev, other, seq) in self.contexts.iter().filter(|(dev, ..)| ahead.contains(dev)) {
+            positions::set_context(self.replica, *dev, Stream::Shared, *other, *seq)?;
+        }
+        Ok(())
+    }
+
     fn conclude(mut self, report: &mut ImportReport) -> Result<()> {
         self.define()?;
         let replica = self.replica;
@@ -386,9 +404,7 @@ impl<'e> StateMerge<'e> {
         for (dev, proof) in &self.vector {
             self.advance(*dev, proof)?;
         }
-        for (dev, other, seq) in &self.contexts {
-            positions::set_context(replica, *dev, Stream::Shared, *other, *seq)?;
-        }
+        self.take_contexts()?;
         for (dev, seq) in &self.floors {
             membership::raise_floor(replica, *dev, Stream::Shared, *seq)?;
         }

@@ -10,7 +10,7 @@ use crate::engine::apply::report::{Missing, Wait};
 use crate::engine::error::Result;
 use crate::engine::exchange::twin::{self, Apart};
 use crate::engine::fleet::peers::{self, Fit, OtherHistory, Parting, PeerEvidence, Said};
-use crate::engine::fleet::{devices, revocation, statements, trust};
+use crate::engine::fleet::{devices, positions, revocation, statements, trust};
 use crate::engine::log::frames;
 use crate::engine::table::replica::Replica;
 
@@ -49,7 +49,7 @@ pub(crate) struct Verified {
     /// The number of its sender's statement, if all that it says is known: it may tell what differs from something that
     /// this device does not remember having said.
     pub statement: Option<[u8; 8]>,
-    /// That statement was heard before: the bundle comes again.
+    /// That statement was heard before, or its sender has said more since: what it says of others may hold no more.
     pub is_old: bool,
     /// What its frames, positions and probes show of this device's own log.
     pub evidence: PeerEvidence,
@@ -96,8 +96,17 @@ impl Verified {
             _ => false,
         };
         self.applied = whole.unwrap_or_else(|| header.applied().filter(|e| e.seq > 0).collect());
+        self.is_old |= self.knew_less_of_its_log(replica)?;
         self.probes = header.probes().collect();
         Ok(())
+    }
+
+    /// Returns whether the sender had less of its own log than is here: it has said more since, or was set back.
+    fn knew_less_of_its_log(&self, replica: &Replica) -> Result<bool> {
+        let own = |e: &&Position| Some(e.author) == self.sender && e.stream == Stream::Shared;
+        let Some(own) = self.applied.iter().find(own) else { return Ok(false) };
+        let Some(dev) = devices::device_number(replica, own.author)? else { return Ok(false) };
+        Ok(own.seq < positions::position(replica, dev, Stream::Shared)?.seq)
     }
 
     /// Notes that a certificate must come, where a bundle for this device, or for who it was before, has a sender that is not

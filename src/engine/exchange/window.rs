@@ -108,7 +108,7 @@ impl<'e> Window<'e> {
         let of_head = (head.lamport, head.wall, head.pair);
         frames::put_group(&replica.db, dev, (checkpoint, bytes), of_head, end, false)?;
         routes::note(replica, dev, checkpoint.stream, (checkpoint.first, checkpoint.last))?;
-        vouched::count_context(replica, dev, checkpoint.stream, checkpoint.first)?;
+        vouched::hear_group(replica, dev, checkpoint.stream, checkpoint.first)?;
         refill::go_on_from(replica, dev, checkpoint)?;
         self.any = true;
         // Who is revoked waits for what the others say, which may come with the same window.

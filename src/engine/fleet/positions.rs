@@ -97,6 +97,20 @@ pub(crate) fn set_context(replica: &Replica, dev: i64, stream: Stream, other: i6
     Ok(())
 }
 
+/// Forgets all that an author had seen.
+pub(crate) fn forget_context(replica: &Replica, dev: i64, stream: Stream) -> Result<()> {
+    let sql = "DELETE FROM _pm_context WHERE dev = ?1 AND stream = ?2";
+    replica.db.prepare_cached(sql)?.execute((dev, stream.number()))?;
+    Ok(())
+}
+
+/// Records that an author goes on from less of the shared stream of another device: it has given up a history of it.
+pub(crate) fn lower_context(replica: &Replica, dev: i64, stream: Stream, other: i64, seq: u64) -> Result<()> {
+    let sql = "UPDATE _pm_context SET seq = min(seq, ?4) WHERE dev = ?1 AND stream = ?2 AND other = ?3";
+    replica.db.prepare_cached(sql)?.execute((dev, stream.number(), other, seq))?;
+    Ok(())
+}
+
 /// Lists what is applied here, in the order of authors and streams.
 pub(crate) fn vector(replica: &Replica) -> Result<Vec<Position>> {
     let mut statement = replica.db.prepare_cached(

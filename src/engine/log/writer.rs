@@ -268,11 +268,35 @@ pub(crate) fn begin_group<'e>(
     pair: u64,
     buf: &'e mut [u8],
 ) -> Result<GroupWriter<'e>> {
+    let context = context_delta(replica, stream)?;
+    begin(replica, stream, flags, (lamport, pair), &context, buf)
+}
+
+/// Begins a group of our shared stream, whose context is this one.
+///
+/// # Errors
+/// As of [`begin_group`].
+pub(crate) fn begin_group_of<'e>(
+    replica: &'e Replica,
+    flags: FrameFlags,
+    context: &[(Named, u64)],
+    buf: &'e mut [u8],
+) -> Result<GroupWriter<'e>> {
+    begin(replica, Stream::Shared, flags, (positions::next_lamport(replica)?, 0), context, buf)
+}
+
+fn begin<'e>(
+    replica: &'e Replica,
+    stream: Stream,
+    flags: FrameFlags,
+    (lamport, pair): (u64, u64),
+    context: &[(Named, u64)],
+    buf: &'e mut [u8],
+) -> Result<GroupWriter<'e>> {
     let key = replica.signing_key()?;
     let start = positions::position(replica, replica.me, stream)?;
-    let context = context_delta(replica, stream)?;
     let wall = replica.now();
-    let group = GroupStart { lamport, wall, pair, context: &context };
+    let group = GroupStart { lamport, wall, pair, context };
     let usual = replica.options.frame_bytes;
     let most = meta::get(&replica.db, most_key(stream))?.unwrap_or(usual).clamp(usual, most_of(usual));
     let mut writer = FrameWriter::new(buf, flags, start.seq + 1, Some(group))

@@ -159,6 +159,10 @@ fn noted(dev: i64) -> String {
 /// Returns whether this device gives up what it has of an author's history, for that which the sender of a bundle has.
 fn gives_up(replica: &Replica, verified: &Verified, other: &OtherHistory) -> Result<bool> {
     let Some(sender) = verified.sender else { return Ok(false) };
+    // What this device has said itself is what it had before.
+    if sender == replica.identity.id || devices::issuers(&replica.db, replica.me)?.contains(&sender) {
+        return Ok(false);
+    }
     let Some(dev) = devices::device_number(replica, other.author)? else { return Ok(false) };
     if other.stream != Stream::Shared || other.author == sender || dev == replica.me || !replica.can_sign() {
         return Ok(false);

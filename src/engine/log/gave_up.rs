@@ -12,7 +12,7 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Frame, FrameFlags, Named};
 
 use crate::engine::error::Result;
-use crate::engine::fleet::{devices, peers, positions};
+use crate::engine::fleet::{devices, positions};
 use crate::engine::log::writer;
 use crate::engine::store::meta;
 use crate::engine::table::replica::Replica;
@@ -139,9 +139,6 @@ pub(crate) fn is_given_up(
     other: i64,
     seen: u64,
 ) -> Result<bool> {
-    if peers::has_given_up(replica, (author, frame), other, seen)? {
-        return Ok(true);
-    }
     let all = places(replica, &by(author))?;
     if all.is_empty() {
         return Ok(false);

@@ -638,3 +638,43 @@ fn steps_that_a_device_takes_at_once_are_the_same_as_one_by_one() {
         }
     }
 }
+
+/// What others write under a name was taken for what another column is called so now, and one version lost its value. Such a
+/// table is held, whose columns have exchanged names or have one from another, and goes on when they have names of their own.
+#[test]
+fn a_column_that_gets_the_name_of_another_holds_the_table() {
+    let rename = |from: &str, to: &str| format!("ALTER TABLE t RENAME COLUMN {from} TO {to}");
+    let exchange = [rename("c0", "x"), rename("c1", "c0"), rename("x", "c1")].join("; ");
+    let kinds = [
+        ("SELECT 1".to_owned(), exchange, [rename("c1", "c9"), rename("c0", "c8")].join("; "), "c9"),
+        (
+            "SELECT 1".to_owned(),
+            [rename("c0", "c5"), rename("c1", "c0")].join("; "),
+            rename("c0", "c8"),
+            "c5",
+        ),
+        (
+            "SELECT 1".to_owned(),
+            [rename("c1", "c6"), rename("c0", "c1")].join("; "),
+            rename("c1", "c9"),
+            "c9",
+        ),
+        (rename("c1", "c6"), rename("c0", "c1"), rename("c1", "c9"), "c9"),
+        (rename("c1", "c6"), rename("c0", "c1"), rename("c1", "c0"), "c0"),
+    ];
+    for (first, second, own_names, column) in &kinds {
+        let (_world, mut devices) = with_two_versions();
+        devices.iter().for_each(|device| sql(device, first));
+        meet(&mut devices);
+        devices.iter().for_each(|device| sql(device, second));
+        meet(&mut devices);
+        for device in &devices {
+            let note = note(device).unwrap();
+            assert!(note.contains("as another of its columns was called"), "{second}: {note}");
+        }
+        sql(&devices[0], own_names);
+        meet(&mut devices);
+        devices[1..].iter().for_each(|device| sql(device, own_names));
+        is_one_of_both(&mut devices, column);
+    }
+}

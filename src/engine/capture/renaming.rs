@@ -99,6 +99,32 @@ pub(crate) fn renamed_columns(
     Ok(renamed)
 }
 
+/// Returns a column that has the name now which another one of the table had, with its names before and after: nobody could
+/// tell which of the two an op means that says this name. One that comes after the other is told by its place
+/// (`renamed::as_now`).
+pub(crate) fn reused_name(
+    replica: &Replica,
+    table: &Table,
+    now: &TableDef,
+) -> Result<Option<(String, String)>> {
+    let columns = &table.def.columns;
+    let told = told_names(replica, table)?.unwrap_or_default();
+    for (at, (old, name)) in columns.iter().zip(told).enumerate() {
+        if old.name.eq_ignore_ascii_case(&name) || now.column(&name).is_none() {
+            continue;
+        }
+        let mut is_reused = table.def.column(&name).is_some_and(|other| other != at);
+        for other in columns.iter().skip(at + 1) {
+            is_reused |=
+                renamed::names_of(replica, table.tid, &other.name)?.contains(&name.to_ascii_lowercase());
+        }
+        if is_reused {
+            return Ok(Some((old.name.clone(), name)));
+        }
+    }
+    Ok(None)
+}
+
 /// Finds what columns of a table that was made anew are called now.
 struct Search<'a> {
     replica: &'a Replica,

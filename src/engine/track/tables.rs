@@ -162,7 +162,7 @@ fn look_at_rows(replica: &Replica, table: &Table, report: &mut TrackReport) -> R
 /// Names the UNIQUE indexes that stay this database's own: no definition says what they are over.
 fn warn_of_own_indexes(replica: &Replica, table: &Table, report: &mut TrackReport) -> Result<()> {
     let mut statement = replica.db.prepare(
-        "SELECT l.name, s.sql FROM pragma_index_list(?1) l JOIN sqlite_schema s ON s.name = l.name
+        "SELECT l.name, s.sql FROM pragma_index_list(?1) l CROSS JOIN sqlite_schema s ON s.name = l.name
          WHERE l.\"unique\" AND (l.partial OR EXISTS (
            SELECT 1 FROM pragma_index_xinfo(l.name) i WHERE i.key AND i.name IS NULL)) ORDER BY l.name",
     )?;

@@ -68,7 +68,10 @@ pub(crate) fn renamed_columns(
     let mut new: Vec<&ColumnDef> = now.columns.iter().filter(|c| def.column(&c.name).is_none()).collect();
     let mut renamed = Vec::new();
     let told = told_names(replica, table)?;
-    for (old, name) in def.columns.iter().zip(told.iter().flatten()) {
+    // One that has come under the old name is the column that others have.
+    for (old, name) in
+        def.columns.iter().zip(told.iter().flatten()).filter(|(c, _)| now.column(&c.name).is_none())
+    {
         if let Some(place) = new.iter().position(|c| c.name.eq_ignore_ascii_case(name)) {
             renamed.push((old.name.clone(), new.remove(place).name.clone()));
         }

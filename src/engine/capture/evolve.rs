@@ -233,6 +233,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     let names = take_in_columns(replica, table.tid, &now, (kinds, intact, unread), noticed)?;
     follow::tell_waiting(replica, table.tid)?;
     held::forget(replica, table.tid)?;
+    uniques::notice_untold(replica, &*catalog::table(replica, table.tid)?)?;
     column_order::remember(replica, table.tid, &table.def.name)?;
     declare::forget_owed(replica, table.tid)?;
     if !intact {

@@ -34,7 +34,7 @@ const COMMANDS: [(&str, &str); 36] = [
     ("prune east.db readings --rows 1", "east.db"),
     ("snapshot base.db out.pms", "base.db"),
     ("resolve base.db --all --take newest", "base.db"),
-    ("restore base.db settings interval --from north:1", "base.db"),
+    ("restore north.db settings interval --from north:2", "north.db"),
     ("undo base.db --by north --since 2020-01-01", "base.db"),
     ("retire base.db east", "base.db"),
     ("revoke base.db east --fleet fleet.key", "base.db"),

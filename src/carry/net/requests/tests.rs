@@ -71,7 +71,7 @@ fn what_is_longer_than_a_bundle_may_be_is_refused_with_what_to_do() {
     for (status, request, len) in [(507, &wants, BUNDLE_MAX + 1), (413, &brings(BUNDLE_MAX + 1), 0)] {
         let said = answer_to(request, len);
         assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{said}");
-        assert!(said.contains("too-large") && said.contains("`packmule sync DB http://HOST:PORT`"), "{said}");
+        assert!(said.contains("too-large") && said.contains("256 MiB; a session over this port"), "{said}");
     }
     // The controls: one byte less is no reason.
     let said = answer_to(&wants, BUNDLE_MAX);

@@ -1,6 +1,7 @@
 //! What was written, by whom and when: log.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use packmule::core::model::{DeviceId, Stream};
 use packmule::{Engine, HistoryEntry, HistoryItem, HistoryOp, OwnedValue};
@@ -83,7 +84,11 @@ pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         let bare = if bare { " but groups without rows, which --all shows" } else { "" };
         say!(out, "{}: nothing in the log{of}{bare}", shown(path));
     }
-    // What was written just now is looked for here first.
+    say_unsealed(&engine, path, table, out)
+}
+
+/// Says that something was written that is not sealed: what was written just now is looked for in the log first.
+fn say_unsealed(engine: &Engine, path: &Path, table: Option<&str>, out: &mut Out<'_>) -> Result<(), Failure> {
     let is_meant = |name: &str| table.is_none_or(|table| table.eq_ignore_ascii_case(name));
     let tables = engine.status().map_err(of_db(path))?.tables;
     if tables.iter().any(|of| of.unsealed > 0 && is_meant(&of.name)) {

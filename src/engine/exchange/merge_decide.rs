@@ -99,12 +99,10 @@ impl<'e> Sides<'e> {
                 Ok(Outcome::Heads(new, true))
             }
             (false, false) => {
-                let settled = if self.we_saw || they_saw {
-                    (None, None)
-                } else {
-                    let (mine, there) = (self.row_here(row)?, self.row_there(row)?);
-                    (Settled::under(table, ours, mine), Settled::under(table, &theirs, there))
-                };
+                // Of what one side had seen, its versions are judged; what it had not seen, they may meet.
+                let mine = if they_saw { None } else { self.row_here(row)? };
+                let there = if self.we_saw { None } else { self.row_there(row)? };
+                let settled = (Settled::under(table, ours, mine), Settled::under(table, &theirs, there));
                 let mut left = self.union(table, ours, theirs.clone(), they_saw);
                 let only = |others: &[Head]| left.iter().filter(|h| !is_in(others, h)).cloned().collect();
                 let new: (Vec<Head>, Vec<Head>) = (only(&theirs), only(ours));

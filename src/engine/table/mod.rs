@@ -18,6 +18,7 @@
 //! | `row_hash` | rows hashed value by value |
 //! | `opened` | frames of the log that were opened last |
 //! | `probe` | what SQLite says about the application's triggers |
+//! | `fresh` | rows that no trigger has recorded |
 //! | `stretch` | the heads of rows with consecutive keys, as one entry |
 //! | `replica` | the open database of this device |
 //! | `catalog` | the known tables, kept in step with the file |
@@ -37,6 +38,7 @@ pub(crate) mod declared;
 pub(crate) mod def;
 pub(crate) mod dropped;
 mod encoding;
+pub(crate) mod fresh;
 pub(crate) mod keyless;
 pub(crate) mod known;
 pub(crate) mod large;

@@ -47,7 +47,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 47] = [
+const PARTED: [(u64, &str); 48] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (77, "a place of its own log that others have otherwise counted as what both have"),
@@ -136,6 +136,10 @@ const PARTED: [(u64, &str); 47] = [
     (
         63104,
         "a board had folded a second history: it could not give that up, and counted as having the first one",
+    ),
+    (
+        41214,
+        "a base waited for the rest of a seal of an identity that a board had lost with a restored backup",
     ),
 ];
 

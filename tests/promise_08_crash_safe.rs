@@ -424,7 +424,10 @@ fn faults(
     for at in &at {
         let ran = catch_unwind(AssertUnwindSafe(|| trip(plan, journal, (fault, *at), swallows)));
         if let Err(e) = ran.unwrap_or_else(|_| Err("a panic".into())) {
-            wrong.push(format!("{}, {mode}, {fault:?}:{at}: {e}", plan.name));
+            let told = format!("{}, {mode}, {fault:?}:{at}: {e}", plan.name);
+            // At once: all that follow can take hours.
+            println!("{told}");
+            wrong.push(told);
         }
     }
     println!("{}, {mode}, {fault:?}: {} of {of} tried, {} failures", plan.name, at.len(), wrong.len());

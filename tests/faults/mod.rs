@@ -14,6 +14,16 @@ pub struct Counts {
     pub most_bytes: u64,
 }
 
+impl Counts {
+    /// Reads what a process has told at its end.
+    pub fn read(file: &Path) -> Self {
+        let told = std::fs::read_to_string(file).unwrap();
+        let numbers: Vec<u64> = told.split_whitespace().map(|n| n.parse().unwrap()).collect();
+        let [writes, reads, allocations, most_bytes] = numbers[..] else { panic!("{told}") };
+        Self { writes, reads, allocations, most_bytes }
+    }
+}
+
 pub struct System {
     dir: tempfile::TempDir,
 }
@@ -54,10 +64,7 @@ impl System {
     pub fn counted(&self, desk: &Desk, line: &str) -> (Ran, Counts) {
         let mut command = self.command(desk, line);
         let output = command.env("FAULT_COUNTS", self.counts()).output().unwrap();
-        let told = std::fs::read_to_string(self.counts()).unwrap();
-        let numbers: Vec<u64> = told.split_whitespace().map(|n| n.parse().unwrap()).collect();
-        let [writes, reads, allocations, most_bytes] = numbers[..] else { panic!("{told}") };
-        (Ran::of(output, &[line]), Counts { writes, reads, allocations, most_bytes })
+        (Ran::of(output, &[line]), Counts::read(&self.counts()))
     }
 
     /// Runs a command with one fault.

@@ -68,6 +68,25 @@ fn an_old_version_is_written_anew() {
     has(&desk.run("restore base.db settings interval").usage(), &["--from DEVICE:FRAME"]);
 }
 
+/// What was written and is not sealed is not in the log: it says so, of the table that is asked for, and what to do.
+#[test]
+fn what_is_not_sealed_yet_is_said_where_it_is_looked_for() {
+    let desk = fleet();
+    let hint = "writes since the last seal are not in the log yet";
+    desk.sql("base.db", "INSERT INTO settings VALUES ('new', 1, '')");
+    for line in ["log base.db settings new", "log base.db settings interval", "log base.db"] {
+        let ran =
+            desk.run(line).proposes("writes since the last seal are not in the log yet: `packmule seal *`");
+        has(&ran.ok(), &[hint]);
+    }
+    has(&desk.run("log base.db settings new").ok(), &["nothing in the log of that"]);
+    let other = desk.run("log base.db readings").ok();
+    assert!(!other.contains(hint), "{other}");
+    desk.run("seal base.db").ok();
+    let sealed = desk.run("log base.db settings new").ok();
+    assert!(!sealed.contains(hint), "{sealed}");
+}
+
 #[test]
 fn the_tables_as_they_were() {
     let desk = fleet();

@@ -103,6 +103,32 @@ fn curl_brings_and_fetches_bundles() {
     serve.end();
 }
 
+/// A bundle that is too large for HTTP: the commands that are named instead are typed, and carry it.
+#[test]
+fn what_is_too_large_for_http_goes_by_the_commands_that_are_named() {
+    if !is_here("curl", "--version") {
+        return;
+    }
+    let desk = Desk::fleet(&["north"]);
+    desk.sql("north.db", "INSERT INTO settings VALUES ('interval', 7, '')");
+    let serve = Serve::new(&desk, &["base.db"]);
+    let at = serve.at.clone();
+    let large = ["--data-binary", "x", "-H", "Content-Length: 268435457", BUNDLE];
+    let answer = curl(&desk, &at, &large);
+    answer.refused(413, "too-large");
+    let said = answer.document();
+    let error = said["error"].as_str().unwrap();
+    let commands: Vec<&str> = error.split('`').skip(1).step_by(2).collect();
+    assert_eq!(commands.len(), 2, "{error}");
+    std::fs::create_dir(desk.path("card")).unwrap();
+    for command in commands {
+        let line = command.replace("DB", "north.db").replace("HOST:PORT", &at).replace("DIRECTORY", "card");
+        desk.run(line.strip_prefix("packmule ").unwrap()).ok();
+    }
+    assert_eq!(desk.run("digest north.db").ok(), desk.run("digest base.db").ok());
+    serve.end();
+}
+
 #[test]
 fn what_is_wrong_with_a_request_is_said_in_words_and_by_a_code() {
     if !is_here("curl", "--version") {

@@ -63,6 +63,7 @@ mod random_fleets;
 mod random_upgrades;
 mod report;
 mod restored_base;
+mod restored_board;
 mod retired;
 mod rotate;
 mod run;

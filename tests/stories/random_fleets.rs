@@ -6,6 +6,7 @@
 //! `PACKMULE_SEED=N` replays one fleet, `PACKMULE_SCHEDULES=N` says how many live, from `PACKMULE_FIRST=N` on.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
@@ -332,8 +333,19 @@ pub fn all_live<F>(
     live: &(dyn Fn(&mut F) + Sync),
     trace: &(dyn Fn(&F) -> &[String] + Sync),
 ) {
+    all_of(seeds(usual), new, live, trace);
+}
+
+/// The same of these seeds.
+#[track_caller]
+fn all_of<F>(
+    seeds: Range<u64>,
+    new: &(dyn Fn(u64) -> F + Sync),
+    live: &(dyn Fn(&mut F) + Sync),
+    trace: &(dyn Fn(&F) -> &[String] + Sync),
+) {
     let failed = Mutex::new(Vec::new());
-    on_all_cores(seeds(usual), &|seed| {
+    on_all_cores(seeds, &|seed| {
         let mut fleet = new(seed);
         if catch_unwind(AssertUnwindSafe(|| live(&mut fleet))).is_err() {
             eprintln!("PACKMULE_SEED={seed} replays it:\n{}", trace(&fleet).join("\n"));
@@ -347,4 +359,12 @@ pub fn all_live<F>(
 #[test]
 fn random_fleets_through_the_program() {
     all_live(6, &Fleet::new, &Fleet::live, &|fleet| &fleet.trace);
+}
+
+/// Boards that were restored to before a person added a column, and announced it before they had their own log back.
+const PARTED: [u64; 4] = [2063, 2079, 2125, 2225];
+
+#[test]
+fn random_fleets_that_parted_once_end_the_same() {
+    PARTED.iter().for_each(|seed| all_of(*seed..seed + 1, &Fleet::new, &Fleet::live, &|fleet| &fleet.trace));
 }

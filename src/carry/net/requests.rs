@@ -37,8 +37,8 @@ const PIECE: usize = 16_384;
 const BUSY: Refused = (503, "busy", "as many requests run as this end takes; try again");
 const TOO_MANY: Refused =
     (429, "too-many", "this address has two requests here already; wait for one to end");
-const LIMIT: &str =
-    "a bundle over HTTP has at most 256 MiB; a session over this port (sync) has no limit, nor has a card";
+const LIMIT: &str = "a bundle over HTTP has at most 256 MiB; a session over this port has no limit: \
+    `packmule sync DB http://HOST:PORT` on the device that has it; nor has a card: `packmule exchange DB DIRECTORY`";
 const TOO_LARGE: Refused = (413, "too-large", LIMIT);
 /// The same of one that is fetched.
 const TOO_LONG: Refused = (507, "too-large", LIMIT);

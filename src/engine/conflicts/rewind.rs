@@ -209,10 +209,21 @@ pub(crate) fn next(replica: &Replica, after: &(i64, Vec<u8>)) -> Result<Option<(
     Ok(Some((row.get(0)?, row.get(1)?, former)))
 }
 
-/// Returns what one frame says of a row.
+/// Returns what a frame, or another one of its group, says of a row: people are shown the frames of a group as one.
 pub(crate) fn in_frame(replica: &Replica, (dev, seq): (i64, u64), row: (i64, &[u8])) -> Result<Before> {
-    let said = said_in_frame(replica, (dev, seq), row)?;
-    Ok(said.ok_or_else(|| Error::Usage(format!("frame {seq} of it writes nothing to that row")))?)
+    if let Some(said) = said_in_frame(replica, (dev, seq), row)? {
+        return Ok(said);
+    }
+    let group = "SELECT f.seq FROM _pm_group g JOIN _pm_frame f USING (dev, stream)
+                 WHERE g.dev = ?1 AND g.stream = ?2 AND ?3 BETWEEN g.first AND g.last AND f.seq BETWEEN g.first AND g.last";
+    let mut statement = replica.db.prepare_cached(group)?;
+    let mut frames = statement.query((dev, Stream::Shared.number(), seq))?;
+    while let Some(frame) = frames.next()? {
+        if let Some(said) = said_in_frame(replica, (dev, frame.get(0)?), row)? {
+            return Ok(said);
+        }
+    }
+    Err(Error::Usage(format!("frame {seq} of it writes nothing to that row")).into())
 }
 
 /// Returns what one frame says of a row, if it says anything.

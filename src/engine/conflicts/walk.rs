@@ -201,7 +201,10 @@ impl Walk {
                 _ => List::Dangling,
             };
             let row: Vec<u8> = row.get(0)?;
-            // No row has an empty key.
+            // No row has an empty key: it stands for the beginning.
+            if row.is_empty() {
+                return Err(Error::damaged(format!("`{}` has a row without a key", next.table())));
+            }
             if key.is_empty() || (&row, next) > (key, *list) {
                 self.rows.push_back((row, next));
             }

@@ -322,8 +322,8 @@ impl From<DecodeError> for BundleProblem {
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::Error::{
-            FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, QueryReturnedNoRows,
-            SqliteFailure, ToSqlConversionFailure,
+            FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, InvalidParameterCount,
+            QueryReturnedNoRows, SqliteFailure, ToSqlConversionFailure, Utf8Error,
         };
         match error {
             FromSqlConversionFailure(_, found, cause) => match cause.downcast::<Self>() {
@@ -338,10 +338,21 @@ impl From<rusqlite::Error> for Error {
             }
             ToSqlConversionFailure(cause) => Self::Damaged(format!("a value that cannot be kept: {cause}")),
             QueryReturnedNoRows => Self::Damaged("a row is missing to which another one refers".into()),
-            SqliteFailure(_, Some(said)) if said.starts_with("no such table: _pm_") => Self::Damaged(said),
+            // The number of values that are bound to a statement hangs on nothing else.
+            InvalidParameterCount(..) => Self::Damaged("a row's key does not fit its table".into()),
+            Utf8Error(_, cause) => Self::Damaged(format!("a text that is not UTF-8: {cause}")),
+            SqliteFailure(_, Some(said)) if is_of_our_tables(&said) => Self::Damaged(said),
             error => Self::Sqlite(error),
         }
     }
+}
+
+/// Whether SQLite says of a table of ours that it is not there, or that two of its rows contradict each other.
+fn is_of_our_tables(said: &str) -> bool {
+    ["no such table: ", "UNIQUE constraint failed: ", "NOT NULL constraint failed: "]
+        .iter()
+        .filter_map(|begin| said.strip_prefix(begin))
+        .any(|of| of.strip_prefix("main.").unwrap_or(of).starts_with("_pm_"))
 }
 
 impl From<rusqlite::Error> for Box<Error> {

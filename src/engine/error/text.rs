@@ -178,8 +178,8 @@ fn sqlite(f: &mut fmt::Formatter<'_>, error: &rusqlite::Error) -> fmt::Result {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             f.write_str(
-                "the database is locked by another program, which is in the middle of a write or keeps it for itself \
-                 (PRAGMA locking_mode = EXCLUSIVE)",
+                "the database is locked by another program, which is in the middle of a write, or of a read if it is not in \
+                 WAL mode, or keeps it for itself (PRAGMA locking_mode = EXCLUSIVE)",
             )
         }
         Some(ErrorCode::NotADatabase) => f.write_str(

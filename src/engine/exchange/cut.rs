@@ -20,6 +20,7 @@ use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::shapes;
 
 /// Cuts off what is here of a device's streams after these places. What their versions say stays, as settled values of this
 /// device.
@@ -83,8 +84,8 @@ pub(super) fn cut_stream(
         replica.db.prepare_cached(sql)?.execute((dev, stream.number(), common))?;
     }
     if stream == Stream::Shared {
+        shapes::forget_after(replica, dev, common)?;
         for sql in [
-            "DELETE FROM _pm_declared WHERE dev = ?1 AND seq > ?2",
             // What these frames said of others holds no more.
             "UPDATE _pm_device SET retired = iif(retired = 1, 0, retired), retired_by = NULL, retired_seq = NULL
              WHERE retired_by = ?1 AND retired_seq > ?2",

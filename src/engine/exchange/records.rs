@@ -191,7 +191,9 @@ pub(crate) fn write_groups_in_flight(
     }
     drop(rows);
     let in_flight = |dev: i64, stream: u8, first: u64, last: u64| {
-        let head = || heads.get(&dev).is_some_and(|heads| heads.range(first..=last).next().is_some());
+        // A range that ends before it begins, in a damaged database, is none that the set may be asked for.
+        let head =
+            || first <= last && heads.get(&dev).is_some_and(|of| of.range(first..=last).next().is_some());
         (stream == Stream::Shared.number() && (last > have(dev) || head())).then_some(Stream::Shared)
     };
     write_chosen(replica, out, &in_flight, (u64::MAX, u64::MAX)).map(|_| ())

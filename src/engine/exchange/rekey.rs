@@ -34,8 +34,9 @@ use crate::engine::capture::{fresh, runs, seal};
 use crate::engine::error::{Error, Hint, Result};
 use crate::engine::exchange::cut::{self, Old};
 use crate::engine::exchange::twin;
+use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::positions::{self, StreamPosition};
-use crate::engine::fleet::{devices, membership, peers};
+use crate::engine::fleet::{devices, membership};
 use crate::engine::log::{contexts, frames, tags};
 use crate::engine::merge::{deferred, stretches};
 use crate::engine::show::{constraints, transaction};
@@ -57,6 +58,8 @@ struct Move<'a> {
     common: [u64; 2],
     /// By how much a frame's number in each stream gets less.
     shift: [u64; 2],
+    /// Where each stream ends here: of a seal, the part after that was lost with a card, and comes under no identity.
+    ends: [u64; 2],
 }
 
 impl Move<'_> {
@@ -90,13 +93,14 @@ impl Move<'_> {
     }
 }
 
-/// Returns whether this device was rolled back and has something to seal: that would be a second history.
+/// Returns whether this device was rolled back and an application has written since: that is a second history. What it
+/// would only announce of a table waits until it has its own log back: it may be in there.
 pub(crate) fn must_rekey(replica: &Replica) -> Result<bool> {
     if !peers::is_rolled_back(replica)? {
         return Ok(false);
     }
     for table in catalog::tables(replica) {
-        if table.state == State::Tracked && (!table.announced || groups::unsealed(replica, &table, 1)? > 0) {
+        if table.state == State::Tracked && groups::unsealed(replica, &table, 1)? > 0 {
             return Ok(true);
         }
     }
@@ -185,7 +189,8 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
             let contexts = cut::contexts_at(replica, old.0, common)?;
             // One group more comes first, which carries the context.
             let shift = common.map(|common| common.saturating_sub(1));
-            let of = Move { old, new: (replica.me, replica.identity.id), key: &key, common, shift };
+            let ends = ends(replica, old.0)?;
+            let of = Move { old, new: (replica.me, replica.identity.id), key: &key, common, shift, ends };
             let moved = move_streams(replica, &of, &contexts)?;
             replica.key = Some(key);
             format!("frames re-authored: {moved}")
@@ -235,9 +240,8 @@ fn move_streams(replica: &Replica, of: &Move<'_>, contexts: &[BTreeMap<i64, u64>
 /// Moves the cut back until it splits no seal over both streams, and nothing that stays had seen anything that
 /// moves.
 pub(super) fn whole_seals(replica: &Replica, mut common: [u64; 2]) -> Result<[u64; 2]> {
-    for stream in Stream::ALL {
-        let at = usize::from(stream.number());
-        common[at] = common[at].min(positions::position(replica, replica.me, stream)?.seq);
+    for (common, end) in common.iter_mut().zip(ends(replica, replica.me)?) {
+        *common = end.min(*common);
     }
     loop {
         let before = common;
@@ -270,6 +274,15 @@ pub(super) fn whole_seals(replica: &Replica, mut common: [u64; 2]) -> Result<[u6
             return Ok(common);
         }
     }
+}
+
+/// Returns the last frame of each of a device's streams here.
+fn ends(replica: &Replica, dev: i64) -> Result<[u64; 2]> {
+    let mut ends = [0; 2];
+    for stream in Stream::ALL {
+        ends[PeerEvidence::at(stream)] = positions::position(replica, dev, stream)?.seq;
+    }
+    Ok(ends)
 }
 
 /// Takes another identity; the old one is a device like others from then on.
@@ -412,7 +425,8 @@ fn move_group(
             }
         }
         let start = frame.group.map(|head| {
-            pair = if head.pair == 0 { 0 } else { of.seq(other, head.pair) };
+            let is_here = head.pair > 0 && head.pair <= of.ends[PeerEvidence::at(other)];
+            pair = if is_here { of.seq(other, head.pair) } else { 0 };
             GroupStart { lamport: head.lamport, wall: head.wall, pair, context: &context }
         });
         let too_long = |_| Error::damaged("a frame whose head became longer");

@@ -1,18 +1,24 @@
 //! What a copy of this device's card only said, taken back.
 //!
-//! A second history takes a new identity so that nothing of what it wrote is lost. Groups that write nothing (somebody
-//! compacted a copy that is carried about: it said what it had seen; or it was retired, and said that it is back) are no
-//! reason for one: they are dropped, and what the device has written elsewhere comes in again from its peers, as after a
-//! backup was restored. Whoever built on them keeps the device from dropping them.
+//! A second history takes a new identity so that nothing of what it wrote is lost. Groups that write nothing are no reason
+//! for one: somebody compacted a copy that is carried about, and it said what it had seen; it was retired, and said that it
+//! is back; a person added a column on another device, and it said that it has that, too. They are dropped, and what the
+//! device has written elsewhere comes in again from its peers, as after a backup was restored. Whoever built on them keeps
+//! the device from dropping them.
 
 use packmule_core::model::Stream;
-use packmule_core::wire::Block;
+use packmule_core::wire::{DefId, SchemaBits};
 
+use crate::engine::capture::adopt;
 use crate::engine::error::Result;
 use crate::engine::exchange::{cut, rekey, transaction};
 use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::{membership, positions, statements};
 use crate::engine::log::frames;
+use crate::engine::log::visit::{self, Part};
+use crate::engine::store::value;
+use crate::engine::table::catalog;
+use crate::engine::table::declared::Subject;
 use crate::engine::table::replica::Replica;
 
 /// Drops what this device's log has after the common prefix, if nothing of that writes anything and nobody has built on
@@ -20,13 +26,14 @@ use crate::engine::table::replica::Replica;
 pub(super) fn take_back(replica: &mut Replica, common: [u64; 2]) -> Result<bool> {
     transaction::record(replica, |e| {
         let common = rekey::whole_seals(e, common)?;
-        let (mut ends, mut returns) = (Vec::new(), false);
+        let (mut ends, mut said) = (Vec::new(), Said::default());
         for stream in Stream::ALL {
             let after = common[PeerEvidence::at(stream)];
             let Some(end) = cut::end_at(e, e.me, stream, after)? else { return Ok(false) };
-            let Some(back) = says_only(e, stream, after)? else { return Ok(false) };
+            if !says_only(e, stream, after, &mut said)? {
+                return Ok(false);
+            }
             ends.push(end);
-            returns |= back;
         }
         if cut::built_on_by(e, common[0])?.is_some() {
             return Ok(false);
@@ -36,31 +43,65 @@ pub(super) fn take_back(replica: &mut Replica, common: [u64; 2]) -> Result<bool>
             cut::cut_stream(e, (e.me, stream), end, &context)?;
             peers::forget_common_after(e, stream, end.seq)?;
         }
-        if returns {
+        if said.back {
             membership::owe_return(e)?;
         }
+        // It may be in what comes in again.
+        said.tables.iter().try_for_each(|tid| adopt::announce_again(e, *tid))?;
+        catalog::reload_catalog(e)?;
         statements::forget_all(e)?;
         Ok(true)
     })
 }
 
-/// Returns whether the groups of a stream after a frame say that this device is back; `None` if they write anything, say
-/// anything of another device, or are folded, so that nobody knows what they said.
-fn says_only(replica: &Replica, stream: Stream, after: u64) -> Result<Option<bool>> {
+/// What groups say that write nothing.
+#[derive(Default)]
+struct Said {
+    /// This device is back.
+    back: bool,
+    /// What these tables are here.
+    tables: Vec<i64>,
+}
+
+/// Returns whether the groups of a stream after a frame only say something of this device, and what. They do not if they write
+/// anything, say anything of another device, decide anything, or are folded, so that nobody knows what they said.
+fn says_only(replica: &Replica, stream: Stream, after: u64, said: &mut Said) -> Result<bool> {
     if cut::log_begins(replica, replica.me, stream)? > after {
-        return Ok(None);
+        return Ok(false);
     }
-    let mut back = false;
     for seq in after + 1..=positions::position(replica, replica.me, stream)?.seq {
         let body = frames::frame_here(replica, replica.me, stream, seq)?;
-        let mut blocks = frames::parse(&body)?.blocks();
-        loop {
-            match blocks.next_block() {
-                Ok(None) => break,
-                Ok(Some(Block::Return(id))) if id == replica.identity.id => back = true,
-                _ => return Ok(None),
+        let (mut only, mut defs) = (true, Vec::new());
+        let walked = visit::visit(replica, &frames::parse(&body)?, |part| {
+            match part {
+                Part::Return(id) if id == replica.identity.id => said.back = true,
+                Part::Definition(def) => defs.push(DefId::of(def)),
+                Part::Schema(schema) if schema.bits == SchemaBits::FOLLOWS => {
+                    defs.push(DefId::of(schema.def))
+                }
+                _ => only = false,
             }
+            Ok(())
+        });
+        if !only || walked.is_err() {
+            return Ok(false);
+        }
+        for def in defs {
+            let Some(tid) = announced(replica, seq, def)? else { return Ok(false) };
+            said.tables.push(tid);
         }
     }
-    Ok(Some(back))
+    Ok(true)
+}
+
+/// Returns the table of a definition in a frame of this device, if that says nothing but what the table is here: it declares
+/// nothing for others, and takes back nothing that anybody has declared.
+fn announced(replica: &Replica, seq: u64, def: DefId) -> Result<Option<i64>> {
+    let declares = "SELECT 1 FROM _pm_declared WHERE dev = ?1 AND seq = ?2 AND what <> ?3 LIMIT 1";
+    if replica.db.prepare_cached(declares)?.exists((replica.me, seq, Subject::Shape))? {
+        return Ok(None);
+    }
+    let table = "SELECT tid FROM _pm_def d WHERE id = ?1 AND NOT EXISTS
+                 (SELECT 1 FROM _pm_declared p WHERE p.tid = d.tid AND p.what = ?2 AND p.past)";
+    value::maybe(&replica.db, table, (def.0, Subject::Dropped))
 }

@@ -123,7 +123,7 @@ fn heard_clocks(replica: &Replica) -> Result<Vec<Heard>> {
     }
     let mut heard = Vec::new();
     for (dev, (_, stream, first, wall)) in latest {
-        let mut seen: Vec<WallMs> = last(dev, stream, first - 1)?.into_iter().collect();
+        let mut seen: Vec<WallMs> = last(dev, stream, first.saturating_sub(1))?.into_iter().collect();
         let mut context =
             replica.db.prepare_cached("SELECT other, seq FROM _pm_context WHERE dev = ?1 AND stream = ?2")?;
         let mut rows = context.query((dev, stream))?;

@@ -273,6 +273,17 @@ pub(crate) fn is_retired(replica: &Replica, dev: i64) -> Result<bool> {
     Ok(retired.unwrap_or(false))
 }
 
+/// Returns whether somebody may go on under the identity that a device had before.
+pub(crate) fn goes_on_before(replica: &Replica, dev: i64) -> Result<bool> {
+    for id in devices::issuers(&replica.db, dev)? {
+        let before = devices::device_number(replica, id)?;
+        if before.map(|before| is_retired(replica, before)).transpose()? == Some(false) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Records that a device is retired, and in which frame of which device that is said. `goes_on` says that it goes on
 /// under a new identity.
 pub(crate) fn record_retired(

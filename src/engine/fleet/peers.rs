@@ -549,7 +549,8 @@ pub(crate) fn is_rolled_back(replica: &Replica) -> Result<bool> {
 /// the shared part, which ends with the frame `last`, and not the other. This device itself is given its shared frames
 /// back by whoever has them, and the others by bases alone: it waits for them if it has heard that somebody has them.
 /// Of an identity that somebody has left for a new one nothing may come any more: nobody waits for what no base has, and a
-/// copy that goes on under it neither.
+/// copy that goes on under it neither. Nor of the new one, as long as somebody may go on under the one before: a card that was
+/// restored to before it took the new one has lost that, and cannot know it.
 pub(crate) fn is_lost(replica: &Replica, dev: i64, last: u64, pair: u64) -> Result<bool> {
     let has = |peer, stream, seq| {
         membership::said(replica, peer, dev, stream).map(|said| said.is_some_and(|said| said >= seq))
@@ -567,7 +568,7 @@ pub(crate) fn is_lost(replica: &Replica, dev: i64, last: u64, pair: u64) -> Resu
             return Ok(false);
         }
     }
-    devices::has_successor(&replica.db, dev)
+    Ok(devices::has_successor(&replica.db, dev)? || membership::goes_on_before(replica, dev)?)
 }
 
 /// Returns whether a base has acknowledged something of what is here of a stream after a frame: what others have beside that

@@ -10,6 +10,7 @@ use packmule_core::wire::{
 };
 
 use crate::engine::error::{Error, Result};
+use crate::engine::fleet::peers;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::log::{contexts, frames};
 use crate::engine::store::meta;
@@ -258,8 +259,11 @@ impl<'e> GroupWriter<'e> {
 
 /// Begins a group of our own. `buf` is the memory of its frames.
 ///
+/// Every frame of our own is written by this. A device that was set back writes none before it has its own log again: it
+/// would give a number twice.
+///
 /// # Errors
-/// [`Error::KeyMissing`]; [`Error::Usage`] if what changed in the context does not fit into a frame.
+/// [`Error::KeyMissing`]; [`Error::RolledBack`]; [`Error::Usage`] if what changed in the context does not fit into a frame.
 pub(crate) fn begin_group<'e>(
     replica: &'e Replica,
     stream: Stream,
@@ -269,6 +273,9 @@ pub(crate) fn begin_group<'e>(
     buf: &'e mut [u8],
 ) -> Result<GroupWriter<'e>> {
     let key = replica.signing_key()?;
+    if peers::is_rolled_back(replica)? {
+        return Err(Error::RolledBack.into());
+    }
     let start = positions::position(replica, replica.me, stream)?;
     let context = context_delta(replica, stream)?;
     let wall = replica.now();

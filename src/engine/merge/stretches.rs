@@ -11,9 +11,10 @@
 //! end, and so is what was found out of where nothing is: to find that a row has no heads costs nothing then. Whatever
 //! looks into `_pm_head` or `_pm_stretch` by itself must not be within.
 
+use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row};
 
-use crate::engine::error::Result;
+use crate::engine::error::{Error, Result};
 use crate::engine::merge::kind::Kind;
 use crate::engine::store::{layout, value};
 use crate::engine::table::opened::OpPlace;
@@ -60,13 +61,18 @@ fn put(replica: &Replica, of: &Stretch) -> Result<()> {
     Ok(())
 }
 
-/// Reads a stretch from a query of [`COLUMNS`].
+/// Reads a stretch from a query of [`COLUMNS`]. One that no frame has is damage: who goes through it would not end.
 fn read(row: &Row<'_>) -> rusqlite::Result<Stretch> {
     let Kind(kind, _) = row.get(7)?;
+    let (last, first): (i64, i64) = (row.get(1)?, row.get(2)?);
+    if !last.checked_sub(first).is_some_and(|more| (0..layout::ROWS_MAX).contains(&more)) {
+        let cause = Error::damaged(format!("`_pm_stretch` goes from {first} to {last}"));
+        return Err(rusqlite::Error::FromSqlConversionFailure(1, Type::Integer, cause));
+    }
     Ok(Stretch {
         tid: row.get(0)?,
-        last: row.get(1)?,
-        first: row.get(2)?,
+        last,
+        first,
         dev: row.get(3)?,
         seq: row.get(4)?,
         claim: row.get(5)?,

@@ -286,9 +286,10 @@ pub(crate) fn baseline_values(mut body: &[u8]) -> Result<Vec<(String, OwnedValue
     while !body.is_empty() {
         let name: Value<'_> = packmule_core::wire::take(&mut body).map_err(bad)?;
         let value: Value<'_> = packmule_core::wire::take(&mut body).map_err(bad)?;
-        if let Value::Text(name) = name {
-            values.push((String::from_utf8_lossy(name).into_owned(), OwnedValue::of(value)?));
-        }
+        let Value::Text(name) = name else {
+            return Err(Error::damaged("`_pm_image`: a value without the name of its column"));
+        };
+        values.push((String::from_utf8_lossy(name).into_owned(), OwnedValue::of(value)?));
     }
     Ok(values)
 }

@@ -8,6 +8,9 @@ use rusqlite::Connection;
 use crate::engine::error::{Error, Result};
 use crate::engine::store::{meta, value};
 
+/// So many rows a stretch of heads has at most: each is an op of one frame, of a byte or more.
+pub(crate) const ROWS_MAX: i64 = packmule_core::wire::FRAME_MAX as i64;
+
 /// The version of the layout.
 const LAYOUT: i64 = 5;
 
@@ -191,7 +194,7 @@ pub(crate) fn heads_in_stretches(only: &str) -> String {
         "SELECT tid, _pm_key(k) AS key, dev, seq, 4294967295 AS place, claim, wall, kind, NULL AS columns FROM (
            WITH RECURSIVE row (tid, k, last, dev, seq, claim, wall, kind) AS (
              SELECT tid, first, last, dev, seq, claim, wall, kind FROM (SELECT * FROM _pm_stretch {only})
-             WHERE typeof(first) = 'integer' AND typeof(last) = 'integer' AND last - first < 4294967295
+             WHERE typeof(first) = 'integer' AND typeof(last) = 'integer' AND last - first < {ROWS_MAX}
              UNION ALL SELECT tid, k + 1, last, dev, seq, claim, wall, kind FROM row WHERE k < last)
            SELECT tid, k, dev, seq, claim, wall, kind FROM row)"
     )

@@ -38,9 +38,10 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
 
 /// Reads all known tables, or one of them; not whether others refer to it.
 fn read_tables(replica: &Replica, only: Option<i64>) -> Result<Vec<Table>> {
+    // A name of a damaged table, longer than any statement may be, is a failure of SQLite's memory to it.
     let mut statement = replica.db.prepare_cached(
         "SELECT t.tid, t.state, t.appended, t.announced, t.note, d.id, d.body, t.gathers, t.deletes, t.gaps,
-         EXISTS (SELECT 1 FROM pragma_table_xinfo(t.name) WHERE hidden IN (2, 3)), coalesce(t.root, t.tid), t.name
+         EXISTS (SELECT 1 FROM pragma_table_xinfo(substr(t.name, 1, 65536)) WHERE hidden IN (2, 3)), coalesce(t.root, t.tid), t.name
          FROM _pm_table t JOIN _pm_def d ON d.id = t.def WHERE t.tid BETWEEN ?1 AND ?2 ORDER BY t.tid",
     )?;
     let mut rows = statement.query(only.map_or((i64::MIN, i64::MAX), |tid| (tid, tid)))?;

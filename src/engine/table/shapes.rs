@@ -50,6 +50,20 @@ pub(crate) fn record_shape(
     declared::record(replica, tid, (Subject::Shape, ""), (dev, seq, lamport), &value, id)
 }
 
+/// Forgets what a device declared in its frames after this one. What it announced of a table before is its last word again.
+pub(crate) fn forget_after(replica: &Replica, dev: i64, seq: u64) -> Result<()> {
+    replica.db.prepare_cached("DELETE FROM _pm_declared WHERE dev = ?1 AND seq > ?2")?.execute((dev, seq))?;
+    replica
+        .db
+        .prepare_cached(
+            "UPDATE _pm_declared AS p SET past = 0 WHERE dev = ?1 AND what = ?2 AND name = '' AND past
+               AND seq = (SELECT max(seq) FROM _pm_declared l
+                          WHERE l.tid = p.tid AND l.what = ?2 AND l.name = '' AND l.dev = ?1)",
+        )?
+        .execute((dev, Subject::Shape))?;
+    Ok(())
+}
+
 /// Records what a device says of a column: that it was renamed, or, with no name after, that a person has dropped it for all.
 pub(crate) fn record_said(
     replica: &Replica,

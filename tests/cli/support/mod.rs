@@ -115,6 +115,14 @@ impl Desk {
         Some(Ran { desk: self.dir.path().to_owned(), ..ran })
     }
 
+    /// Makes a program of these lines of the shell.
+    pub fn script(&self, name: &str, lines: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.path(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
     /// The command, not run yet.
     pub fn command(&self, words: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(PACKMULE);
@@ -318,4 +326,25 @@ pub fn has(text: &str, wanted: &[&str]) {
             None => panic!("`{part}` is not there, or not in its place:\n{text}"),
         }
     }
+}
+
+/// Checks that every command that the help has is among these lines, or among those that are left out with a reason.
+pub fn not_forgotten(lines: &[String], left_out: &[(&str, &str)]) {
+    let help = Desk::new().run("--help").ok();
+    let is_word = |word: &&str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());
+    let commands: Vec<String> = help
+        .lines()
+        .take_while(|line| !line.starts_with("flags"))
+        .filter_map(|line| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')))
+        .map(|line| line.split("  ").next().unwrap_or(line))
+        .map(|line| line.split(' ').take_while(is_word).collect::<Vec<_>>().join(" "))
+        .collect();
+    assert!(commands.len() > 35 && commands.contains(&"fleet rotate".to_owned()), "{commands:?}");
+    let is_in = |line: &str, command: &str| line == command || line.starts_with(&format!("{command} "));
+    let left: Vec<&String> = commands
+        .iter()
+        .filter(|command| !lines.iter().any(|line| is_in(line, command)))
+        .filter(|command| !left_out.iter().any(|(name, _)| *name == command.as_str()))
+        .collect();
+    assert!(left.is_empty(), "no line here tries {left:?}");
 }

@@ -1,6 +1,7 @@
 //! What was written, by whom and when: log.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use packmule::core::model::{DeviceId, Stream};
 use packmule::{Engine, HistoryEntry, HistoryItem, HistoryOp, OwnedValue};
@@ -8,7 +9,7 @@ use packmule::{Engine, HistoryEntry, HistoryItem, HistoryOp, OwnedValue};
 use super::{Context, of_db, open_to_read};
 use crate::documents::LogGroup;
 use crate::output::{Failure, Out, say};
-use crate::text::{count, number, pairs, range, read, read_time, show, shown, time};
+use crate::text::{count, number, pairs, quoted, range, read, read_time, show, shown, time};
 use crate::usage::flags;
 
 /// How many rows of a group are shown.
@@ -82,6 +83,16 @@ pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         let of = if table.is_some() || filter.is_any() { " of that" } else { "" };
         let bare = if bare { " but groups without rows, which --all shows" } else { "" };
         say!(out, "{}: nothing in the log{of}{bare}", shown(path));
+    }
+    say_unsealed(&engine, path, table, out)
+}
+
+/// Says that something was written that is not sealed: what was written just now is looked for in the log first.
+fn say_unsealed(engine: &Engine, path: &Path, table: Option<&str>, out: &mut Out<'_>) -> Result<(), Failure> {
+    let is_meant = |name: &str| table.is_none_or(|table| table.eq_ignore_ascii_case(name));
+    let tables = engine.status().map_err(of_db(path))?.tables;
+    if tables.iter().any(|of| of.unsealed > 0 && is_meant(&of.name)) {
+        say!(out, "writes since the last seal are not in the log yet: `packmule seal {}`", quoted(path));
     }
     Ok(())
 }

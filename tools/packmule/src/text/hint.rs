@@ -56,7 +56,7 @@ pub fn hint(hint: Option<Hint>, db: &Path) -> String {
         Some(Hint::ListConflicts) => format!("; see `packmule conflicts {db}`"),
         Some(Hint::Verify) => format!(": run `packmule verify {db}`, and keep a copy"),
         Some(Hint::CheckIntegrity) => format!(": run `sqlite3 {db} 'PRAGMA integrity_check'`"),
-        Some(Hint::TryAgain) => "; let it finish, or end it, and try again".into(),
+        Some(Hint::TryAgain) => "; let it finish (`--wait SECONDS` waits longer for it), or end it, and try again".into(),
         Some(Hint::TakeBack) => {
             "; it takes them back with the next `sync`, `exchange` or `import` from a device that has them: do that first"
                 .into()

@@ -189,6 +189,11 @@ const ELSEWHERE: &[(&str, &str)] = &[
          `packmule export * FILE --for *` here, and `packmule import` with that file there",
         "tests/serial/state.rs: of a device that takes no state in, which is no program",
     ),
+    (
+        "a bundle over HTTP has at most 256 MiB; a session over this port has no limit: \
+         `packmule sync DB http://HOST:PORT` on the device that has it; nor has a card: `packmule exchange DB DIRECTORY`",
+        "tests/stories/http.rs: an answer to another program, which types it",
+    ),
 ];
 
 /// The texts of a source, line by line, with `*` for what is filled in.

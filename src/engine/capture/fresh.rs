@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
-use crate::engine::error::Result;
+use crate::engine::error::{Error, Result};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::fresh::Fresh;
@@ -58,14 +58,11 @@ pub(crate) fn set_mark(replica: &Replica, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Begins a transaction: finds what is fresh. What is recorded above that is of rows that came and went: it was nothing. Rows of
-/// tables that are held are recorded at once.
+/// Begins a transaction: finds what is fresh. Rows of tables that are held are recorded at once.
 pub(crate) fn begin(replica: &Replica) -> Result<()> {
     let mut all = BTreeMap::new();
     for (tid, mark) in marks(replica)? {
         let Some(fresh) = above(replica, tid, mark)? else { continue };
-        let list = format!("DELETE FROM _pm_dirty_{tid} WHERE k1 > ?1");
-        replica.db.prepare_cached(&list)?.execute([fresh.last.max(mark)])?;
         if !fresh.is_empty() {
             all.insert(tid, fresh);
         }
@@ -120,9 +117,8 @@ pub(crate) fn record_all(replica: &Replica) -> Result<()> {
     all.into_iter().try_for_each(|tid| record(replica, tid))
 }
 
-/// Counts the rows of a table of which its list does not tell, and the entries of the list that tell of something else; each
-/// up to `most`.
-pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<(u64, Option<i64>)> {
+/// Counts the fresh rows of a table, up to `most`.
+pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<u64> {
     let found = match &*replica.fresh.borrow() {
         Some(all) => all.get(&table.tid).cloned(),
         None => {
@@ -131,14 +127,13 @@ pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<(u
             mark.map_or(Ok(None), |mark| above(replica, table.tid, mark))?
         }
     };
-    let Some(fresh) = found else { return Ok((0, None)) };
+    let Some(fresh) = found else { return Ok(0) };
     let sql = format!(
         "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {} BETWEEN ?1 AND ?2 LIMIT ?3)",
         fresh.table, fresh.rowid
     );
     let of = (fresh.first, fresh.last, most);
-    let rows = replica.db.prepare_cached(&sql)?.query_row(of, |row| row.get(0))?;
-    Ok((rows, Some(fresh.first - 1)))
+    Ok(replica.db.prepare_cached(&sql)?.query_row(of, |row| row.get(0))?)
 }
 
 /// Lists the tables that have marks, and these.
@@ -160,6 +155,9 @@ fn above(replica: &Replica, tid: i64, mark: i64) -> Result<Option<Fresh>> {
 /// Finds what a table is called that has a mark, and its rowid. Its application may have renamed it, or made it anew.
 fn place(replica: &Replica, tid: i64) -> Result<Option<(String, &'static str)>> {
     let Some(table) = catalog::table_numbered(replica, tid) else { return Ok(None) };
+    if !table.def.integer_key() || !matches!(table.state, State::Tracked | State::Suspended) {
+        return Err(Error::damaged("`_pm_mark` has a table that is not captured by its rowid"));
+    }
     if table.state == State::Tracked && catalog::is_schema_known(replica)? {
         return Ok(Some((table.sql_name.clone(), table.def.rowid_name())));
     }

@@ -231,12 +231,11 @@ pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<u6
     if !matches!(table.state, State::Tracked | State::Suspended) {
         return Ok(0);
     }
-    let (fresh, mark) = fresh::unsealed(replica, table, most)?;
-    // What is recorded of fresh rows is not counted again.
-    let recorded = if mark.is_some() { "WHERE k1 <= ?2" } else { "WHERE ?2 IS NULL" };
-    let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {} {recorded} LIMIT ?1)", table.dirty());
-    let mut n: u64 = replica.db.prepare_cached(&sql)?.query_row((most, mark), |row| row.get(0))?;
-    n += fresh;
+    let mut n: u64 = replica
+        .db
+        .prepare_cached(&format!("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT ?1)", table.dirty()))?
+        .query_row([most], |row| row.get(0))?;
+    n += fresh::unsealed(replica, table, most)?;
     if table.def.append && table.state == State::Tracked {
         n += append::unsealed(replica, table, most)?;
     }
@@ -412,7 +411,9 @@ pub(crate) fn seal_dirty(
     let mut statement = replica.db.prepare_cached(&sql)?;
     let mut dirty = statement.query([])?;
     while let Some(row) = dirty.next()? {
+        // A new row that is there is sealed. One that went again is said to be gone.
         if let Some(new) = &new
+            && row.get(sealing.at - 1)?
             && new.has(row.get(sealing.at)?)
         {
             continue;

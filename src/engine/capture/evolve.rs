@@ -63,8 +63,7 @@ pub(crate) struct Noticed {
 /// Notices what the application did to tracked tables since the last seal.
 pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
     let mut noticed = Noticed::default();
-    let doubted = catalog::take_schema_doubt(replica)?;
-    if !doubted && catalog::is_schema_known(replica)? {
+    if !catalog::take_schema_doubt(replica)? && catalog::is_schema_known(replica)? {
         return Ok(noticed);
     }
     fresh::record_all(replica)?;

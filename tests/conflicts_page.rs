@@ -190,7 +190,7 @@ fn cases() -> Vec<Case> {
         Case {
             title: "A UNIQUE over an expression, of one board",
             about: "A UNIQUE index over an expression, or over some of the rows alone (`WHERE`), does not travel: `track` says so, \
-                    with the statement that makes it on another board, or at a base. Where all have it, all show and list the same.",
+                    or a notice if it comes later, with the statement that makes it on another board, or at a base. Where all have it, all show and list the same.",
             schema: [
                 SENSORS,
                 "CREATE TABLE sensors (id TEXT PRIMARY KEY, place TEXT, unit TEXT); \

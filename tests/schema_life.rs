@@ -3,18 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
+mod migrating;
 use common::*;
-use packmule::{Engine, Merge, TableHow, TrackOptions};
+use migrating::*;
+use packmule::{Engine, Merge, TrackOptions};
 
 const COLUMNS: &str = "k TEXT PRIMARY KEY, c0 TEXT, c1 INTEGER, c2";
-
-/// What an ORM does for every `ALTER COLUMN`: these columns, and what is copied into them.
-fn rebuild(columns: &str, from: &str) -> String {
-    format!(
-        "BEGIN; CREATE TABLE new_t ({columns}); INSERT INTO new_t SELECT {from} FROM t; DROP TABLE t;
-         ALTER TABLE new_t RENAME TO t; COMMIT"
-    )
-}
 
 fn devices(merge: Merge) -> (World, [Engine; 3]) {
     let world = World::new();
@@ -26,37 +20,6 @@ fn devices(merge: Merge) -> (World, [Engine; 3]) {
     sql(&devices[0], "INSERT INTO t VALUES ('k', 'zero', 1, 2)");
     meet(&mut devices);
     (world, devices)
-}
-
-fn meet(devices: &mut [Engine; 3]) {
-    for (from, to) in [(0, 1), (1, 2), (2, 0)].repeat(3) {
-        carry_between(devices, from, to);
-    }
-}
-
-fn note(engine: &Engine) -> Option<String> {
-    engine.status().unwrap().tables.remove(0).note
-}
-
-/// All go on, and are alike. Returns what they show.
-fn in_step(devices: &mut [Engine; 3], query: &str) -> Vec<String> {
-    for _ in 0..2 {
-        meet(devices);
-    }
-    let all: Vec<_> = devices.iter().map(|device| rows(device, query)).collect();
-    for (device, shown) in devices.iter().zip(&all) {
-        let table = device.status().unwrap().tables.remove(0);
-        assert_eq!((table.how, table.note), (TableHow::Shared, None), "{}", device.identity().name);
-        assert_eq!(device.verify().unwrap().problems, [""; 0]);
-        assert_eq!(*shown, all[0]);
-    }
-    let ids = |device: &Engine| {
-        let conflicts = device.conflicts().unwrap();
-        conflicts.into_iter().map(|conflict| conflict.id).collect::<Vec<_>>()
-    };
-    assert!(devices.iter().all(|device| ids(device) == ids(&devices[0])));
-    digests_equal(&devices.each_ref());
-    all[0].clone()
 }
 
 /// Two devices had dropped a column as well when a third one decided on the type of another: they said of that what it was
@@ -541,45 +504,4 @@ fn a_unique_that_one_who_was_away_still_announces_comes_back_nowhere() {
         assert!(device.conflicts().unwrap().is_empty());
     }
     digests_equal(&devices.each_ref());
-}
-
-/// Three devices with a table, in which two of them have written one row.
-fn with_two_versions() -> (World, [Engine; 3]) {
-    let world = World::new();
-    let mut devices = ["a", "b", "c"].map(|name| world.board(name));
-    for (device, row) in devices.iter_mut().zip(["", "9, 'two'", "12, 'one'"]) {
-        sql(device, "CREATE TABLE t (k TEXT PRIMARY KEY, n INTEGER, c0 TEXT, c1 TEXT)");
-        device.track("t", &TrackOptions::default()).unwrap();
-        if !row.is_empty() {
-            sql(device, &format!("INSERT INTO t VALUES ('p', {row}, 'A')"));
-        }
-        device.seal().unwrap();
-    }
-    (world, devices)
-}
-
-/// What was written is in the versions of one conflict, and the row is one of them.
-fn is_one_of_both(devices: &mut [Engine; 3]) {
-    let row = in_step(devices, "SELECT n, c5 FROM t WHERE k = 'p'").remove(0);
-    assert!(["12|\"one\"", "9|\"two\""].contains(&row.as_str()), "{row}");
-    let listed = format!("{:?}", devices[0].conflicts().unwrap());
-    assert!(["one", "two"].iter().all(|v| listed.contains(&format!("{:?}", v.as_bytes()))), "{listed}");
-}
-
-/// A device that took two columns for others heard that they are one from one that had seen the other writer by then: it took
-/// that for what had been seen before, and one version lost its value to the other.
-#[test]
-fn what_a_device_had_seen_when_it_renames_it_had_not_seen_before() {
-    let (_world, mut devices) = with_two_versions();
-    let to = "k TEXT PRIMARY KEY, n INTEGER, c5 TEXT, c6 TEXT, c7 TEXT";
-    sql(&devices[0], &rebuild(to, "k, n, c0, NULL, NULL"));
-    devices[0].seal().unwrap();
-    for (from, to) in [(1, 0), (2, 0), (2, 1), (1, 2)] {
-        carry_between(&mut devices, from, to);
-    }
-    for device in &devices[1..] {
-        sql(device, "ALTER TABLE t RENAME COLUMN c0 TO c5; ALTER TABLE t DROP COLUMN c1");
-        sql(device, "ALTER TABLE t ADD COLUMN c6 TEXT; ALTER TABLE t ADD COLUMN c7 TEXT");
-    }
-    is_one_of_both(&mut devices);
 }

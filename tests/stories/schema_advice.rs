@@ -248,3 +248,22 @@ fn a_unique_index_of_an_expression_is_made_at_the_base_too() {
         assert_eq!(at_base["conflicts"].as_array().unwrap().len(), 1);
     }
 }
+
+/// The same of one that the application makes later: a notice says so once, and again where it is another one.
+#[test]
+fn a_unique_index_of_an_expression_that_comes_later_is_told() {
+    let desk = Desk::fleet(&["north"]);
+    desk.sql("north.db", "CREATE TABLE sensors (id TEXT PRIMARY KEY, place TEXT, unit TEXT)");
+    desk.run("track north.db sensors").ok();
+    for (name, over) in [("one_place", "lower(place)"), ("one_unit", "unit) WHERE (place IS NOT NULL")] {
+        let index = format!("CREATE UNIQUE INDEX {name} ON sensors ({over})");
+        desk.sql("north.db", &index);
+        desk.run("seal north.db").ok();
+        let told = unfolded(&desk.run("status north.db").ok());
+        has(&told, &[&format!("table `sensors`: the UNIQUE index `{name}`"), "does not travel", &index]);
+    }
+    desk.sql("north.db", "DROP INDEX one_place; CREATE INDEX plain ON sensors (unit)");
+    desk.run("seal north.db").ok();
+    let notices = desk.run("status north.db --json").json()["notices"].to_string();
+    assert_eq!(notices.matches("the UNIQUE index").count(), 2, "{notices}");
+}

@@ -27,6 +27,12 @@ pub(crate) fn remember(replica: &Replica, tid: i64, table: &str) -> Result<()> {
     meta::set(&replica.db, &entry, names)
 }
 
+/// Returns the columns of a table in the order in which they stood then; none, if it is not known.
+pub(crate) fn names(replica: &Replica, tid: i64) -> Result<Vec<String>> {
+    let names = meta::get::<String>(&replica.db, &entry(tid))?;
+    Ok(names.iter().flat_map(|names| names.split(BETWEEN)).map(String::from).collect())
+}
+
 /// Forgets it.
 pub(crate) fn forget(replica: &Replica, tid: i64) -> Result<()> {
     meta::forget(&replica.db, &entry(tid))

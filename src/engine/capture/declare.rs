@@ -328,7 +328,7 @@ fn replace_column(
     let indexes = replica
         .db
         .prepare(
-            "SELECT l.name, s.sql FROM pragma_index_list(?1) l JOIN sqlite_schema s ON s.name = l.name
+            "SELECT l.name, s.sql FROM pragma_index_list(?1) l CROSS JOIN sqlite_schema s ON s.name = l.name
              WHERE l.origin = 'c' AND (l.partial OR EXISTS (
                SELECT 1 FROM pragma_index_xinfo(l.name) i WHERE i.key AND (i.name IS NULL OR i.name = ?2 COLLATE NOCASE)))",
         )?

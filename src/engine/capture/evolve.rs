@@ -14,7 +14,7 @@ use crate::engine::capture::{
 use crate::engine::error::{self, Error, Result};
 use crate::engine::merge::heads::{self, Stamp};
 use crate::engine::merge::kind::Kind;
-use crate::engine::merge::{compose, deferred, stretches, versions};
+use crate::engine::merge::{compose, stretches, versions};
 use crate::engine::show::writable;
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Affinity};
@@ -233,6 +233,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     let names = take_in_columns(replica, table.tid, &now, (kinds, intact, unread), noticed)?;
     follow::tell_waiting(replica, table.tid)?;
     held::forget(replica, table.tid)?;
+    uniques::notice_untold(replica, &*catalog::table(replica, table.tid)?)?;
     column_order::remember(replica, table.tid, &table.def.name)?;
     declare::forget_owed(replica, table.tid)?;
     if !intact {
@@ -492,9 +493,19 @@ pub(crate) fn take_in_def(
     counts: &dyn Fn(Subject, &str) -> bool,
 ) -> Result<()> {
     let def = TableDef::hear(body).map_err(error::bad)?;
-    let id = DefId::of(body);
     let new = catalog::table_of(replica, &def, names)?.is_none();
-    let tid = catalog::keep_said_def(replica, &def, id, body, names)?;
+    let tid = catalog::keep_said_def(replica, &def, DefId::of(body), body, names)?;
+    take_in(replica, stream, (tid, &def, DefId::of(body), new), stamp, counts)
+}
+
+/// Takes in a definition of a table that is known.
+fn take_in(
+    replica: &Replica,
+    stream: Stream,
+    (tid, def, id, new): (i64, &TableDef, DefId, bool),
+    stamp: &Stamp<'_>,
+    counts: &dyn Fn(Subject, &str) -> bool,
+) -> Result<()> {
     // Also of a table that nobody has tracked here yet: it has the column from when somebody does.
     if stamp.decides {
         for column in def.columns.iter().filter(|c| c.key == 0) {
@@ -504,25 +515,26 @@ pub(crate) fn take_in_def(
     let disputed = catalog::table(replica, tid)?.disputed.clone();
     let declared = stream == Stream::Shared
         && def.declares()
-        && declare::record_declared(replica, tid, (&def, id), stamp, counts)?;
-    make_or_merge(replica, stream, stamp.dev, tid, &def, new)?;
+        && declare::record_declared(replica, tid, (def, id), stamp, counts)?;
+    make_or_merge(replica, stream, stamp.dev, tid, def, new)?;
     if declared { declare::apply_declarations(replica, tid, &disputed) } else { Ok(()) }
 }
 
-/// Takes in a definition from a frame, and records that it is what the table is on its author's device.
+/// Takes in a definition from a frame, and records that it is what the table is on its author's device: before it is asked
+/// which of its columns are gone.
 pub(crate) fn hear_def(replica: &Replica, stream: Stream, body: &[u8], stamp: &Stamp<'_>) -> Result<()> {
     stretches::pause(replica)?;
-    take_in_def(replica, stream, body, stamp, &[], &|_, _| true)?;
-    let def = TableDef::hear(body).map_err(error::bad)?;
-    match catalog::table_of(replica, &def, &[])? {
-        Some(table) if !stamp.decides && stream == Stream::Shared => {
-            let place = (stamp.dev, stamp.seq, stamp.lamport);
-            shapes::record_shape(replica, table.tid, place, DefId::of(body), SchemaBits::default())?;
-            catalog::doubt_schema(replica)?;
-            follow::tell_waiting(replica, table.tid)
-        }
-        _ => Ok(()),
+    let (def, id) = (TableDef::hear(body).map_err(error::bad)?, DefId::of(body));
+    let new = catalog::table_of(replica, &def, &[])?.is_none();
+    let tid = catalog::keep_said_def(replica, &def, id, body, &[])?;
+    let announces = !stamp.decides && stream == Stream::Shared;
+    if announces {
+        let place = (stamp.dev, stamp.seq, stamp.lamport);
+        shapes::record_shape(replica, tid, place, id, SchemaBits::default())?;
+        catalog::doubt_schema(replica)?;
     }
+    take_in(replica, stream, (tid, &def, id, new), stamp, &|_, _| true)?;
+    if announces { follow::tell_waiting(replica, tid) } else { Ok(()) }
 }
 
 /// Takes in what a device says of a table of its own.
@@ -532,10 +544,9 @@ pub(crate) fn hear_schema(replica: &Replica, schema: &Schema<'_>, place: (i64, u
     let id = DefId::of(schema.def);
     let names: Vec<(String, String)> = schema.names.map(|(a, b)| (a.into(), b.into())).collect();
     let tid = catalog::keep_said_def(replica, &def, id, schema.def, &names)?;
-    let table = catalog::table(replica, tid)?;
     let before = match names.is_empty() {
         true => None,
-        false => Some(follow::readings(replica, tid, &table.def)?),
+        false => Some(follow::readings(replica, tid, &catalog::table(replica, tid)?.def)?),
     };
     shapes::record_shape(replica, tid, place, id, schema.bits)?;
     for (before, after) in schema.names {
@@ -543,10 +554,7 @@ pub(crate) fn hear_schema(replica: &Replica, schema: &Schema<'_>, place: (i64, u
     }
     catalog::doubt_schema(replica)?;
     catalog::reload_catalog(replica)?;
-    let come = before.map(|before| follow::read_otherwise(replica, tid, &table.def, &before)).transpose()?;
-    if follow::read_again(replica, &table, come.unwrap_or_default())? && table.shows_shared() {
-        deferred::defer_all(replica, tid)?;
-    }
+    follow::read_renamed(replica, tid, before.as_ref())?;
     follow::tell_waiting(replica, tid)
 }
 

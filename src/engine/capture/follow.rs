@@ -188,6 +188,17 @@ pub(crate) fn readable(replica: &Replica, tid: i64, unread: &mut Unread) -> Resu
     names.collect()
 }
 
+/// Reads again what stood for no column of a table, or for another one, `before` devices told what columns were renamed.
+pub(crate) fn read_renamed(replica: &Replica, tid: i64, before: Option<&Readings>) -> Result<()> {
+    let Some(before) = before else { return Ok(()) };
+    let table = catalog::table(replica, tid)?;
+    let come = read_otherwise(replica, tid, &table.def, before)?;
+    if read_again(replica, &table, come)? && table.shows_shared() {
+        deferred::defer_all(replica, tid)?;
+    }
+    Ok(())
+}
+
 /// Reads again what versions say of columns that stood for none (`unread`), before a device said how they were renamed.
 /// Returns whether they say anything.
 pub(crate) fn read_again(replica: &Replica, table: &Table, mut unread: Unread) -> Result<bool> {

@@ -28,8 +28,9 @@ pub(crate) fn watch(replica: &Replica, table: &Table, now: &TableDef) -> Result<
         return Ok(());
     }
     let change = reshape::change_of(replica, table, now, &|_| false)?;
-    if change.key {
-        return Ok(()); // Nobody can say which row is which.
+    // Nobody can say which row is which; or the triggers that are there alone say which column is which.
+    if change.key || change.reused.is_some() {
+        return Ok(());
     }
     let intact = watch::capture_intact(replica, table)?;
     let mut held = table.clone();

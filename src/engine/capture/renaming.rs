@@ -1,25 +1,26 @@
 //! Which columns of a table its application calls otherwise now.
 //!
-//! SQLite renames a column in our triggers too. Of a table that was made anew other things tell:
+//! SQLite renames a column in our triggers too. Of a table that was made anew since the last look other things tell, the first
+//! that does:
 //!
 //! | the column that is gone, and a new one | are one |
 //! |---|---|
 //! | have been announced as renamed by some device | whatever their types are: it may have been retyped as well |
-//! | are of one type, and in the same place, and no other is of that type | where a row has another value there than the default, or there is no row |
-//! | are of one type | where more of the rows that the log tells have the old value than another |
-//! | are of two types, and in the same place | where more of the rows that the log tells have the old value than another |
+//! | are of one type, and others may be it, or it is in another place | where more of the rows that the log tells have the old value than another |
+//! | are of one type, and in the same place; no other is of that type, or each of them has one in its place | where a row has another value there than the default, or there is no row |
+//! | are of two types, and in the same place, and no other is of theirs | where more of the rows that the log tells have the old value than another |
 //!
-//! All else is a column that was dropped and another one that was added.
+//! All else is a column that was dropped and another one that was added. What this device has said to be gone is not looked for.
 
-use packmule_core::wire::{Collation, SchemaBits};
+use packmule_core::wire::{Collation, OpKind, SchemaBits};
 use rusqlite::params_from_iter;
 
-use crate::engine::capture::suspended;
+use crate::engine::capture::{column_order, suspended};
 use crate::engine::error::Result;
 use crate::engine::merge::{heads, stretches, versions};
-use crate::engine::store::value::{self, Affinity, Bind};
+use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
 use crate::engine::table::def::{ColumnDef, TableDef};
-use crate::engine::table::known::Table;
+use crate::engine::table::known::{State, Table};
 use crate::engine::table::renamed;
 use crate::engine::table::replica::Replica;
 use crate::engine::table::shapes::{self, Shape};
@@ -31,6 +32,32 @@ fn kind(column: &ColumnDef) -> (Affinity, Collation, u16) {
     (column.affinity(), column.collation, column.key)
 }
 
+/// A column of a table's definition that is not there under its name.
+struct Gone<'a> {
+    /// Its number in the definition.
+    at: usize,
+    /// What this device has said last that it is.
+    said: &'a ColumnDef,
+    /// What devices have said that it is called otherwise.
+    known: Vec<String>,
+    /// Where it stood when the table was looked at last.
+    place: Option<usize>,
+}
+
+impl Gone<'_> {
+    fn is_like(&self, column: &ColumnDef) -> bool {
+        kind(column) == kind(self.said)
+    }
+
+    fn may_be(&self, column: &ColumnDef) -> bool {
+        self.is_like(column) || (column.key == 0 && self.said.key == 0)
+    }
+
+    fn is_known_as(&self, column: &ColumnDef) -> bool {
+        self.may_be(column) && self.known.contains(&column.name.to_ascii_lowercase())
+    }
+}
+
 /// Returns the names before and after of the columns that are called otherwise now.
 pub(crate) fn renamed_columns(
     replica: &Replica,
@@ -38,67 +65,172 @@ pub(crate) fn renamed_columns(
     now: &TableDef,
 ) -> Result<Vec<(String, String)>> {
     let def = &table.def;
-    // That of a held table that was made anew was made after that, and has the names of before beside those of now.
-    let trigger = telling_trigger(replica, table)?;
-    let named =
-        |name: &str| trigger.as_ref().map(|sql| ["OLD", "NEW"].iter().any(|row| names(sql, row, name)));
     let mut new: Vec<&ColumnDef> = now.columns.iter().filter(|c| def.column(&c.name).is_none()).collect();
-    new.retain(|c| named(&c.name) != Some(false));
-    let own = shapes::own_shape(replica, table.tid)?;
-    let is_gone = |c: &ColumnDef| now.column(&c.name).is_none() && named(&c.name) != Some(true);
-    let gone: Vec<&ColumnDef> = def.columns.iter().filter(|c| is_gone(c)).collect();
-    let are_all_here = gone.len() == new.len()
-        && gone.iter().all(|gone| {
-            let here = def.column(&gone.name).and_then(|at| now.columns.get(at));
-            here.is_some_and(|here| kind(here) == kind(gone) && def.column(&here.name).is_none())
-        });
     let mut renamed = Vec::new();
-    for (at, old) in def.columns.iter().enumerate() {
-        if !is_gone(old) {
-            continue;
+    let told = told_names(replica, table)?;
+    // One that has come under the old name is the column that others have.
+    for (old, name) in
+        def.columns.iter().zip(told.iter().flatten()).filter(|(c, _)| now.column(&c.name).is_none())
+    {
+        if let Some(place) = new.iter().position(|c| c.name.eq_ignore_ascii_case(name)) {
+            renamed.push((old.name.clone(), new.remove(place).name.clone()));
         }
-        let known = renamed::names_of(replica, table.tid, &old.name)?;
-        let Some(old) = as_announced(own.as_ref(), def, old, &known) else { continue };
-        let is_alike = |c: &ColumnDef| kind(c) == kind(old);
-        let may_be = |c: &ColumnDef| is_alike(c) || (c.key == 0 && old.key == 0);
-        let is_known = |c: &ColumnDef| may_be(c) && known.contains(&c.name.to_ascii_lowercase());
-        let is_here = |c: &ColumnDef| trigger.is_some() || now.column(&c.name) == Some(at);
-        let mut free = Vec::new();
-        for (place, c) in new.iter().enumerate() {
-            if is_known(c) || !is_another(replica, table.tid, c, old, &gone)? {
-                free.push(place);
+    }
+    // The triggers of a held table that was made anew say nothing of what was renamed in that.
+    if told.is_some() && !suspended::is_made_anew(replica, table.tid)? {
+        return Ok(renamed);
+    }
+    let mut all = def.columns.clone();
+    all.retain(|c| now.column(&c.name).is_none() && renamed.iter().all(|(old, _)| *old != c.name));
+    let own = shapes::own_shape(replica, table.tid)?;
+    let mut search = Search { replica, table, now, all: &all, gone: Vec::new(), new, stood: 0 };
+    search.look_at(own.as_ref())?;
+    let steps = [Search::known, Search::by_values, Search::by_place];
+    for step in &steps[..if told.is_some() { 1 } else { 3 }] {
+        let mut at = 0;
+        while let Some(old) = search.gone.get(at) {
+            let Some((place, is_one)) = step(&search, old)? else {
+                at += 1;
+                continue;
+            };
+            let (old, column) = (search.gone.remove(at), search.new.remove(place));
+            if is_one {
+                renamed.push((def.columns[old.at].name.clone(), column.name.clone()));
             }
-        }
-        let first = |may: &dyn Fn(&ColumnDef) -> bool| free.iter().copied().find(|place| may(new[*place]));
-        // Where several can be it, the place alone says nothing, unless that of each says the same.
-        let is_plain = trigger.is_some()
-            || are_all_here
-            || (free.iter().filter(|place| is_alike(new[**place])).count() < 2
-                && gone.iter().filter(|c| kind(c) == kind(old)).count() < 2);
-        let mut place = first(&|c| is_known(c))
-            .or_else(|| first(&|c| is_plain && is_alike(c) && is_here(c)))
-            .or_else(|| first(&|c| is_plain && may_be(c) && is_here(c)));
-        let by_values = place.is_none() && trigger.is_none() && old.key == 0 && has_keys(now, def);
-        for candidate in free.iter().filter(|candidate| by_values && is_alike(new[**candidate])) {
-            if has_values_of(replica, table, at, new[*candidate])? {
-                place = Some(*candidate);
-                break;
-            }
-        }
-        let Some(place) = place else { continue };
-        let column = new[place];
-        let is_one = match &trigger {
-            Some(_) => true,
-            None if old.key > 0 || by_values || is_known(column) => true,
-            None if is_alike(column) => may_have_values(replica, table, column)?,
-            None => has_keys(now, def) && has_values_of(replica, table, at, column)?,
-        };
-        new.remove(place);
-        if is_one {
-            renamed.push((def.columns[at].name.clone(), column.name.clone()));
         }
     }
     Ok(renamed)
+}
+
+/// Returns a column that has the name now which another one of the table had, with its names before and after: nobody could
+/// tell which of the two an op means that says this name. One that comes after the other is told by its place
+/// (`renamed::as_now`).
+pub(crate) fn reused_name(
+    replica: &Replica,
+    table: &Table,
+    now: &TableDef,
+) -> Result<Option<(String, String)>> {
+    let columns = &table.def.columns;
+    let told = told_names(replica, table)?.unwrap_or_default();
+    for (at, (old, name)) in columns.iter().zip(told).enumerate() {
+        if old.name.eq_ignore_ascii_case(&name) || now.column(&name).is_none() {
+            continue;
+        }
+        let mut is_reused = table.def.column(&name).is_some_and(|other| other != at);
+        for other in columns.iter().skip(at + 1) {
+            is_reused |=
+                renamed::names_of(replica, table.tid, &other.name)?.contains(&name.to_ascii_lowercase());
+        }
+        if is_reused {
+            return Ok(Some((old.name.clone(), name)));
+        }
+    }
+    Ok(None)
+}
+
+/// Finds what columns of a table that was made anew are called now.
+struct Search<'a> {
+    replica: &'a Replica,
+    table: &'a Table,
+    now: &'a TableDef,
+    /// The columns that are gone.
+    all: &'a [ColumnDef],
+    /// Those of them that were there at the last look, under some name, and are not found yet.
+    gone: Vec<Gone<'a>>,
+    /// The columns that are new, and none of those that were found.
+    new: Vec<&'a ColumnDef>,
+    /// How many columns stood there at the last look.
+    stood: usize,
+}
+
+impl<'a> Search<'a> {
+    fn look_at(&mut self, own: Option<&'a Shape>) -> Result<()> {
+        let def = &self.table.def;
+        let mut stood = column_order::names(self.replica, self.table.tid)?;
+        let is_own = |name: &str| own.is_some_and(|own| own.def.column(name).is_some());
+        stood.retain(|name| def.column(name).is_some() || is_own(name));
+        self.stood = stood.len();
+        for (at, old) in def.columns.iter().enumerate() {
+            if !self.all.contains(old) {
+                continue;
+            }
+            let known = renamed::names_of(self.replica, self.table.tid, &old.name)?;
+            let Some(said) = as_announced(own, def, old, &known) else { continue };
+            let place = stood.iter().position(|name| name.eq_ignore_ascii_case(&said.name));
+            self.gone.push(Gone { at, said, known, place });
+        }
+        Ok(())
+    }
+
+    /// Finds by what devices have said.
+    fn known(&self, old: &Gone<'_>) -> Result<Option<(usize, bool)>> {
+        Ok(self.new.iter().position(|c| old.is_known_as(c)).map(|place| (place, true)))
+    }
+
+    /// Finds by what the log tells, unless no other can be the one in its place.
+    fn by_values(&self, old: &Gone<'_>) -> Result<Option<(usize, bool)>> {
+        let mut free = self.free(old)?;
+        let is_sure =
+            self.is_alone(old, &free) && free.iter().any(|place| self.is_here(old, self.new[*place]));
+        free.retain(|place| old.is_like(self.new[*place]));
+        for place in free.into_iter().filter(|_| old.said.key == 0 && !is_sure) {
+            if self.has_values(old, self.new[place])? {
+                return Ok(Some((place, true)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds by the place. Where several can be it, that says nothing, unless that of each says the same.
+    fn by_place(&self, old: &Gone<'_>) -> Result<Option<(usize, bool)>> {
+        let free = self.free(old)?;
+        if !self.is_alone(old, &free) && !self.are_in_place() {
+            return Ok(None);
+        }
+        let here = free.into_iter().find(|place| self.is_here(old, self.new[*place]));
+        let Some(place) = here.filter(|place| old.may_be(self.new[*place])) else { return Ok(None) };
+        let is_one = match old.is_like(self.new[place]) {
+            _ if old.said.key > 0 => true,
+            true => may_have_values(self.replica, self.table, self.new[place])?,
+            false => self.has_values(old, self.new[place])?,
+        };
+        Ok(Some((place, is_one)))
+    }
+
+    /// Returns the new columns of which nothing says that they are another one.
+    fn free(&self, old: &Gone<'_>) -> Result<Vec<usize>> {
+        let mut free = Vec::new();
+        for (place, column) in self.new.iter().enumerate() {
+            if !is_another(self.replica, self.table.tid, column, old, self.all)? {
+                free.push(place);
+            }
+        }
+        Ok(free)
+    }
+
+    fn is_here(&self, old: &Gone<'_>, column: &ColumnDef) -> bool {
+        old.place.is_some() && self.now.column(&column.name) == old.place
+    }
+
+    /// Returns whether of those that are free one at most is of a column's type, and it alone of those that are gone.
+    fn is_alone(&self, old: &Gone<'_>, free: &[usize]) -> bool {
+        free.iter().filter(|place| old.is_like(self.new[**place])).count() < 2
+            && self.gone.iter().filter(|other| old.is_like(other.said)).count() < 2
+    }
+
+    /// Returns whether each column that is gone has one of its type in its place, and what else is new stands after all.
+    fn are_in_place(&self) -> bool {
+        let is_after = |c: &&&ColumnDef| self.now.column(&c.name) >= Some(self.stood);
+        let has_one = |old: &Gone<'_>| self.new.iter().any(|c| self.is_here(old, c) && old.is_like(c));
+        self.gone.iter().all(has_one)
+            && self.gone.len() + self.new.iter().filter(is_after).count() == self.new.len()
+    }
+
+    fn has_values(&self, old: &Gone<'_>, column: &ColumnDef) -> Result<bool> {
+        let mut keys = self.table.def.keys().map(|at| &self.table.def.columns[at].name);
+        Ok(keys.all(|key| self.now.column(key).is_some())
+            && has_values_of(self.replica, self.table, old.at, column)?)
+    }
 }
 
 /// Returns what this device has announced that a column is since, though the table is held: that is what it is called now. None,
@@ -121,17 +253,40 @@ fn is_another(
     replica: &Replica,
     tid: i64,
     column: &ColumnDef,
-    than: &ColumnDef,
-    gone: &[&ColumnDef],
+    than: &Gone<'_>,
+    gone: &[ColumnDef],
 ) -> Result<bool> {
     let names = renamed::names_of(replica, tid, &column.name)?;
-    let is_one_of = gone.iter().any(|g| g.name != than.name && names.contains(&g.name.to_ascii_lowercase()));
-    Ok(is_one_of || renamed::is_another(replica, tid, &than.name, &column.name)?)
+    let is_one_of =
+        gone.iter().any(|g| g.name != than.said.name && names.contains(&g.name.to_ascii_lowercase()));
+    Ok(is_one_of || renamed::is_another(replica, tid, &than.said.name, &column.name)?)
 }
 
-/// Returns the trigger of a table that tells what its columns were called when they were looked at last.
-fn telling_trigger(replica: &Replica, table: &Table) -> Result<Option<String>> {
-    if suspended::is_made_anew(replica, table.tid)? { Ok(None) } else { trigger_of(replica, table) }
+/// Returns what the columns of a table are called now by its triggers, in the order of its definition: SQLite renames them there.
+/// None, if the table was made anew since it was looked at last.
+fn told_names(replica: &Replica, table: &Table) -> Result<Option<Vec<String>>> {
+    Ok(trigger_of(replica, table)?.map(|sql| compared(&sql)))
+}
+
+/// Returns the columns whose values before and after a trigger compares, in its order.
+fn compared(sql: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for part in sql.split("OLD.\"").skip(1) {
+        let mut name = String::new();
+        let mut rest = part;
+        while let Some((start, end)) = rest.split_once('"') {
+            name.push_str(start);
+            rest = end;
+            let Some(end) = end.strip_prefix('"') else { break };
+            name.push('"');
+            rest = end;
+        }
+        // A column without affinity is compared by its type as well.
+        if rest.trim_start().starts_with("IS NOT NEW.") && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// Returns the trigger of a table that names all its columns.
@@ -142,25 +297,16 @@ fn trigger_of(replica: &Replica, table: &Table) -> Result<Option<String>> {
     Ok(trigger.filter(|_| !table.def.append))
 }
 
-/// Returns whether a trigger names a column of its row.
-fn names(sql: &str, row: &str, name: &str) -> bool {
-    sql.contains(&format!("{row}.{}", value::quote(name)))
-}
-
 /// Returns whether the triggers of a table call some column otherwise than its definition does. SQLite renames a column in a
 /// part of them alone, and goes by what it has renamed also after that was dropped: it would be in the way of the next
 /// `ALTER TABLE`.
 pub(crate) fn is_misnamed(replica: &Replica, table: &Table) -> Result<bool> {
     let Some(sql) = trigger_of(replica, table)? else { return Ok(false) };
+    let names = compared(&sql);
     let lacks = |c: &ColumnDef| {
-        !names(&sql, "NEW", &c.name) || !sql.contains(&format!("NULL AS {}", value::quote(&c.name)))
+        !names.contains(&c.name) || !sql.contains(&format!("NULL AS {}", value::quote(&c.name)))
     };
     Ok(table.def.columns.iter().any(|c| c.key == 0 && lacks(c)))
-}
-
-/// Returns whether the columns of a key are called as they were.
-fn has_keys(now: &TableDef, before: &TableDef) -> bool {
-    before.keys().all(|at| now.column(&before.columns[at].name).is_some())
 }
 
 /// Returns whether a column can be one that had values before: a row has another value in it than its default, or there is no
@@ -191,15 +337,10 @@ fn has_values_of(replica: &Replica, table: &Table, old: usize, column: &ColumnDe
     let written = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", table.dirty(), table.change_match());
     let (mut same, mut other) = (0_usize, 0_usize);
     for key in keys {
-        let heads = heads::heads(replica, table.tid, &key)?;
-        let [head] = &heads[..] else { continue };
-        if !head.live(table.def.columns.len()).contains(old) {
+        let Some(said) = shown_value(replica, table, &key, old)? else { continue };
+        if said == table.def.columns[old].constant() {
             continue;
         }
-        let said = versions::values(replica, table, head)?.into_iter().find(|(at, _)| *at == old);
-        let Some((_, said)) = said.filter(|(_, said)| *said != table.def.columns[old].constant()) else {
-            continue;
-        };
         let key = value::read_key(&key)?;
         let binds = || key.iter().map(|value| Bind(value.borrow()));
         if value::maybe::<i64>(&replica.db, &written, params_from_iter(binds()))?.is_some() {
@@ -213,4 +354,23 @@ fn has_values_of(replica: &Replica, table: &Table, old: usize, column: &ColumnDe
         }
     }
     Ok(same > other)
+}
+
+/// Returns the value of a column that the log tells of a row as its application saw it: the winner's.
+fn shown_value(replica: &Replica, table: &Table, key: &[u8], column: usize) -> Result<Option<OwnedValue>> {
+    let mut heads = heads::heads(replica, table.tid, key)?;
+    if table.state == State::Suspended {
+        let mut seen = Vec::with_capacity(heads.len());
+        for head in heads {
+            if suspended::has_seen(replica, table.tid, &head)? {
+                seen.push(head);
+            }
+        }
+        heads = seen;
+    }
+    let order = versions::judge_versions(replica, table, &heads)?.order.into_iter().map(|at| &heads[at]);
+    let mut speaking = order.filter(|head| head.live(table.def.columns.len()).contains(column));
+    let Some(head) = speaking.next().filter(|head| head.kind != OpKind::Delete) else { return Ok(None) };
+    let mut values = versions::values(replica, table, head)?.into_iter();
+    Ok(values.find(|(at, _)| *at == column).map(|(_, value)| value))
 }

@@ -29,6 +29,9 @@ use crate::engine::table::{catalog, dropped, renamed};
 const WAITS: &str = "until the application has done the same there, or undone it here, its rows wait, here and \
      from other devices, and nothing is lost";
 
+/// What becomes of a table of which one column has the name of another.
+const REUSED: &str = "until then its rows wait, here and from other devices, and nothing is lost";
+
 /// What becomes of a table whose key was changed.
 pub(crate) const ANOTHER_KEY: &str = "put the old one back: until then its rows wait, here and from other devices, and \
      nothing is lost; or give the table another name, track that, and let this one go";
@@ -46,6 +49,8 @@ pub(crate) struct Change {
     pub freed: Vec<Vec<u16>>,
     /// The key is another one.
     pub key: bool,
+    /// A column that is called what another one was called, with its names before and after.
+    pub reused: Option<(String, String)>,
 }
 
 impl Change {
@@ -56,6 +61,7 @@ impl Change {
             && self.retyped.is_empty()
             && self.freed.is_empty()
             && !self.key
+            && self.reused.is_none()
     }
 
     /// Says what was done, for people.
@@ -87,7 +93,11 @@ pub(crate) fn change_of(
     disputed: &dyn Fn(usize) -> bool,
 ) -> Result<Change> {
     let def = &table.def;
-    let mut change = Change { renamed: renaming::renamed_columns(replica, table, now)?, ..Change::default() };
+    let mut change = Change {
+        renamed: renaming::renamed_columns(replica, table, now)?,
+        reused: renaming::reused_name(replica, table, now)?,
+        ..Change::default()
+    };
     let mut as_it_was = def.clone();
     for (at, column) in def.columns.iter().enumerate() {
         let name = column_numbers::name_after(&change.renamed, &column.name).to_owned();
@@ -130,6 +140,12 @@ pub(crate) fn stand(
     change: &Change,
     unread: &Unread,
 ) -> Result<Standing> {
+    if let Some((before, after)) = &change.reused {
+        return Ok(Standing::Held(format!(
+            "its column `{before}` is called `{after}` here, as another of its columns was called: what others write would be \
+             taken for that one's; give it a name that none of them had, or the one before: {REUSED}"
+        )));
+    }
     let announced = as_announced(table, now, change);
     if change.key {
         announce(replica, table, &announced, change)?;

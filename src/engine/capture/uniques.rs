@@ -4,7 +4,7 @@
 use crate::engine::error::Result;
 use crate::engine::merge::deferred;
 use crate::engine::show::{constraints, quarantine};
-use crate::engine::store::value;
+use crate::engine::store::{meta, value};
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
@@ -96,4 +96,55 @@ fn indexes(replica: &Replica, def: &TableDef) -> Result<(Vec<Index>, Vec<Index>)
 /// Returns whether two UNIQUEs are over the same columns, in whatever order.
 fn is_over(one: &[u16], two: &[u16]) -> bool {
     one.len() == two.len() && one.iter().all(|at| two.contains(at))
+}
+
+/// Returns what people should know of the UNIQUE indexes of a table that stay this database's own, as no definition says what
+/// they are over: of those that they were not told of.
+pub(crate) fn untold(replica: &Replica, table: &Table) -> Result<Vec<String>> {
+    let before: Vec<String> = meta::get::<String>(&replica.db, &told_key(table.tid))?
+        .map(|names| names.split(BETWEEN).map(String::from).collect())
+        .unwrap_or_default();
+    // Only an index of the table is looked up in the schema.
+    let mut statement = replica.db.prepare_cached(
+        "SELECT l.name, s.sql FROM pragma_index_list(?1) l CROSS JOIN sqlite_schema s ON s.name = l.name
+         WHERE l.\"unique\" AND (l.partial OR EXISTS (
+           SELECT 1 FROM pragma_index_xinfo(l.name) i WHERE i.key AND i.name IS NULL)) ORDER BY l.name",
+    )?;
+    let indexes = statement
+        .query_map([&table.def.name], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<Vec<(String, String)>>>()?;
+    let now: Vec<&str> = indexes.iter().map(|(name, _)| name.as_str()).collect();
+    if now.is_empty() && before.is_empty() {
+        return Ok(Vec::new());
+    }
+    meta::set(&replica.db, &told_key(table.tid), now.join(BETWEEN))?;
+    let told = |(name, sql): (String, String)| {
+        format!(
+            "the UNIQUE index `{name}` is over an expression or over some of the rows alone, and does not travel: where it \
+             is not, as at a base, rows are shown that are quarantined here. Make it there too, once the table is there: `{sql}`"
+        )
+    };
+    Ok(indexes.into_iter().filter(|(name, _)| !before.contains(name)).map(told).collect())
+}
+
+/// Makes notices of such indexes that an application has made since its table was looked at last.
+pub(crate) fn notice_untold(replica: &Replica, table: &Table) -> Result<()> {
+    if !table.shows_shared() {
+        return Ok(());
+    }
+    let told = untold(replica, table)?.into_iter();
+    told.map(|told| format!("table `{}`: {told}", table.def.name))
+        .try_for_each(|what| meta::notice(&replica.db, &what, replica.now()))
+}
+
+/// Forgets of which indexes of a table people were told.
+pub(crate) fn forget_told(replica: &Replica, tid: i64) -> Result<()> {
+    meta::forget(&replica.db, &told_key(tid))
+}
+
+/// Between two names: no name has it.
+const BETWEEN: &str = "\0";
+
+fn told_key(tid: i64) -> String {
+    format!("own indexes {tid}")
 }

@@ -7,7 +7,7 @@
 use rusqlite::Connection;
 
 use crate::engine::capture::dirty::{self, ChangeFlags, Event};
-use crate::engine::capture::{column_order, renumbered, runs};
+use crate::engine::capture::{column_order, renumbered, runs, uniques};
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, Affinity};
 use crate::engine::table::def::TableDef;
@@ -39,6 +39,7 @@ pub(crate) fn remove_capture(replica: &Replica, table: &Table) -> Result<()> {
     remove_triggers(replica, table.tid)?;
     runs::forget(replica, table.tid)?;
     column_order::forget(replica, table.tid)?;
+    uniques::forget_told(replica, table.tid)?;
     replica.db.execute_batch(&format!(
         "DROP TABLE IF EXISTS {}; DROP TABLE IF EXISTS {}",
         table.dirty(),

@@ -7,6 +7,7 @@
 //! **Why it holds.** `merge_rows.rs` has the cases of a row. What a state says beyond its author's own log is proved: each
 //! entry of its vector comes with that author's newest checkpoint. Its rows are its maker's word, under its signature.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use packmule_core::model::{DeviceId, Stream};
@@ -257,6 +258,14 @@ impl<'e> StateMerge<'e> {
 
     /// Takes in what the tables that are known here are on other devices: by that it is decided which columns follow.
     fn take_shapes(&self) -> Result<()> {
+        let mut before = HashMap::new();
+        for renamed in self.declarations.iter().filter(|d| d.what == Subject::Renamed as i64) {
+            let Some(tid) = state_rows::table_called(self.replica, &renamed.table) else { continue };
+            if let Entry::Vacant(entry) = before.entry(tid) {
+                let table = catalog::table(self.replica, tid)?;
+                entry.insert(follow::readings(self.replica, tid, &table.def)?);
+            }
+        }
         for declaration in self.declarations.iter().filter(|d| d.what >= Subject::Shape as i64) {
             if state_rows::table_called(self.replica, &declaration.table).is_none() {
                 continue;
@@ -269,7 +278,8 @@ impl<'e> StateMerge<'e> {
             self.declare(declaration)?;
         }
         catalog::doubt_schema(self.replica)?;
-        catalog::reload_catalog(self.replica)
+        catalog::reload_catalog(self.replica)?;
+        before.iter().try_for_each(|(tid, before)| follow::read_renamed(self.replica, *tid, Some(before)))
     }
 
     /// Records which columns a person has added for all devices, of the tables that are known here.

@@ -9,7 +9,7 @@ use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::respeak::Unread;
 use crate::engine::capture::{
     adopt, follow, groups, held, merge_definitions, not_sent, other_key, redeclare, restate, seal, suspended,
-    verdict, waited, watch,
+    uniques, verdict, waited, watch,
 };
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::peers;
@@ -51,7 +51,7 @@ pub(crate) fn track_all(
             let table = catalog::table(replica, new.tid)?;
             look_at_rows(replica, &table, report)?;
             if table.shows_shared() {
-                warn_of_own_indexes(replica, &table, report)?;
+                report.advice.extend(uniques::untold(replica, &table)?);
             }
         }
     }
@@ -155,24 +155,6 @@ fn look_at_rows(replica: &Replica, table: &Table, report: &mut TrackReport) -> R
             report.rows = report.rows.saturating_sub(what.rows);
             report.advice.push(what.to_string());
         }
-    }
-    Ok(())
-}
-
-/// Names the UNIQUE indexes that stay this database's own: no definition says what they are over.
-fn warn_of_own_indexes(replica: &Replica, table: &Table, report: &mut TrackReport) -> Result<()> {
-    let mut statement = replica.db.prepare(
-        "SELECT l.name, s.sql FROM pragma_index_list(?1) l JOIN sqlite_schema s ON s.name = l.name
-         WHERE l.\"unique\" AND (l.partial OR EXISTS (
-           SELECT 1 FROM pragma_index_xinfo(l.name) i WHERE i.key AND i.name IS NULL)) ORDER BY l.name",
-    )?;
-    let mut rows = statement.query([&table.def.name])?;
-    while let Some(row) = rows.next()? {
-        let (name, sql): (String, String) = (row.get(0)?, row.get(1)?);
-        report.advice.push(format!(
-            "the UNIQUE index `{name}` is over an expression or over some of the rows alone, and does not travel: where it \
-             is not, as at a base, rows are shown that are quarantined here. Make it there too, once the table is there: `{sql}`"
-        ));
     }
     Ok(())
 }

@@ -11,7 +11,8 @@
 //! - every bundle has those of devices that said last that they have less than is here;
 //! - a bundle for anyone, which a device may read that was set back and has said nothing yet, has those of the other
 //!   devices too, of [`DEVICES_MAX`] at the most;
-//! - a session shows them once the peer's vector has come, on the same terms as a bundle for the peer.
+//! - a session shows them once the peer's vector has come; and where it ends because a group of the peer is of another
+//!   history, which its vector did not show, since that is longer than what is here.
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, NEWEST_LEN, Newest, Position, RecordKind};
@@ -80,15 +81,14 @@ pub(crate) fn write(
 }
 
 /// Lists the newest checkpoints of the peer's own streams, encoded, of which more is here than it says (`applied`), or
-/// may be another history.
+/// another history than it says.
 pub(crate) fn for_peer(replica: &Replica, peer: DeviceId, applied: &[Position]) -> Result<Vec<Vec<u8>>> {
     let mut all = Vec::new();
     let Some(dev) = devices::device_number(replica, peer)? else { return Ok(all) };
-    let copied = peers::was_copied(replica, peer)?;
     for stream in Stream::ALL {
         let has = applied.iter().find(|e| (e.author, e.stream) == (peer, stream)).map_or(0, |e| e.seq);
         for end in ends(replica, dev, stream)? {
-            if copied || has < end.seq {
+            if has < end.seq {
                 all.extend(newest(replica, (dev, stream), end)?);
             }
         }

@@ -270,7 +270,7 @@ pub(crate) fn take_staged(
     if taken.is_err() {
         *report = before;
     }
-    // A second history that is longer than what is here was not told from one that goes on: the next session shows what is here.
+    // A second history that is longer than what is here was not told from one that goes on.
     if let Err(e) = &taken
         && let Error::Twin { device, .. } = &**e
         && *device == devices::name_of(replica, peer)?

@@ -19,7 +19,7 @@ use packmule::core::wire::{
     CERT_MAX, Certificate, Column, DefReader, DefWriter, FrameFlags, FrameWriter, GroupStart, Merge, Named,
     OpHead, OpKind, Policy, RecordKind,
 };
-use packmule::{Engine, Resolution, Selection};
+use packmule::{Engine, Resolution, Selection, TrackOptions};
 use rusqlite::ffi;
 
 thread_local! {
@@ -130,7 +130,7 @@ fn with_insider() -> (World, Engine, Insider, Vec<Def>) {
     let make = "CREATE TABLE settings (id INTEGER PRIMARY KEY, value)";
     let mut insider = world.board_with("insider", make, &["settings"]);
     sql(&base, make);
-    base.track("settings", &packmule::TrackOptions::default()).unwrap();
+    base.track("settings", &TrackOptions::default()).unwrap();
     common::carry_all(&mut [&mut base, &mut insider]);
     let (insider, defs) = Insider::of(&mut insider);
     (world, base, insider, defs)
@@ -266,4 +266,26 @@ fn certificates(counted: &mut Counted, n: u64) {
 #[test]
 fn certificates_of_strangers() {
     is_linear(200, certificates);
+}
+
+/// Many tables of one database, of which one was changed: all are looked at. For each `CREATE` SQLite walks over the whole schema
+/// itself, so that `track` and the first import are not counted here.
+fn tables(counted: &mut Counted, n: u64) {
+    let world = World::new();
+    let (mut a, mut b) = (world.board("a"), world.board("b"));
+    let make = |at| format!("CREATE TABLE t{at} (id INTEGER PRIMARY KEY, name TEXT, code TEXT UNIQUE);");
+    sql(&a, &format!("BEGIN; {} COMMIT", (0..n).map(make).collect::<String>()));
+    let names: Vec<String> = (0..n).map(|at| format!("t{at}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    a.track_all(&names, &TrackOptions::default()).unwrap();
+    sql(&a, "ALTER TABLE t0 ADD COLUMN note TEXT; INSERT INTO t1 VALUES (1, 'one', 'a')");
+    counted.part(n, "a seal after one was changed", || a.seal().unwrap());
+    carry(&mut a, &mut b);
+    counted.part(n, "a seal after they were made", || b.seal().unwrap());
+    assert_eq!(rows(&b, "SELECT name FROM t1"), ["\"one\""]);
+}
+
+#[test]
+fn tables_of_one_database() {
+    is_linear(40, tables);
 }

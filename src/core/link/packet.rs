@@ -30,6 +30,7 @@
 //! A narrow number holds the low bits; the receiver uses the full one that is nearest to what it
 //! has. The sender goes wide once 1,024 numbers are unacknowledged, or where a buffer is larger than
 //! 32 KiB, so the nearest is always right.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 pub(super) const WIDE: u8 = 8;
 pub(super) const DATA: u8 = 4;

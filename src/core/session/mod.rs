@@ -43,6 +43,7 @@
 //! record needs 42 bytes more than its body. A peer that sends a longer one ends the session ([`Error::TooLong`]). The
 //! hello needs [`BUFFER_MIN`]. No call needs more than 1 KiB of stack besides what the log and the
 //! signatures need.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod buffer;
 mod error;

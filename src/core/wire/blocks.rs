@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::schema::{BLOCK_SCHEMA, Schema};
-use super::{Bytes, COUNT_MAX, DecodeError, DefId, NoRoom, put, take, take_bytes, take_count};
+use super::{
+    Bytes, COUNT_MAX, DecodeError, DefId, NoRoom, put, put_next, read_part, take, take_bytes, take_count,
+};
 use crate::model::DeviceId;
 
 pub(super) const BLOCK_DEF: u8 = 1;
@@ -92,14 +94,13 @@ impl Decision<'_> {
 
     /// Writes it into `buf`. Returns its length.
     pub(super) fn put(&self, buf: &mut [u8]) -> Result<usize, NoRoom> {
-        let len = put(buf, &(BLOCK_DECISION, self.conflict, self.def.0, Bytes(self.key), self.claim))?;
-        let rest = &mut buf[len..];
-        let was = match self.was {
-            Was::Gone => put(rest, &0_u8),
-            Was::Values(values) => put(rest, &(1_u8, Bytes(values))),
-            Was::Untold => put(rest, &2_u8),
+        let mut len = put(buf, &(BLOCK_DECISION, self.conflict, self.def.0, Bytes(self.key), self.claim))?;
+        match self.was {
+            Was::Gone => put_next(buf, &mut len, &0_u8),
+            Was::Values(values) => put_next(buf, &mut len, &(1_u8, Bytes(values))),
+            Was::Untold => put_next(buf, &mut len, &2_u8),
         }?;
-        Ok(len + was)
+        Ok(len)
     }
 }
 
@@ -185,7 +186,7 @@ impl<'a> Blocks<'a> {
                         return Err(DecodeError::Malformed("a run of impossible frames"));
                     }
                 }
-                Ok(Some(Block::Keep(Keep { rest: &start[..start.len() - self.rest.len()] })))
+                Ok(Some(Block::Keep(Keep { rest: read_part(start, self.rest) })))
             }
             BLOCK_SPAN => {
                 let mut id = [0; 8];

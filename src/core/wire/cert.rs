@@ -115,9 +115,10 @@ impl<'a> Certificate<'a> {
 
     fn signed<R>(&self, domain: &[u8; 22], with: impl FnOnce(&[u8]) -> R) -> Result<R, NoRoom> {
         let mut message = [0; SIGNED_MAX];
-        message[..22].copy_from_slice(domain);
-        let len = 22 + self.body(&mut message[22..])?;
-        Ok(with(&message[..len]))
+        let (first, body) = message.split_first_chunk_mut().ok_or(NoRoom)?;
+        *first = *domain;
+        let len = domain.len() + self.body(body)?;
+        Ok(with(message.get(..len).ok_or(NoRoom)?))
     }
 
     fn body(&self, buf: &mut [u8]) -> Result<usize, NoRoom> {

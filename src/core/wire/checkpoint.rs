@@ -6,7 +6,7 @@ use core::fmt;
 use ed25519_compact::{Noise, PublicKey, SecretKey, Signature};
 use sha2::{Digest, Sha256};
 
-use super::{COUNT_MAX, DecodeError, FORMAT_VERSION, NoRoom, check_version, take_bytes};
+use super::{COUNT_MAX, DecodeError, FORMAT_VERSION, NoRoom, check_version, joined, take_bytes};
 use crate::model::{DeviceId, Stream};
 
 /// The hash chain of one stream of one author, up to some frame.
@@ -100,9 +100,7 @@ const SIGNED_LEN: usize = 21 + 16 + 1 + 8 + 8 + 32 + 32;
 
 impl Checkpoint {
     fn message(&self, end: &Chain) -> [u8; SIGNED_LEN] {
-        let mut message = [0; SIGNED_LEN];
-        let mut at = 0;
-        for part in [
+        joined(&[
             &b"packmule/1 checkpoint"[..],
             &self.author.0,
             &[self.stream.number()],
@@ -110,11 +108,7 @@ impl Checkpoint {
             &self.last.to_le_bytes(),
             &self.prev.0,
             &end.0,
-        ] {
-            message[at..at + part.len()].copy_from_slice(part);
-            at += part.len();
-        }
-        message
+        ])
     }
 
     /// Signs a group whose chain goes from `prev` to `end`.
@@ -149,19 +143,16 @@ impl Checkpoint {
     /// [`NoRoom`] if `buf` is shorter than that.
     pub fn encode(&self, buf: &mut [u8]) -> Result<usize, NoRoom> {
         let buf = buf.get_mut(..CHECKPOINT_LEN).ok_or(NoRoom)?;
-        let mut at = 0;
-        for part in [
+        let whole: [u8; CHECKPOINT_LEN] = joined(&[
             &[FORMAT_VERSION, self.stream.number()][..],
             &self.author.0,
             &self.first.to_le_bytes(),
             &self.last.to_le_bytes(),
             &self.prev.0,
             &self.signature,
-        ] {
-            buf[at..at + part.len()].copy_from_slice(part);
-            at += part.len();
-        }
-        Ok(at)
+        ]);
+        buf.copy_from_slice(&whole);
+        Ok(whole.len())
     }
 
     /// Decodes it.

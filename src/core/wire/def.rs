@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{DecodeError, NoRoom, put, take};
+use super::{DecodeError, NoRoom, joined, put_next, take};
 use crate::model::{DeviceId, Value};
 
 /// Names a table definition: the first 8 bytes of SHA-256("packmule/1 def" ‖ its encoding).
@@ -17,10 +17,7 @@ impl DefId {
         let mut hash = Sha256::new();
         hash.update(b"packmule/1 def");
         hash.update(encoded);
-        let digest = hash.finalize();
-        let mut id = [0; 8];
-        id.copy_from_slice(&digest[..8]);
-        Self(id)
+        Self(joined(&[&hash.finalize()]))
     }
 }
 
@@ -206,14 +203,13 @@ impl<'b> DefWriter<'b> {
     /// # Errors
     /// [`NoRoom`].
     pub fn item<T: Serialize>(&mut self, item: &T) -> Result<(), NoRoom> {
-        self.len += put(&mut self.buf[self.len..], item)?;
-        Ok(())
+        put_next(self.buf, &mut self.len, item)
     }
 
     /// Returns the encoded definition.
     pub fn finish(self) -> &'b [u8] {
         let Self { buf, len } = self;
-        &buf[..len]
+        buf.get(..len).unwrap_or_default()
     }
 }
 

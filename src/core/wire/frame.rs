@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::blocks::{BLOCK_DEF, BLOCK_PIECE, BLOCK_RETIRE, BLOCK_RETURN, BLOCK_ROWS, Blocks};
 use super::columns::Columns;
 use super::rows::{OpHead, write_op};
-use super::{Bytes, COUNT_MAX, DecodeError, DefId, NoRoom, check_version, crc32, put, take, take_count};
+use super::{
+    Bytes, COUNT_MAX, DecodeError, DefId, NoRoom, check_version, crc32, put, read_part, take, take_count,
+};
 use crate::model::{DeviceId, Value, WallMs};
 
 /// The format version of everything but frames: the one that this build writes, and the only one that it reads.
@@ -181,6 +183,7 @@ impl defmt::Format for FrameWriter<'_> {
     }
 }
 
+#[allow(clippy::indexing_slicing)] // It writes into its own buffer, within what it keeps free.
 impl<'b> FrameWriter<'b> {
     /// Begins a frame in `buf`, of which [`FRAME_MAX`] bytes are used at most.
     ///
@@ -390,6 +393,7 @@ impl<'b> FrameWriter<'b> {
 }
 
 /// Writes the CRC of what stands before `len`; returns where it ends.
+#[allow(clippy::indexing_slicing)] // There is room for it: of every frame so many bytes are kept free.
 fn end_frame(buf: &mut [u8], len: usize) -> usize {
     let crc = crc32(&buf[..len]).to_le_bytes();
     buf[len..len + CRC_LEN].copy_from_slice(&crc);
@@ -440,7 +444,7 @@ impl<'a> Frame<'a> {
                 Named::read(&mut rest, is_numbered(&head), &mut last)?;
                 take_count(&mut rest)?;
             }
-            contexts = &start[..start.len() - rest.len()];
+            contexts = read_part(start, rest);
             group = Some(of_group);
         }
         Ok(Self { head, group, bytes, contexts, blocks: rest })
@@ -465,9 +469,10 @@ impl<'a> Frame<'a> {
     pub fn plain(&self, columns: &mut Columns, out: &mut [u8]) -> Result<usize, DecodeError> {
         let start = self.bytes.len() - CRC_LEN - self.blocks.len();
         let room = out.len().min(FRAME_MAX).checked_sub(CRC_LEN).filter(|room| start <= *room);
-        let (head, blocks) = out[..room.ok_or(DecodeError::Short)?].split_at_mut(start);
-        head.copy_from_slice(&self.bytes[..start]);
-        head[CODEC_AT] = 0;
+        let out_of = room.and_then(|room| out.get_mut(..room)?.split_at_mut_checked(start));
+        let (head, blocks) = out_of.ok_or(DecodeError::Short)?;
+        head.copy_from_slice(self.bytes.get(..start).ok_or(DecodeError::Short)?);
+        *head.get_mut(CODEC_AT).ok_or(DecodeError::Short)? = 0;
         let len = columns.decode(self.blocks, blocks)?;
         Ok(end_frame(out, start + len))
     }
@@ -489,7 +494,7 @@ impl<'a> Frame<'a> {
         group: Option<GroupStart<'_>>,
     ) -> Result<(usize, u32), NoRoom> {
         let mut writer = FrameWriter::new(buf, self.head.flags, seq, group)?;
-        writer.buf[CODEC_AT] = self.head.codec;
+        *writer.buf.get_mut(CODEC_AT).ok_or(NoRoom)? = self.head.codec;
         let old = self.bytes.len() - CRC_LEN - self.blocks.len();
         let less = old.checked_sub(writer.len).ok_or(NoRoom)? as u32;
         let end = writer.len + self.blocks.len();

@@ -3,10 +3,13 @@
 //! Imports [`crate::model`]. Encoders write into the caller's buffer, decoders borrow from the
 //! input; nothing here allocates, and no length field of the input is trusted before it is checked
 //! against the input's own length.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod blocks;
 mod cert;
 mod checkpoint;
+#[allow(clippy::indexing_slicing)]
+// Models and tables of its own, by numbers that the coder bounds; fuzzed whole.
 mod columns;
 mod def;
 mod error;
@@ -86,6 +89,24 @@ pub fn take_bytes<'a>(input: &mut &'a [u8], len: usize) -> Result<&'a [u8], Deco
 /// Writes one postcard-encoded item at the front of `buf`; returns its length.
 pub fn put<T: Serialize + ?Sized>(buf: &mut [u8], item: &T) -> Result<usize, NoRoom> {
     postcard::to_slice(item, buf).map(|written| written.len()).map_err(|_| NoRoom)
+}
+
+/// Writes one postcard-encoded item into `buf` after the first `len` bytes, and counts it among these.
+fn put_next<T: Serialize + ?Sized>(buf: &mut [u8], len: &mut usize, item: &T) -> Result<(), NoRoom> {
+    *len += put(buf.get_mut(*len..).ok_or(NoRoom)?, item)?;
+    Ok(())
+}
+
+/// Returns what was read of `all`, of which `rest` is left.
+fn read_part<'a>(all: &'a [u8], rest: &[u8]) -> &'a [u8] {
+    all.get(..all.len().saturating_sub(rest.len())).unwrap_or_default()
+}
+
+/// Joins parts that fill an array.
+fn joined<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
+    let mut whole = [0; N];
+    whole.iter_mut().zip(parts.iter().copied().flatten()).for_each(|(to, byte)| *to = *byte);
+    whole
 }
 
 /// A run of bytes with its length before it; the counterpart of `take::<&[u8]>`.

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    COUNT_MAX, DecodeError, FORMAT_VERSION, FRAME_MAX, NoRoom, SignatureError, crc32, put, take, take_bytes,
+    COUNT_MAX, DecodeError, FORMAT_VERSION, FRAME_MAX, NoRoom, SignatureError, crc32, put, put_next,
+    read_part, take, take_bytes,
 };
 use crate::model::{DeviceId, Stream, WallMs};
 
@@ -163,8 +164,8 @@ pub fn finish_record(buf: &mut [u8], kind: RecordKind, len: usize) -> Result<usi
         return Err(NoRoom);
     }
     let whole = buf.get_mut(..RECORD_HEAD_LEN + len).ok_or(NoRoom)?;
-    whole[..RECORD_HEAD_LEN].copy_from_slice(&RecordHead { kind, len: len as u32 }.to_bytes());
-    whole[end..].copy_from_slice(crc);
+    *whole.first_chunk_mut().ok_or(NoRoom)? = RecordHead { kind, len: len as u32 }.to_bytes();
+    whole.get_mut(end..).ok_or(NoRoom)?.copy_from_slice(crc);
     Ok(whole.len())
 }
 
@@ -271,12 +272,12 @@ impl Header {
     ) -> Result<usize, NoRoom> {
         let mut len = put(buf, self)?;
         for position in applied {
-            len += put(&mut buf[len..], &position)?;
+            put_next(buf, &mut len, &position)?;
         }
         for probe in probes {
-            len += put(&mut buf[len..], &probe)?;
+            put_next(buf, &mut len, &probe)?;
         }
-        let digest = header_digest(&buf[..len]);
+        let digest = header_digest(buf.get(..len).ok_or(NoRoom)?);
         let signature = key.sign(digest, None::<Noise>);
         buf.get_mut(len..len + 64).ok_or(NoRoom)?.copy_from_slice(&*signature);
         Ok(len + 64)
@@ -318,7 +319,7 @@ impl<'a> HeaderReader<'a> {
         let header: Header = take(&mut rest)?;
         let applied = parse_applied(&mut rest, header.applied)?;
         let probes = parse_probes(&mut rest, header.probes)?;
-        let encoded = &bytes[..bytes.len() - rest.len()];
+        let encoded = read_part(bytes, rest);
         let mut signature = [0; 64];
         signature.copy_from_slice(take_bytes(&mut rest, 64)?);
         if !rest.is_empty() {
@@ -369,7 +370,7 @@ fn parse_applied<'a>(rest: &mut &'a [u8], count: u32) -> Result<&'a [u8], Decode
         }
         before = Some((author, stream));
     }
-    Ok(&bytes[..bytes.len() - rest.len()])
+    Ok(read_part(bytes, rest))
 }
 
 /// Reads so many probes and returns their bytes.
@@ -379,7 +380,7 @@ fn parse_probes<'a>(rest: &mut &'a [u8], count: u32) -> Result<&'a [u8], DecodeE
         let probe: Probe = take(rest)?;
         refuse_large_count(probe.seq)?;
     }
-    Ok(&bytes[..bytes.len() - rest.len()])
+    Ok(read_part(bytes, rest))
 }
 
 /// Refuses a count out of its range.

@@ -1,7 +1,7 @@
 //! The row form of ops. See `FORMAT.md`, "Rows".
 
 use super::values::{put_value, take_value};
-use super::{DecodeError, NoRoom, put, take, take_bytes, take_count};
+use super::{DecodeError, NoRoom, put, put_next, read_part, take, take_bytes, take_count};
 use crate::model::{Value, WallMs};
 
 /// What happened to a row.
@@ -68,7 +68,7 @@ pub(super) fn write_op<'v>(
     byte |= if head.image { HAS_IMAGE } else { 0 };
     let mut len = put(buf, &byte)?;
     if let Some(claim) = head.claim {
-        len += put(&mut buf[len..], &claim)?;
+        put_next(buf, &mut len, &claim)?;
     }
     if let Some(columns) = head.columns {
         let end = len + columns.len();
@@ -76,10 +76,10 @@ pub(super) fn write_op<'v>(
         len = end;
     }
     if let Some(wall) = head.wall {
-        len += put(&mut buf[len..], &wall)?;
+        put_next(buf, &mut len, &wall)?;
     }
     for value in values {
-        len += put_value(&mut buf[len..], &value)?;
+        len += put_value(buf.get_mut(len..).ok_or(NoRoom)?, &value)?;
     }
     Ok(len)
 }
@@ -112,7 +112,7 @@ impl Shape<'_> {
 
 /// Returns whether the op carries a value for the column `at`.
 fn carries(head: &OpHead<'_>, shape: &Shape<'_>, at: usize) -> bool {
-    if shape.keys[at] {
+    if shape.keys.get(at).is_some_and(|in_key| *in_key) {
         return true;
     }
     if head.kind == OpKind::Keep || (head.kind == OpKind::Delete && !head.image) {
@@ -167,7 +167,7 @@ impl<'a> Op<'a> {
                 take_value(input)?;
             }
         }
-        Ok(Some(Self { head, offset, body: &body[..body.len() - input.len()] }))
+        Ok(Some(Self { head, offset, body: read_part(body, input) }))
     }
 
     /// Returns the values that it carries, with the numbers of their columns.

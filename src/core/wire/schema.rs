@@ -1,6 +1,6 @@
 //! What a device says of its table, beside its definition: see `FORMAT.md`, "Blocks", block 11.
 
-use super::{Bytes, DecodeError, NoRoom, put, take};
+use super::{Bytes, DecodeError, NoRoom, put, put_next, read_part, take};
 
 pub(super) const BLOCK_SCHEMA: u8 = 11;
 
@@ -75,7 +75,7 @@ impl<'a> Schema<'a> {
         if bits & !SchemaBits::ALL != 0 {
             return Err(DecodeError::Malformed("a table of an unknown standing"));
         }
-        let names = Renamed { rest: &start[..start.len() - rest.len()] };
+        let names = Renamed { rest: read_part(start, rest) };
         Ok(Self { def, bits: SchemaBits(bits), names })
     }
 }
@@ -88,11 +88,11 @@ pub(super) fn put_schema(
     names: &[(&str, &str)],
 ) -> Result<usize, NoRoom> {
     let mut len = put(buf, &BLOCK_SCHEMA)?;
-    len += put(&mut buf[len..], &Bytes(def))?;
-    len += put(&mut buf[len..], &bits.0)?;
-    len += put(&mut buf[len..], &u16::try_from(names.len()).map_err(|_| NoRoom)?)?;
+    put_next(buf, &mut len, &Bytes(def))?;
+    put_next(buf, &mut len, &bits.0)?;
+    put_next(buf, &mut len, &u16::try_from(names.len()).map_err(|_| NoRoom)?)?;
     for pair in names {
-        len += put(&mut buf[len..], pair)?;
+        put_next(buf, &mut len, pair)?;
     }
     Ok(len)
 }

@@ -3,7 +3,7 @@
 use ed25519_compact::{Noise, PublicKey, SecretKey, Signature};
 use serde::{Deserialize, Serialize};
 
-use super::{COUNT_MAX, DecodeError, NoRoom, SignatureError, put, take};
+use super::{COUNT_MAX, DecodeError, NoRoom, SignatureError, joined, put, take};
 use crate::model::{DeviceId, Stream};
 
 /// The highest version of the session that this build speaks. Since 2 a peer that lacks what is folded is offered the
@@ -133,13 +133,7 @@ pub struct Offer {
 const PROOF_LEN: usize = 18 + 2 * 16 + 2 * 32;
 
 fn proof(signer: (DeviceId, &[u8; 32]), other: (DeviceId, &[u8; 32])) -> [u8; PROOF_LEN] {
-    let mut message = [0; PROOF_LEN];
-    let mut at = 0;
-    for part in [&b"packmule/1 session"[..], &signer.0.0, &other.0.0, signer.1, other.1] {
-        message[at..at + part.len()].copy_from_slice(part);
-        at += part.len();
-    }
-    message
+    joined(&[&b"packmule/1 session"[..], &signer.0.0, &other.0.0, signer.1, other.1])
 }
 
 impl<'a> Message<'a> {

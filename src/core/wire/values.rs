@@ -58,7 +58,7 @@ pub(super) const fn unzigzag(number: u64) -> i64 {
 pub fn take_value<'a>(input: &mut &'a [u8]) -> Result<Value<'a>, DecodeError> {
     match usual(input) {
         Some((value, end)) => {
-            *input = &input[end..];
+            *input = input.get(end..).ok_or(DecodeError::Short)?;
             Ok(value)
         }
         None => take(input),
@@ -72,7 +72,7 @@ fn usual(buf: &[u8]) -> Option<(Value<'_>, usize)> {
             let (number, end) = varint(buf, 1)?;
             (Value::Int(unzigzag(number)), end)
         }
-        REAL => (Value::Real(RealBits(u64::from_le_bytes(*buf[1..].first_chunk()?))), 9),
+        REAL => (Value::Real(RealBits(u64::from_le_bytes(*buf.get(1..)?.first_chunk()?))), 9),
         kind @ (TEXT | BLOB) => {
             let (len, start) = varint(buf, 1)?;
             let end = start.checked_add(usize::try_from(len).ok()?)?;
@@ -104,7 +104,7 @@ fn put_usual(buf: &mut [u8], value: &Value<'_>) -> Option<usize> {
         }
         Value::Real(RealBits(bits)) => {
             *first = REAL;
-            *buf[1..].first_chunk_mut()? = bits.to_le_bytes();
+            *buf.get_mut(1..)?.first_chunk_mut()? = bits.to_le_bytes();
             Some(9)
         }
         Value::Text(bytes) | Value::Blob(bytes) => {

@@ -22,6 +22,7 @@ use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::declared::Subject;
 use crate::engine::table::def::{ColumnDef, TableDef};
+use crate::engine::table::entries;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 use crate::engine::table::shapes;
@@ -70,6 +71,7 @@ pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
         if !matches!(table.state, State::Tracked | State::Suspended) {
             continue;
         }
+        entries::list(replica)?;
         match notice_changes_of(replica, &table, &mut noticed)? {
             Some(reason) => {
                 watch_held(replica, table.tid)?;

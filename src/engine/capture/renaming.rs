@@ -20,6 +20,7 @@ use crate::engine::error::Result;
 use crate::engine::merge::{heads, stretches, versions};
 use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
 use crate::engine::table::def::{ColumnDef, TableDef};
+use crate::engine::table::entries;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::renamed;
 use crate::engine::table::replica::Replica;
@@ -291,9 +292,7 @@ fn compared(sql: &str) -> Vec<String> {
 
 /// Returns the trigger of a table that names all its columns.
 fn trigger_of(replica: &Replica, table: &Table) -> Result<Option<String>> {
-    let sql =
-        "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?1 AND tbl_name = ?2 COLLATE NOCASE";
-    let trigger = value::maybe(&replica.db, sql, (format!("_pm_update_{}", table.tid), &table.def.name))?;
+    let trigger = entries::trigger(replica, &format!("_pm_update_{}", table.tid), &table.def.name)?;
     Ok(trigger.filter(|_| !table.def.append))
 }
 

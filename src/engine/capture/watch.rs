@@ -11,6 +11,7 @@ use crate::engine::capture::{column_order, renumbered, runs, uniques};
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, Affinity};
 use crate::engine::table::def::TableDef;
+use crate::engine::table::entries;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
@@ -67,13 +68,10 @@ pub(crate) fn remove_displacing(replica: &Replica, tid: i64) -> Result<()> {
 /// Returns whether the triggers differ from what they must be now, for instance since unique indexes were added.
 pub(crate) fn capture_outdated(replica: &Replica, table: &Table) -> Result<bool> {
     let wanted = triggers(&replica.db, table)?;
-    let mut statement =
-        replica.db.prepare_cached("SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name = ?1")?;
     let mut found = 0;
     for name in trigger_names(table.tid) {
-        let mut rows = statement.query([name])?;
-        if let Some(row) = rows.next()? {
-            if !wanted.contains(&row.get::<_, String>(0)?) {
+        if let Some(sql) = entries::trigger(replica, &name, &table.def.name)? {
+            if !wanted.contains(&sql) {
                 return Ok(true);
             }
             found += 1;
@@ -84,13 +82,10 @@ pub(crate) fn capture_outdated(replica: &Replica, table: &Table) -> Result<bool>
 
 /// Returns whether all triggers that the table must have are there: dropping a table drops them too.
 pub(crate) fn capture_intact(replica: &Replica, table: &Table) -> Result<bool> {
-    let mut statement = replica.db.prepare_cached(
-        "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND name = ?1 AND tbl_name = ?2 COLLATE NOCASE",
-    )?;
     // An append table has none on INSERT.
     let first = usize::from(table.def.append);
     for name in &trigger_names(table.tid)[first..3] {
-        if statement.query_row((name, &table.def.name), |row| row.get::<_, i64>(0))? != 1 {
+        if entries::trigger(replica, name, &table.def.name)?.is_none() {
             return Ok(false);
         }
     }

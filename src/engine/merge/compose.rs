@@ -17,14 +17,14 @@ use crate::engine::merge::heads::Head;
 use crate::engine::merge::versions::{self, Held, Judgement};
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::def::ColumnDefault;
+use crate::engine::table::entries;
 use crate::engine::table::known::Table;
 use crate::engine::table::large;
 use crate::engine::table::replica::Replica;
 
 /// Returns whether the application has not renamed a table, nor dropped it.
 pub(crate) fn is_table_there(replica: &Replica, table: &Table) -> Result<bool> {
-    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
-    Ok(value::maybe::<i64>(&replica.db, sql, [&table.def.name])?.is_some())
+    entries::is_table(replica, &table.def.name)
 }
 
 /// Reads a row as its table shows it.

@@ -9,6 +9,7 @@
 //! | `columns` | sets of columns |
 //! | `def` | what a table is: its definition |
 //! | `schema` | definitions read from the schema of a database |
+//! | `entries` | the entries of the database's schema, found by name |
 //! | `encoding` | definitions as the log carries them |
 //! | `ddl` | definitions made into SQL |
 //! | `keyless` | tables without any key |
@@ -37,6 +38,7 @@ pub(crate) mod declared;
 pub(crate) mod def;
 pub(crate) mod dropped;
 mod encoding;
+pub(crate) mod entries;
 pub(crate) mod keyless;
 pub(crate) mod known;
 pub(crate) mod large;

@@ -3,7 +3,7 @@
 use super::FrameWriter;
 use crate::wire::blocks::{BLOCK_KEEP, BLOCK_SPAN, Decision, KeptRun, Span};
 use crate::wire::schema::{SchemaBits, put_schema};
-use crate::wire::{Bytes, NoRoom, put};
+use crate::wire::{Bytes, NoRoom, put, put_next};
 
 impl FrameWriter<'_> {
     /// Writes which versions stay of the rows that follow, in this frame, of a verdict: frames of devices, each from the
@@ -19,12 +19,10 @@ impl FrameWriter<'_> {
         let mut len = self.len;
         let count = u16::try_from(runs.len()).map_err(|_| NoRoom)?;
         let mut write = || {
-            len += put(self.buf.get_mut(len..usable).ok_or(NoRoom)?, &BLOCK_KEEP)?;
-            len += put(&mut self.buf[len..usable], &count)?;
-            for run in runs {
-                len += put(&mut self.buf[len..usable], run)?;
-            }
-            Ok::<(), NoRoom>(())
+            let room = self.buf.get_mut(..usable).ok_or(NoRoom)?;
+            put_next(room, &mut len, &BLOCK_KEEP)?;
+            put_next(room, &mut len, &count)?;
+            runs.iter().try_for_each(|run| put_next(room, &mut len, run))
         };
         if write().is_err() {
             (self.len, self.rows) = before;

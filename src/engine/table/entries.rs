@@ -1,0 +1,53 @@
+//! The entries of the database's schema, found by their names. SQLite has no index of them: who looks at each of n tables would
+//! walk n times over all.
+//!
+//! **Invariant.** What is listed is the schema at the version that is listed beside it. Both lie in a temporary table, which goes
+//! back together with the schema where a part of a transaction is undone: so they say nothing of another schema that got the
+//! same version.
+
+use crate::engine::error::Result;
+use crate::engine::store::value;
+use crate::engine::table::catalog;
+use crate::engine::table::replica::Replica;
+
+/// Lists the entries by name, unless they are: before something is looked up for one of many tables.
+pub(crate) fn list(replica: &Replica) -> Result<()> {
+    if is_listed(replica)? {
+        return Ok(());
+    }
+    replica.db.execute("DELETE FROM temp._pm_entry", [])?;
+    replica.db.execute(
+        "INSERT INTO temp._pm_entry (name, what, place)
+         SELECT name, type, rowid FROM main.sqlite_schema WHERE type IN ('table', 'trigger')
+         UNION ALL SELECT '', '', ?1",
+        [catalog::schema_version(replica)?],
+    )?;
+    Ok(())
+}
+
+/// Returns whether the schema is the listed one still.
+fn is_listed(replica: &Replica) -> Result<bool> {
+    let version = "SELECT place FROM temp._pm_entry WHERE name = '' AND what = ''";
+    Ok(value::maybe::<i64>(&replica.db, version, [])? == Some(catalog::schema_version(replica)?))
+}
+
+/// Returns the `rowid` of an entry. Where the schema is not the listed one any more, it is walked.
+fn place_of(replica: &Replica, what: &str, name: &str) -> Result<Option<i64>> {
+    let sql = match is_listed(replica)? {
+        true => "SELECT place FROM temp._pm_entry WHERE name = ?1 AND what = ?2",
+        false => "SELECT rowid FROM main.sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type = ?2",
+    };
+    value::maybe(&replica.db, sql, (name, what))
+}
+
+/// Returns whether there is a table of this name.
+pub(crate) fn is_table(replica: &Replica, name: &str) -> Result<bool> {
+    Ok(place_of(replica, "table", name)?.is_some())
+}
+
+/// Returns the SQL of a trigger, if it is one of this table.
+pub(crate) fn trigger(replica: &Replica, name: &str, table: &str) -> Result<Option<String>> {
+    let Some(place) = place_of(replica, "trigger", name)? else { return Ok(None) };
+    let sql = "SELECT sql FROM main.sqlite_schema WHERE rowid = ?1 AND tbl_name = ?2 COLLATE NOCASE";
+    value::maybe(&replica.db, sql, (place, table))
+}

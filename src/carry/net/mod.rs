@@ -218,7 +218,8 @@ fn with_one(
     stays: bool,
     (stop, report): (&Stop, &mut dyn FnMut(Status<'_>)),
 ) -> Result<Progress, Error> {
-    let mut shown = false;
+    // For a board's word alone nobody gives way.
+    let mut shown = !engine.identity().base;
     loop {
         let (stream, command) = open(address, options, stop)?;
         let records = Records::call(stream, options.plain)?;

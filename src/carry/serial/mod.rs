@@ -77,7 +77,9 @@ pub fn sync(
     report: &mut dyn FnMut(Status<'_>),
 ) -> Result<Progress, Error> {
     on_line(options, stop, |line| {
-        let (mut end, mut shown) = (End::new(engine, options, line, stop, report, false), false);
+        // For a board's word alone nobody gives way.
+        let mut shown = !engine.identity().base;
+        let mut end = End::new(engine, options, line, stop, report, false);
         loop {
             match end.run() {
                 Ok(()) => return Ok(end.progress),

@@ -285,7 +285,7 @@ fn a_database_of_a_newer_version() {
 #[test]
 fn a_database_of_an_older_version() {
     let fourth = "DROP VIEW IF EXISTS packmule_conflicts; DROP TABLE _pm_listed; DROP TABLE _pm_wish;
-                 DROP TABLE _pm_staged; DROP TABLE _pm_run; DROP TABLE _pm_summed; DROP TABLE _pm_copy; DROP TABLE _pm_stretch; DROP TABLE _pm_route;
+                 DROP TABLE _pm_staged; DROP TABLE _pm_mark; DROP TABLE _pm_run; DROP TABLE _pm_summed; DROP TABLE _pm_copy; DROP TABLE _pm_stretch; DROP TABLE _pm_route;
                  DROP TABLE _pm_fork; DROP TABLE _pm_link; DROP INDEX _pm_declared_standing;
                  ALTER TABLE _pm_table DROP COLUMN root;
                  DROP TABLE _pm_suspended; ALTER TABLE _pm_def DROP COLUMN told;

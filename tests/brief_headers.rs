@@ -114,6 +114,26 @@ fn in_a_small_fleet_it_is_smaller_too() {
     assert!(bytes.len() <= 320, "{}", bytes.len());
 }
 
+/// Between two devices all is about their own streams, which are always told: naming what was said would be longer.
+#[test]
+fn between_two_devices_nothing_is_named_that_was_said() {
+    let (_world, mut base, mut boards) = fleet(1);
+    for value in 0..3 {
+        write(&boards[0], value);
+        sql(&base, &format!("INSERT INTO settings VALUES ('of the base {value}', 1)"));
+        carry(&mut boards[0], &mut base);
+        carry(&mut base, &mut boards[0]);
+    }
+    sql(&boards[0], "INSERT INTO settings VALUES ('one', 1)");
+    let bytes = bundle(&mut boards[0], &base);
+    println!("{}", bytes.len());
+    assert_eq!(header(&bytes).0, None);
+    assert!(bytes.len() <= 310, "{}", bytes.len());
+    import(&mut base, &bytes);
+    assert_eq!(known(&base, &boards[0]), has(&boards[0]));
+    digests_equal(&[&base, &boards[0]]);
+}
+
 /// Lost, repeated and overtaken bundles: what is known of a device is never more than it has, and right after a round.
 #[test]
 fn what_is_lost_or_overtaken_is_never_misread() {

@@ -68,6 +68,27 @@ fn an_old_version_is_written_anew() {
     has(&desk.run("restore base.db settings interval").usage(), &["--from DEVICE:FRAME"]);
 }
 
+/// A group of several frames is shown as one, so any of its frames stands for what it says of a row.
+#[test]
+fn an_old_version_is_found_by_any_frame_of_its_group() {
+    let desk = fleet();
+    desk.sql(
+        "base.db",
+        "UPDATE settings SET value = 5 WHERE key = 'interval';
+         INSERT INTO settings VALUES ('a large one', hex(randomblob(100000)), ''), ('z', 1, '')",
+    );
+    desk.run("seal base.db").ok();
+    let groups = desk.run("log base.db settings interval --by base --json").json();
+    let frames = &groups["groups"][0]["frames"];
+    let (first, last) = (frames[0].as_u64().unwrap(), frames[1].as_u64().unwrap());
+    assert!(last > first, "the control: {groups}");
+    for frame in first..=last {
+        desk.sql("base.db", "UPDATE settings SET value = 7 WHERE key = 'interval'");
+        let line = format!("restore base.db settings interval --from base:{frame}");
+        has(&desk.run(&line).ok(), &["settings: key = interval: value = 5"]);
+    }
+}
+
 /// What was written and is not sealed is not in the log: it says so, of the table that is asked for, and what to do.
 #[test]
 fn what_is_not_sealed_yet_is_said_where_it_is_looked_for() {

@@ -127,3 +127,51 @@ fn who_has_built_on_a_copys_rows_gives_them_up_over_a_line() {
         }
     }
 }
+
+/// A base in the middle, and boards that meet nobody else: the base alone shows the second of two boards with one card that
+/// there are two, over a line, however much longer its history is.
+#[test]
+fn a_second_history_that_is_longer_is_told_by_the_base_over_a_line() {
+    for seals in [1, 2, 5] {
+        let desk = Desk::fleet(&["west", "east"]);
+        std::fs::create_dir(desk.path("copy")).unwrap();
+        desk.sql(
+            "west.db",
+            "INSERT INTO settings VALUES ('a', 1, NULL); INSERT INTO readings (value) VALUES (1)",
+        );
+        for board in ["west", "east"] {
+            synced(&desk, board, "base");
+        }
+        for file in ["west.db", "west.db.pmkey"] {
+            std::fs::copy(desk.path(file), desk.path("copy").join(file)).unwrap();
+        }
+        desk.sql("west.db", "UPDATE settings SET value = 2; INSERT INTO readings (value) VALUES (2)");
+        synced(&desk, "west", "base");
+        for n in 0..seals {
+            desk.sql(
+                "copy/west.db",
+                &format!(
+                    "INSERT INTO settings VALUES ('b{n}', {n}, NULL); INSERT INTO readings (value) VALUES (3)"
+                ),
+            );
+            desk.run("seal copy/west.db").ok();
+        }
+        let all = ["west", "east", "base", "copy/west"];
+        let before = all.map(|name| fingerprint(&desk, name));
+        for board in ["copy/west", "west", "east", "copy/west"] {
+            synced(&desk, board, "base");
+        }
+        are_equal(&desk, &all);
+        let after = all.map(|name| fingerprint(&desk, name));
+        assert_eq!((&before[..3], before[3] == after[3]), (&after[..3], false), "{seals}");
+        for name in all {
+            assert_eq!(status(&desk, name)["waits"], serde_json::json!([]), "{seals}, {name}");
+            desk.run(&format!("verify {name}.db")).ok();
+        }
+        assert_eq!(desk.value("east.db", "SELECT count(*) FROM settings"), Sql::Integer(1 + seals));
+        assert_eq!(
+            desk.value("base.db", "SELECT count(*) FROM readings WHERE value = 3"),
+            Sql::Integer(seals)
+        );
+    }
+}

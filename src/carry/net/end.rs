@@ -345,7 +345,7 @@ impl<'a> End<'a> {
     }
 }
 
-/// Returns whether a new session gets further than this one did.
-pub(super) fn begins_again(error: &Error) -> bool {
-    matches!(error, Error::Session(e) if session::Error::is_new_identity(e))
+/// Returns whether a new session is to be begun after this one; `shown` as of [`session::Error`].
+pub(super) fn begins_again(error: &Error, shown: &mut bool) -> bool {
+    matches!(error, Error::Session(e) if session::Error::begins_again(e, shown))
 }

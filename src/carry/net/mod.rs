@@ -218,6 +218,8 @@ fn with_one(
     stays: bool,
     (stop, report): (&Stop, &mut dyn FnMut(Status<'_>)),
 ) -> Result<Progress, Error> {
+    // For a board's word alone nobody gives way.
+    let mut shown = !engine.identity().base;
     loop {
         let (stream, command) = open(address, options, stop)?;
         let records = Records::call(stream, options.plain)?;
@@ -237,7 +239,7 @@ fn with_one(
                 return Err(Error::Command(status));
             }
             (Err(e), _) if is_busy(&e) => return Err(Error::Busy),
-            (Err(e), _) if begins_again(&e) => report(Status::Failed(&e)),
+            (Err(e), _) if begins_again(&e, &mut shown) => report(Status::Failed(&e)),
             (result, _) => return result,
         }
     }

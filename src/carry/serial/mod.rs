@@ -77,11 +77,13 @@ pub fn sync(
     report: &mut dyn FnMut(Status<'_>),
 ) -> Result<Progress, Error> {
     on_line(options, stop, |line| {
+        // For a board's word alone nobody gives way.
+        let mut shown = !engine.identity().base;
         let mut end = End::new(engine, options, line, stop, report, false);
         loop {
             match end.run() {
                 Ok(()) => return Ok(end.progress),
-                Err(Error::Session(e)) if e.is_new_identity() => {
+                Err(Error::Session(e)) if e.begins_again(&mut shown) => {
                     (end.report)(Status::Failed(&Error::Session(e)));
                     end.reconnect()?;
                 }

@@ -111,6 +111,13 @@ impl Error {
     pub fn is_new_identity(&self) -> bool {
         matches!(self, Self::NewIdentity { .. } | Self::Refused { why: Refusal::NewIdentity, .. })
     }
+
+    /// Returns whether a new session is to be begun by who calls: one of the ends has taken a new identity, or the peer may
+    /// take one by what it was shown here, by a base. That is tried once; `shown` remembers it.
+    pub(crate) fn begins_again(&self, shown: &mut bool) -> bool {
+        let shows = matches!(self, Self::Engine(EngineError::Twin { .. }));
+        self.is_new_identity() || shows && !std::mem::replace(shown, true)
+    }
 }
 
 impl From<EngineError> for Error {

@@ -446,7 +446,13 @@ impl Log for EngineLog<'_> {
             return Ok(());
         }
         self.kept.unsettled = true;
-        self.engine.take_staged(self.kept.peer()?.id, &staged, taken)
+        let peer = self.kept.peer()?.id;
+        let done = self.engine.take_staged(peer, &staged, taken);
+        if matches!(done, Err(Error::Twin { .. })) {
+            // The peer is shown what is here, whatever it says that it has.
+            self.kept.newest = Some(self.engine.newest_for(peer, &[])?);
+        }
+        done
     }
 
     fn settle(&mut self) -> Result<bool> {

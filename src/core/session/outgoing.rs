@@ -276,11 +276,20 @@ impl<B: Buffer, T> Machine<B, T> {
             let peer = self.peer.map_or(DeviceId([0; 16]), |peer| peer.id);
             let author = self.section.filter(|_| why == Refusal::Twin).map(|section| section.author);
             let device = about.or(author).unwrap_or(peer);
+            if why == Refusal::Twin && self.version >= SINCE_NEWEST {
+                self.show_newest(log);
+            }
             let mut encoded = [0; 32];
             if let Ok(len) = (Message::Refused { why, device }).encode(&mut encoded) {
                 self.out.last_record(RecordKind::Message, encoded.get(..len).unwrap_or_default());
             }
         }
         error
+    }
+
+    /// Shows a peer of which another history is here what is here, as far as there is room: a history that is longer could
+    /// not be told by its vector, and the peer hears by this which of the two is the second.
+    fn show_newest<L: Log<Taken = T>>(&mut self, log: &mut L) {
+        while let Ok(Ok(Some(_))) = self.out.record(RecordKind::Newest, |body| log.next_newest(body)) {}
     }
 }

@@ -64,6 +64,15 @@ pub(crate) fn sql(reader: &RowReader<'_>, in_order: bool) -> String {
     format!("SELECT {columns}, {present}, d.* FROM ({changes}) AS d {row}")
 }
 
+/// Returns the query of the rows from one key to another that are new, as [`sql`] has those which its list says are new.
+pub(crate) fn fresh_sql(reader: &RowReader<'_>) -> String {
+    let (name, rowid) = (&reader.table.sql_name, reader.table.def.rowid_name());
+    let (columns, new) = (reader.columns(""), ChangeFlags::INSERT);
+    format!(
+        "SELECT {columns}, 1, {rowid}, {new}, NULL, 0 FROM {name} WHERE {rowid} BETWEEN ?1 AND ?2 ORDER BY {rowid}"
+    )
+}
+
 /// Returns what is told of an entry of the list of changes: the key's columns, the change flags, the last wall time, the
 /// masks, what the counters were before, and whether some entry lacks masks or counters. `in_order`: the list has one
 /// entry a row, and these are its columns; else the query of one row a key.
@@ -106,9 +115,12 @@ pub(crate) fn change_of(
     unwritten: &Columns,
 ) -> Result<Change> {
     let def = &table.def;
-    let (masks, counted) = (dirty::masks(table), def.counters());
-    // Mostly there is nothing of this, and each look into a row costs as much as a column of it.
+    // Mostly there is nothing of all this, and each look into a row costs as much as a column of it.
     let wall = if def.timed() { row.get(at + 1)? } else { None };
+    if flags.has(ChangeFlags::INSERT) && heads.is_empty() {
+        return Ok(Change { wall, ..Change::default() });
+    }
+    let (masks, counted) = (dirty::masks(table), def.counters());
     let lacking = masks + counted.len() > 0 && row.get(at + 2 + masks + counted.len())?;
     let mut change = Change { wall, ..Change::default() };
     let whole = lacking || flags.has(ChangeFlags::INSERT | ChangeFlags::RESOLVED);

@@ -8,8 +8,8 @@ use crate::engine::capture::follow::Added;
 use crate::engine::capture::reshape::{self, Standing};
 use crate::engine::capture::respeak::Unread;
 use crate::engine::capture::{
-    adopt, append, column_order, declare, follow, gathering, held, merge_definitions, other_key, renaming,
-    suspended, uniques, watch,
+    adopt, append, column_order, declare, follow, fresh, gathering, held, merge_definitions, other_key,
+    renaming, suspended, uniques, watch,
 };
 use crate::engine::error::{self, Error, Result};
 use crate::engine::merge::heads::{self, Stamp};
@@ -63,10 +63,10 @@ pub(crate) struct Noticed {
 /// Notices what the application did to tracked tables since the last seal.
 pub(crate) fn notice_schema_changes(replica: &Replica) -> Result<Noticed> {
     let mut noticed = Noticed::default();
-    let doubted = catalog::take_schema_doubt(replica)?;
-    if !doubted && catalog::is_schema_known(replica)? {
+    if !catalog::take_schema_doubt(replica)? && catalog::is_schema_known(replica)? {
         return Ok(noticed);
     }
+    fresh::record_all(replica)?;
     for table in catalog::tables(replica) {
         if !matches!(table.state, State::Tracked | State::Suspended) {
             continue;

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use packmule_core::model::{DeviceId, Stream, Value};
 use packmule_core::wire::{Decision, FrameFlags, KeptRun, Mode, OpKind, SchemaBits, Was};
+use rusqlite::Row;
 
 use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::capture::ops::{self, Change, RowReader};
-use crate::engine::capture::{append, changed_rows, declare, follow};
+use crate::engine::capture::{append, changed_rows, declare, follow, fresh};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{membership, peers, positions};
 use crate::engine::log::writer::{self, GroupWriter};
@@ -225,7 +226,7 @@ pub(crate) fn has_something(replica: &Replica, table: &Table, options: SealOptio
     Ok(unsealed(replica, table, 1)? > 0)
 }
 
-/// Counts the entries in the list of changes, and the rows of an append table that no entry tells of; each up to `most`.
+/// Counts the entries in the list of changes, and the rows that no entry tells of; each up to `most`.
 pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<u64> {
     if !matches!(table.state, State::Tracked | State::Suspended) {
         return Ok(0);
@@ -234,6 +235,7 @@ pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<u6
         .db
         .prepare_cached(&format!("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT ?1)", table.dirty()))?
         .query_row([most], |row| row.get(0))?;
+    n += fresh::unsealed(replica, table, most)?;
     if table.def.append && table.state == State::Tracked {
         n += append::unsealed(replica, table, most)?;
     }
@@ -384,7 +386,8 @@ fn seal_gone(replica: &Replica, reader: &RowReader<'_>, group: &mut GroupWriter<
     Ok(())
 }
 
-/// Seals the rows in the list of changes, each once.
+/// Seals what applications did to the rows of a table, each row once: those that are new and in no list, then those in the
+/// list of changes.
 pub(crate) fn seal_dirty(
     replica: &Replica,
     reader: &RowReader<'_>,
@@ -392,65 +395,123 @@ pub(crate) fn seal_dirty(
     options: SealOptions<'_>,
 ) -> Result<()> {
     let table = reader.table;
-    let def = &table.def;
-    let (n, at) = (def.keys().count(), def.columns.len() + 1);
-    let mut unwritten = table.disputed.clone();
-    options.made.iter().filter_map(|name| def.column(name)).for_each(|at| unwritten.insert(at));
-    let remembers = def.mode == Mode::Shared && heads::has_any(replica, table.tid)?;
+    if !options.without.is_empty() {
+        fresh::record(replica, table.tid)?;
+    }
+    let mut sealing = Changes::new(replica, reader, options)?;
+    let new = fresh::take(replica, table.tid);
+    if let Some(new) = &new {
+        let mut statement = replica.db.prepare_cached(&changed_rows::fresh_sql(reader))?;
+        let mut rows = statement.query((new.first, new.last))?;
+        while let Some(row) = rows.next()? {
+            sealing.row(group, row)?;
+        }
+    }
     let sql = changed_rows::sql(reader, changed_rows::are_in_order(replica, table)?);
     let mut statement = replica.db.prepare_cached(&sql)?;
     let mut dirty = statement.query([])?;
-    let (mut deleted, mut freed) = (0, false);
-    let context_free = options.flags.has(FrameFlags::CONTEXT_FREE);
-    let own = context_free.then(|| context_free::seen_by_us(replica, options.unseen)).transpose()?;
-    let own = own.map(|(own, _)| own);
-    let seen = || own.as_ref().map_or(Seen::All, Seen::Context);
     while let Some(row) = dirty.next()? {
+        // A new row that is there is sealed. One that went again is said to be gone.
+        if let Some(new) = &new
+            && row.get(sealing.at - 1)?
+            && new.has(row.get(sealing.at)?)
+        {
+            continue;
+        }
+        sealing.row(group, row)?;
+    }
+    drop(dirty);
+    sealing.finish()
+}
+
+/// The rows of a table that are sealed, one after the other.
+struct Changes<'e, 'o> {
+    replica: &'e Replica,
+    reader: &'e RowReader<'e>,
+    options: SealOptions<'o>,
+    /// Where the key stands in a row of the query, after the row's own columns; then come the change flags.
+    at: usize,
+    /// How many columns it has.
+    keys: usize,
+    /// Columns that keep what the log has for them.
+    unwritten: Columns,
+    /// Some row of the table has heads.
+    remembers: bool,
+    /// What the author of a context-free group had seen.
+    own: Option<heads::Vector>,
+    /// How many rows were deleted whose deletes are not carried.
+    deleted: u64,
+    freed: bool,
+}
+
+impl<'e, 'o> Changes<'e, 'o> {
+    fn new(replica: &'e Replica, reader: &'e RowReader<'e>, options: SealOptions<'o>) -> Result<Self> {
+        let table = reader.table;
+        let def = &table.def;
+        let mut unwritten = table.disputed.clone();
+        options.made.iter().filter_map(|name| def.column(name)).for_each(|at| unwritten.insert(at));
+        let remembers = def.mode == Mode::Shared && heads::has_any(replica, table.tid)?;
+        let context_free = options.flags.has(FrameFlags::CONTEXT_FREE);
+        let own = context_free.then(|| context_free::seen_by_us(replica, options.unseen)).transpose()?;
+        let own = own.map(|(own, _)| own);
+        let (at, keys) = (def.columns.len() + 1, def.keys().count());
+        Ok(Self { replica, reader, options, at, keys, unwritten, remembers, own, deleted: 0, freed: false })
+    }
+
+    /// Seals a row.
+    fn row(&mut self, group: &mut GroupWriter<'_>, row: &Row<'_>) -> Result<()> {
+        let Self { replica, reader, at, keys: n, .. } = *self;
+        let table = reader.table;
         let present: bool = row.get(at - 1)?;
         let flags: ChangeFlags = row.get(at + n)?;
         if flags == ChangeFlags::MAYBE_GONE && present {
-            continue;
+            return Ok(());
         }
         let values = value::some_of(row, at..at + n)?;
         let key = table.key_of(values.iter().copied())?;
-        if options.without.binary_search(&key).is_ok() {
-            continue;
+        if self.options.without.binary_search(&key).is_ok() {
+            return Ok(());
         }
         // Each row comes once: what has become of others here is nothing to it.
-        let heads = if remembers { heads::heads(replica, table.tid, &key)? } else { Vec::new() };
+        let heads = if self.remembers { heads::heads(replica, table.tid, &key)? } else { Vec::new() };
+        let seen = self.own.as_ref().map_or(Seen::All, Seen::Context);
         if present {
-            let change = changed_rows::change_of(table, row, (at + n, flags), &heads, &unwritten)?;
+            let change = changed_rows::change_of(table, row, (at + n, flags), &heads, &self.unwritten)?;
             let change = Change { heads: Some(heads), key: Some(key), ..change };
-            ops::seal_row(replica, reader, group, row, &change, &seen())?;
-            continue;
+            return ops::seal_row(replica, reader, group, row, &change, &seen);
         }
         // What came and went unnoticed while the row itself was quarantined is not its end.
         if !flags.has(ChangeFlags::RESOLVED) && deferred::is_quarantined(replica, table.tid, &key)? {
-            continue;
+            return Ok(());
         }
         if table.watches_gaps() {
             append::free_id(replica, table, &values)?;
-            freed = true;
+            self.freed = true;
             if !table.carries_deletes {
-                deleted += 1;
-                continue;
+                self.deleted += 1;
+                return Ok(());
             }
         }
         let wall = row.get(at + n + 1)?;
         let change = Change { kind: OpKind::Delete, wall, heads: Some(heads), ..Change::default() };
-        ops::seal_delete(replica, reader, group, &values, &change, &seen())?;
+        ops::seal_delete(replica, reader, group, &values, &change, &seen)
     }
-    drop(dirty);
-    if deleted > 0 {
-        append::note_deleted(replica, table, deleted)?;
+
+    /// Empties the list of changes, unless some of it is left for later.
+    fn finish(self) -> Result<()> {
+        let Self { replica, reader, options, deleted, freed, .. } = self;
+        let table = reader.table;
+        if deleted > 0 {
+            append::note_deleted(replica, table, deleted)?;
+        }
+        if freed {
+            append::forget_narrow_gaps(replica, table.tid)?;
+        }
+        if options.without.is_empty() {
+            replica.db.execute(&format!("DELETE FROM {}", table.dirty()), [])?;
+        }
+        Ok(())
     }
-    if freed {
-        append::forget_narrow_gaps(replica, table.tid)?;
-    }
-    if options.without.is_empty() {
-        replica.db.execute(&format!("DELETE FROM {}", table.dirty()), [])?;
-    }
-    Ok(())
 }
 
 /// Returns the stream that a table's rows go to.

@@ -8,6 +8,7 @@
 //! | `dirty` | the lists that they append to; what an entry says |
 //! | `changed_rows` | the rows in a list, each once, as its table has them |
 //! | `ops` | reads rows and writes them as ops |
+//! | `fresh` | rows above a mark, which are new: no trigger records them |
 //! | `append` | append tables: the rows that no trigger records |
 //! | `not_sent` | what of tracked tables does not travel |
 //! | `adopt` | adopts a definition for a table here |
@@ -46,6 +47,7 @@ mod differences;
 pub(crate) mod dirty;
 pub(crate) mod evolve;
 pub(crate) mod follow;
+pub(crate) mod fresh;
 pub(crate) mod gathering;
 pub(crate) mod groups;
 pub(crate) mod held;

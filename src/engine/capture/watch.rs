@@ -7,7 +7,7 @@
 use rusqlite::Connection;
 
 use crate::engine::capture::dirty::{self, ChangeFlags, Event};
-use crate::engine::capture::{column_order, renumbered, runs, uniques};
+use crate::engine::capture::{column_order, fresh, renumbered, runs, uniques};
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, Affinity};
 use crate::engine::table::def::TableDef;
@@ -25,14 +25,21 @@ pub(crate) fn install_capture(replica: &Replica, table: &Table) -> Result<()> {
     remove_triggers(replica, table.tid)?;
     dirty::make_lists(replica, table)?;
     renumbered::make(replica, table)?;
-    replica.db.execute_batch(&triggers(&replica.db, table)?)?;
+    make_triggers(replica, table)?;
     column_order::remember(replica, table.tid, &table.def.name)
 }
 
 /// Makes the triggers of a table again, by a definition whose columns are those of its lists.
 pub(crate) fn rename_in_triggers(replica: &Replica, table: &Table) -> Result<()> {
     remove_triggers(replica, table.tid)?;
-    Ok(replica.db.execute_batch(&triggers(&replica.db, table)?)?)
+    make_triggers(replica, table)
+}
+
+/// Makes the triggers of a table that has none.
+fn make_triggers(replica: &Replica, table: &Table) -> Result<()> {
+    fresh::record(replica, table.tid)?;
+    replica.db.execute_batch(&triggers(&replica.db, table)?)?;
+    fresh::set_mark(replica, table)
 }
 
 /// Removes the triggers and the list of a table, and its sums.
@@ -42,9 +49,10 @@ pub(crate) fn remove_capture(replica: &Replica, table: &Table) -> Result<()> {
     column_order::forget(replica, table.tid)?;
     uniques::forget_told(replica, table.tid)?;
     replica.db.execute_batch(&format!(
-        "DROP TABLE IF EXISTS {}; DROP TABLE IF EXISTS {}",
+        "DROP TABLE IF EXISTS {}; DROP TABLE IF EXISTS {}; DELETE FROM _pm_mark WHERE tid = {}",
         table.dirty(),
-        table.rowids()
+        table.rowids(),
+        table.tid
     ))?;
     Ok(())
 }
@@ -193,7 +201,7 @@ fn triggers(db: &Connection, table: &Table) -> Result<String> {
         return Ok(append_triggers(source, &list, &key_changed));
     }
     let sql = format!(
-        "CREATE TRIGGER {insert} AFTER INSERT ON {table} BEGIN
+        "CREATE TRIGGER {insert} AFTER INSERT ON {table}{recorded} BEGIN
            INSERT INTO {list} VALUES ({new_keys}, {INSERT}{inserted});
          END;
          CREATE TRIGGER {update} AFTER UPDATE ON {table} WHEN {any} BEGIN
@@ -203,6 +211,7 @@ fn triggers(db: &Connection, table: &Table) -> Result<String> {
          CREATE TRIGGER {delete} AFTER DELETE ON {table} BEGIN
            INSERT INTO {list} VALUES ({old_keys}, {DELETE}{gone});
          END;",
+        recorded = fresh::recorded(db, source, &new_keys)?,
         any = outliving(def, &any(&mut (0..def.columns.len()))),
         inserted = extra_values(source, Event::Insert),
         updated = extra_values(source, Event::Update),

@@ -11,7 +11,8 @@
 //! - every bundle has those of devices that said last that they have less than is here;
 //! - a bundle for anyone, which a device may read that was set back and has said nothing yet, has those of the other
 //!   devices too, of [`DEVICES_MAX`] at the most;
-//! - a session shows them once the peer's vector has come.
+//! - a session shows them once the peer's vector has come; and where it ends because a group of the peer is of another
+//!   history, which its vector did not show, since that is longer than what is here.
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, NEWEST_LEN, Newest, Position, RecordKind};

@@ -30,7 +30,7 @@ use packmule_core::wire::{
 };
 
 use crate::engine::capture::groups::{self, SealOptions};
-use crate::engine::capture::{runs, seal};
+use crate::engine::capture::{fresh, runs, seal};
 use crate::engine::error::{Error, Hint, Result};
 use crate::engine::exchange::cut::{self, Old};
 use crate::engine::exchange::twin;
@@ -153,6 +153,7 @@ pub(crate) fn rekey(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
 /// Does the work of [`rekey`], within its transaction.
 fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     catalog::load_catalog(replica)?;
+    fresh::begin(replica)?;
     deferred::begin_deferring(replica)?;
     // Its application may have changed tables since the last seal: no row is read before that is noticed. A device that was
     // set back writes no frame then.
@@ -204,7 +205,8 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     meta::notice_with(&replica.db, &what, &Hint::Retire { device: old.1 }, replica.now())?;
     constraints::resolve_constraints(replica)?;
     // The new identity has announced nothing of a table that is held or was changed, and whom it left does not count there.
-    catalog::doubt_schema(replica)
+    catalog::doubt_schema(replica)?;
+    fresh::end(replica)
 }
 
 /// Re-authors both streams, and leaves the old device with what it had up to the common prefix. Returns how many

@@ -270,6 +270,13 @@ pub(crate) fn take_staged(
     if taken.is_err() {
         *report = before;
     }
+    // A second history that is longer than what is here was not told from one that goes on.
+    if let Err(e) = &taken
+        && let Error::Twin { device, .. } = &**e
+        && *device == devices::name_of(replica, peer)?
+    {
+        transaction::record(replica, |e| peers::record_other_history(e, peer))?;
+    }
     if taken.as_ref().is_err_and(|e| matches!(**e, Error::Bundle { .. } | Error::Twin { .. })) {
         transaction::transaction(replica, |e| forget_staged(e, peer, staged))?;
     }

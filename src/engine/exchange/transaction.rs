@@ -1,7 +1,7 @@
 //! Transactions, before which a second history takes a new identity.
 
 use crate::engine::capture::groups::{SealOptions, SealReport};
-use crate::engine::capture::{other_key, reissue, reshape, seal, verdict};
+use crate::engine::capture::{fresh, other_key, reissue, reshape, seal, verdict};
 use crate::engine::conflicts::{listed, wishes};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::{rekey, twin};
@@ -28,7 +28,12 @@ pub(crate) fn transaction<R>(replica: &mut Replica, work: impl FnOnce(&Replica) 
         rekey::rekey(replica, common)?;
         replica.db.execute_batch("BEGIN IMMEDIATE")?;
     }
-    end_listed(replica, work)
+    end_listed(replica, |e| {
+        fresh::begin(e)?;
+        let done = work(e)?;
+        fresh::end(e)?;
+        Ok(done)
+    })
 }
 
 /// Runs `work`, brings the list of open conflicts up to date, and ends the transaction.
@@ -80,7 +85,9 @@ pub(crate) fn rehearse<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> 
     }
     replica.db.execute_batch("BEGIN IMMEDIATE")?;
     replica.quarantined.set(true);
-    let result = catalog::load_catalog(replica).and_then(|()| seal_first(replica, work));
+    let result = catalog::load_catalog(replica)
+        .and_then(|()| fresh::begin(replica))
+        .and_then(|()| seal_first(replica, work));
     replica.carrying.take();
     take_back(replica);
     result

@@ -195,6 +195,7 @@ fn replica_of(
         opened: RefCell::default(),
         codings: Codings::default(),
         stretches: Stretches::default(),
+        fresh: RefCell::default(),
         quarantined: true.into(),
         applying: None.into(),
         route: Route::File.into(),

@@ -140,7 +140,7 @@ fn said_last(replica: &Replica, peer: i64) -> Result<Option<Shared>> {
     Ok((!said.is_empty()).then_some(said))
 }
 
-/// Tells a vector by what differs from what a device said last, if that is known. `all` includes per-device streams of
+/// Tells a vector by what differs from what a device said last, if that is known and leaves anything out. `all` includes per-device streams of
 /// third devices, which only bases take.
 pub(crate) fn difference(
     replica: &Replica,
@@ -160,6 +160,10 @@ pub(crate) fn difference(
     });
     let mut positions: Vec<Position> = told.copied().chain(gone).collect();
     positions.sort_by_key(|e| (e.author, e.stream));
+    // Where nothing can be left out, to name what the receiver said is only longer.
+    if positions == vector {
+        return Ok(None);
+    }
     Ok(Some(Difference { base: digest(&said), positions }))
 }
 

@@ -23,4 +23,5 @@ pub(crate) fn take_back(replica: &mut Replica) {
     // A rollback can fail, for instance when memory is short: this looks whether it did.
     replica.poisoned = !connection::roll_back(&replica.db) || !triggers::forget_local_triggers(replica);
     replica.catalog.borrow_mut().forget();
+    *replica.fresh.borrow_mut() = None;
 }

@@ -114,6 +114,8 @@ const TABLES: &str = "
     CREATE TABLE _pm_table (tid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, def BLOB NOT NULL,
         state INTEGER NOT NULL, appended INTEGER NOT NULL DEFAULT 0, announced INTEGER NOT NULL DEFAULT 0, note TEXT, gathers INTEGER,
         deletes INTEGER NOT NULL DEFAULT 0, gaps INTEGER NOT NULL DEFAULT 0, root INTEGER);
+    -- The marks of tables whose new rows no trigger records: the highest rowid before them.
+    CREATE TABLE _pm_mark (tid INTEGER PRIMARY KEY, mark INTEGER NOT NULL);
     -- Of append tables, the ranges of ids up to the mark that no row has; and when which mark was reached.
     CREATE TABLE _pm_gap (tid INTEGER, first INTEGER, last INTEGER NOT NULL, PRIMARY KEY (tid, first)) WITHOUT ROWID;
     CREATE TABLE _pm_reached (tid INTEGER, mark INTEGER, wall INTEGER NOT NULL, PRIMARY KEY (tid, mark)) WITHOUT ROWID;
@@ -274,6 +276,7 @@ const MIGRATIONS: [[&str; 2]; 4] = [
          CREATE TABLE _pm_copy (peer INTEGER, incarnation BLOB, dev INTEGER, stream INTEGER, seq INTEGER NOT NULL,
             number BLOB NOT NULL, PRIMARY KEY (peer, incarnation, dev, stream)) WITHOUT ROWID;
          CREATE TABLE _pm_summed (dev INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
+         CREATE TABLE _pm_mark (tid INTEGER PRIMARY KEY, mark INTEGER NOT NULL);
          CREATE TABLE _pm_fork (dev INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL);
          CREATE TABLE _pm_stretch (tid INTEGER, last INTEGER, first INTEGER NOT NULL, dev INTEGER NOT NULL, seq INTEGER NOT NULL,
             claim INTEGER NOT NULL, wall INTEGER NOT NULL, kind INTEGER NOT NULL, PRIMARY KEY (tid, last)) WITHOUT ROWID;
@@ -300,6 +303,7 @@ const MIGRATIONS: [[&str; 2]; 4] = [
          CREATE TEMP VIEW _pm_link AS SELECT 0 AS peer, '' AS link, NULL AS in_step, 0 AS sessions, 0 AS sent, 0 AS received,
             0 AS goodput, 0 AS corrected, 0 AS lost WHERE 0;
          CREATE TEMP VIEW _pm_route AS SELECT 0 AS n, 0 AS dev, 0 AS stream, 0 AS first, 0 AS last, 0 AS route, 0 AS heard WHERE 0;
+         CREATE TEMP VIEW _pm_mark AS SELECT 0 AS tid, 0 AS mark WHERE 0;
          CREATE TEMP VIEW _pm_staged AS SELECT 0 AS peer, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS body WHERE 0;
          CREATE TEMP VIEW _pm_run AS SELECT 0 AS tid, 0 AS sum, 0 AS columns, 0 AS seq, 0 AS split WHERE 0;
          CREATE TEMP VIEW _pm_copy AS SELECT NULL AS peer, NULL AS incarnation, 0 AS dev, 0 AS stream, 0 AS seq, NULL AS number WHERE 0;

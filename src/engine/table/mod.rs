@@ -19,6 +19,7 @@
 //! | `row_hash` | rows hashed value by value |
 //! | `opened` | frames of the log that were opened last |
 //! | `probe` | what SQLite says about the application's triggers |
+//! | `fresh` | rows that no trigger has recorded |
 //! | `stretch` | the heads of rows with consecutive keys, as one entry |
 //! | `replica` | the open database of this device |
 //! | `catalog` | the known tables, kept in step with the file |
@@ -39,6 +40,7 @@ pub(crate) mod def;
 pub(crate) mod dropped;
 mod encoding;
 pub(crate) mod entries;
+pub(crate) mod fresh;
 pub(crate) mod keyless;
 pub(crate) mod known;
 pub(crate) mod large;

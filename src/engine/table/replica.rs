@@ -3,7 +3,7 @@
 //! Its fields are set when it is opened; [`super::catalog`] keeps what is known of tables in step with the file.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use crate::engine::store::json;
 use crate::engine::store::keys;
 use crate::engine::table::carried::CarriedOut;
 use crate::engine::table::coding::Codings;
+use crate::engine::table::fresh::Fresh;
 use crate::engine::table::known::Catalog;
 use crate::engine::table::opened::Opened;
 use crate::engine::table::probe::{Probe, Triggers};
@@ -60,6 +61,8 @@ pub(crate) struct Replica {
     pub opened: RefCell<Opened>,
     pub codings: Codings,
     pub stretches: Stretches,
+    /// In a transaction of ours, what applications have inserted and no trigger has recorded, by table.
+    pub fresh: RefCell<Option<BTreeMap<i64, Fresh>>>,
     /// Whether there may be quarantined rows: mostly there are none, and `_pm_parked` need not be read for each op.
     pub quarantined: Cell<bool>,
     /// The group of a shared stream that is being applied, by its device and first frame: its context is heard already.

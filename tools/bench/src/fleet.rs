@@ -56,6 +56,12 @@ impl Fleet {
         Ok(())
     }
 
+    /// Lets the first board hear what the base has.
+    fn hear(&mut self, world: &World) -> Outcome {
+        let Self { base, boards, .. } = self;
+        boards.first_mut().map_or(Ok(()), |(board, _)| world.carry(base, board).map(|_| ()))
+    }
+
     /// Writes one reading on a board, and a bundle of it for the base. Returns the bundle.
     fn read(&mut self, world: &World, board: usize) -> Outcome<(PathBuf, u64)> {
         self.readings += 1;
@@ -91,12 +97,17 @@ pub fn measure(world: &World, boards: usize, repeats: usize) -> Outcome<Vec<Sect
     let heads = vec!["", "bytes of the frame", "bytes of the bundle"];
     let mut bytes =
         Section { title: "One reading in a fleet", about: about.clone(), heads, lines: Vec::new() };
-    let Fleet { base, boards: all, .. } = &mut fleet;
-    if let Some((board, _)) = all.first_mut() {
-        world.carry(base, board)?;
+    fleet.hear(world)?;
+    bytes.line("the first, after all boards have written a shared row", fleet.reading(world, 0)?);
+    bytes.line("right after that, and nothing was heard", fleet.reading(world, 0)?);
+    for rounds in [1, 2] {
+        fleet.gather(world, 2 + rounds)?;
+        fleet.hear(world)?;
+        let what = ["", "after all have written another one", "and once more"];
+        bytes.line(what[rounds as usize], fleet.reading(world, 0)?);
+        fleet.hear(world)?;
+        bytes.line("right after that, and the base was heard", fleet.reading(world, 0)?);
     }
-    bytes.line("after all boards have written a shared row", fleet.reading(world, 0)?);
-    bytes.line("right after that", fleet.reading(world, 0)?);
     let heads = vec!["", "times", "ms, wall", "ms, cpu"];
     let mut times = Section { title: "A base of a fleet", about, heads, lines: Vec::new() };
     let mut look = |what: &str, samples: Vec<Sample>, n: usize| {

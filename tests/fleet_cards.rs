@@ -138,6 +138,18 @@ const PARTED: [(u64, &str); 48] = [
         "a board had folded a second history: it could not give that up, and counted as having the first one",
     ),
     (
+        500029,
+        "boards went back to a history that a base had given up, by an older file of it, or by their own",
+    ),
+    (
+        520025,
+        "a cell that was settled where a state was taken in gave way to a version whose author had not seen it",
+    ),
+    (
+        510133,
+        "an addition that was not sealed in a copy counted as settled, and once more when it was sealed",
+    ),
+    (
         41214,
         "a base waited for the rest of a seal of an identity that a board had lost with a restored backup",
     ),

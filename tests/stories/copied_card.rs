@@ -3,6 +3,7 @@
 use rusqlite::types::Value as Sql;
 use serde_json::json;
 
+use crate::card::{are_equal, rounds};
 use crate::support::{Desk, has};
 
 /// A board with sealed rows and some that are not, and a copy of its card on the office's desk.
@@ -77,4 +78,33 @@ fn a_copy_that_wrote_is_named_and_stays_as_it_is() {
     assert!(refused.err.contains("two histories"), "{}", refused.err);
     assert!(bytes(&desk) == before);
     assert_eq!(desk.value("base.db", "SELECT count(*) FROM readings"), Sql::Integer(3));
+}
+
+/// What the board has folded stands in its tables alone, and a row there has a write that is not sealed: that is no settled
+/// value. Nothing of it comes before its seal, and then once.
+#[test]
+fn what_is_not_sealed_in_a_copy_counts_once() {
+    let desk = Desk::fleet(&["north"]);
+    for dir in ["card", "copy"] {
+        std::fs::create_dir(desk.path(dir)).unwrap();
+    }
+    desk.sql(
+        "north.db",
+        "CREATE TABLE stock (id INTEGER PRIMARY KEY, n INTEGER); INSERT INTO stock VALUES (1, 5)",
+    );
+    desk.run("track north.db stock --column n=counter").ok();
+    rounds(&desk, &["base", "north"], 3);
+    desk.run("compact north.db").ok();
+    desk.sql("north.db", "UPDATE stock SET n = n + 3");
+    for file in ["north.db", "north.db.pmkey"] {
+        std::fs::copy(desk.path(file), desk.path("copy").join(file)).unwrap();
+    }
+    desk.run("init office.db --name office --base --fleet fleet.key").ok();
+    let said = desk.run("merge office.db copy/north.db").ok();
+    has(&said, &["1 row in it is not sealed, and not taken in"]);
+    rounds(&desk, &["base", "north", "office"], 3);
+    are_equal(&desk, &["base", "north", "office"]);
+    for name in ["base", "north", "office"] {
+        assert_eq!(desk.value(&format!("{name}.db"), "SELECT n FROM stock"), Sql::Integer(8), "{name}");
+    }
 }

@@ -178,6 +178,9 @@ fn write_part(
     let mut out = if brief && receiver.is_some() { RecordWriter::packed(to) } else { RecordWriter::new(to) };
     let vector = positions::vector(replica)?;
     let mut wanted = wanted(replica, &vector, have)?;
+    if sender != replica.identity.id {
+        leave_folded(replica, &mut wanted)?;
+    }
     let needs_state = needs_state(replica, &wanted)?;
     let gathered = gathered_out(replica, &wanted, receiver.is_some() || !with_vector)?;
     let with_state = needs_state || !gathered.is_empty();
@@ -265,6 +268,25 @@ fn needs_state(replica: &Replica, wanted: &[Wanted]) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Leaves out what is folded in a database that is only read, if rows of it are not sealed: what its log says of these stands
+/// nowhere any more, and nobody may take what will be sealed for what is settled. It waits for the seal.
+fn leave_folded(replica: &Replica, wanted: &mut Vec<Wanted>) -> Result<()> {
+    for table in catalog::tables(replica).iter().filter(|table| table.shows_shared()) {
+        if groups::unsealed(replica, table, 1)? == 0 {
+            continue;
+        }
+        let mut left = Vec::with_capacity(wanted.len());
+        for of in wanted.drain(..) {
+            if of.stream != Stream::Shared || !membership::is_behind(replica, of.dev, of.stream, of.have)? {
+                left.push(of);
+            }
+        }
+        *wanted = left;
+        break;
+    }
+    Ok(())
 }
 
 /// What a header says: what its positions differ from, if they do not tell all; the positions; the probes.

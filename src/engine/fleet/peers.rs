@@ -548,7 +548,7 @@ pub(crate) fn is_lost(replica: &Replica, dev: i64, last: u64, pair: u64) -> Resu
         return Ok(true);
     }
     for base in membership::active_bases(replica)? {
-        if has(base, Stream::PerDevice, pair)? {
+        if base != dev && has(base, Stream::PerDevice, pair)? {
             return Ok(false);
         }
     }

@@ -21,10 +21,10 @@ use rusqlite::Connection;
 use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value;
-use crate::engine::table::catalog;
 use crate::engine::table::fresh::Fresh;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
+use crate::engine::table::{catalog, entries};
 
 /// Returns whether new rows of a table are found by its mark.
 pub(crate) fn has_mark(db: &Connection, table: &Table) -> Result<bool> {
@@ -161,8 +161,8 @@ fn place(replica: &Replica, tid: i64) -> Result<Option<(String, &'static str)>> 
     if table.state == State::Tracked && catalog::is_schema_known(replica)? {
         return Ok(Some((table.sql_name.clone(), table.def.rowid_name())));
     }
-    let sql = "SELECT tbl_name FROM sqlite_schema WHERE type = 'trigger' AND name = ?1";
-    let renamed = value::maybe::<String>(&replica.db, sql, [format!("_pm_insert_{tid}")])?;
+    entries::list(replica)?;
+    let renamed = entries::table_of(replica, &format!("_pm_insert_{tid}"))?;
     let name = renamed.unwrap_or_else(|| table.def.name.clone());
     let by_rowid = "SELECT count(*) = 1 AND max(upper(type)) = 'INTEGER'
                     AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk')

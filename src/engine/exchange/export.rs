@@ -178,9 +178,7 @@ fn write_part(
     let mut out = if brief && receiver.is_some() { RecordWriter::packed(to) } else { RecordWriter::new(to) };
     let vector = positions::vector(replica)?;
     let mut wanted = wanted(replica, &vector, have)?;
-    if sender != replica.identity.id {
-        leave_folded(replica, &mut wanted)?;
-    }
+    leave_folded(replica, sender, &mut wanted)?;
     let needs_state = needs_state(replica, &wanted)?;
     let gathered = gathered_out(replica, &wanted, receiver.is_some() || !with_vector)?;
     let with_state = needs_state || !gathered.is_empty();
@@ -272,21 +270,26 @@ fn needs_state(replica: &Replica, wanted: &[Wanted]) -> Result<bool> {
 
 /// Leaves out what is folded in a database that is only read, if rows of it are not sealed: what its log says of these stands
 /// nowhere any more, and nobody may take what will be sealed for what is settled. It waits for the seal.
-fn leave_folded(replica: &Replica, wanted: &mut Vec<Wanted>) -> Result<()> {
-    for table in catalog::tables(replica).iter().filter(|table| table.shows_shared()) {
-        if groups::unsealed(replica, table, 1)? == 0 {
-            continue;
+fn leave_folded(replica: &Replica, sender: DeviceId, wanted: &mut Vec<Wanted>) -> Result<()> {
+    if sender == replica.identity.id || !has_unsealed(replica)? {
+        return Ok(());
+    }
+    for of in std::mem::take(wanted) {
+        if of.stream != Stream::Shared || !membership::is_behind(replica, of.dev, of.stream, of.have)? {
+            wanted.push(of);
         }
-        let mut left = Vec::with_capacity(wanted.len());
-        for of in wanted.drain(..) {
-            if of.stream != Stream::Shared || !membership::is_behind(replica, of.dev, of.stream, of.have)? {
-                left.push(of);
-            }
-        }
-        *wanted = left;
-        break;
     }
     Ok(())
+}
+
+/// Returns whether a shared table has rows that are not sealed.
+fn has_unsealed(replica: &Replica) -> Result<bool> {
+    for table in catalog::tables(replica).iter().filter(|table| table.shows_shared()) {
+        if groups::unsealed(replica, table, 1)? > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What a header says: what its positions differ from, if they do not tell all; the positions; the probes.

@@ -12,7 +12,7 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Frame, FrameFlags, Named};
 
 use crate::engine::error::Result;
-use crate::engine::fleet::{devices, positions};
+use crate::engine::fleet::{devices, peers, positions};
 use crate::engine::log::writer;
 use crate::engine::store::meta;
 use crate::engine::table::replica::Replica;
@@ -41,7 +41,7 @@ impl Place {
         Self { device: DeviceId(device), kept: number(16), by: number(24) }
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    fn to_kept(self) -> Vec<u8> {
         [&self.device.0[..], &self.kept.to_be_bytes(), &self.by.to_be_bytes()].concat()
     }
 }
@@ -55,7 +55,7 @@ fn set_places(replica: &Replica, key: &str, places: &[Place]) -> Result<()> {
     if places.is_empty() {
         return meta::forget(&replica.db, key);
     }
-    meta::set(&replica.db, key, places.iter().flat_map(Place::bytes).collect::<Vec<u8>>())
+    meta::set(&replica.db, key, places.iter().flat_map(|place| place.to_kept()).collect::<Vec<u8>>())
 }
 
 /// The name under which `_pm_meta` has what an author says that it gave up.
@@ -133,12 +133,17 @@ pub(crate) fn forget(replica: &Replica, author: i64) -> Result<()> {
 }
 
 /// Returns whether an author has given up what it had seen of another device up to `seen`, as a frame of its own says.
+/// Where the author has said itself, besides, that it has less, and the device is known to have two histories, that is known a
+/// round before its frame comes.
 pub(crate) fn is_given_up(
     replica: &Replica,
     (author, frame): (i64, u64),
     other: i64,
     seen: u64,
 ) -> Result<bool> {
+    if peers::has_given_up(replica, (author, frame), other, seen)? {
+        return Ok(true);
+    }
     let all = places(replica, &by(author))?;
     if all.is_empty() {
         return Ok(false);

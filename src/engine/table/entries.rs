@@ -45,6 +45,12 @@ pub(crate) fn is_table(replica: &Replica, name: &str) -> Result<bool> {
     Ok(place_of(replica, "table", name)?.is_some())
 }
 
+/// Returns what the table of a trigger is called.
+pub(crate) fn table_of(replica: &Replica, trigger: &str) -> Result<Option<String>> {
+    let Some(place) = place_of(replica, "trigger", trigger)? else { return Ok(None) };
+    value::maybe(&replica.db, "SELECT tbl_name FROM main.sqlite_schema WHERE rowid = ?1", [place])
+}
+
 /// Returns the SQL of a trigger, if it is one of this table.
 pub(crate) fn trigger(replica: &Replica, name: &str, table: &str) -> Result<Option<String>> {
     let Some(place) = place_of(replica, "trigger", name)? else { return Ok(None) };

@@ -46,8 +46,10 @@ pub use look::{
     Restored, Status, TakenBackWrites, ToDo, Uart, Verified,
 };
 pub use own::{BoardChecked, CardChecked, Completions, Installed, Manual, RemovedServices, WrittenFile};
+#[cfg(feature = "net")]
+pub use run::FoundDevice;
 #[cfg(any(feature = "net", test))]
-pub use run::{FoundDevice, FoundDevices};
+pub use run::FoundDevices;
 pub use run::{LinkChecked, LinkState, RunChecked, RunState, UpkeepChecked};
 pub use tables::{Changed, Sealed, SnapshotWritten, Tracked, TrackedTable, Untracked};
 

@@ -99,7 +99,8 @@ fn for_base() -> Vec<Wrong> {
         writer.op(settings, &head, [Value::Int(5), Value::Int(1)].into_iter()).unwrap();
     };
     add("a frame of two kinds", Must::SetAside, &Group { flags: 2 | 8, ..plain }, &row);
-    add("a frame of a newer kind", Must::Waits, &Group { flags: 64, ..plain }, &row);
+    add("a frame of a newer kind", Must::Waits, &Group { flags: 128, ..plain }, &row);
+    add("a frame that says what it gave up, and has rows", Must::GoesIn, &Group { flags: 64, ..plain }, &row);
     let nobody = [(Named::Id(DeviceId([9; 16])), 0)];
     add("a context of nobody", Must::GoesIn, &Group { context: &nobody, ..plain }, &row);
     let unheard = [(Named::Id(DeviceId([9; 16])), 1)];

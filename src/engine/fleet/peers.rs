@@ -436,22 +436,6 @@ pub(crate) fn given_up(replica: &Replica, dev: i64) -> Result<Option<GivenUp>> {
     Ok(known.and_then(split))
 }
 
-/// Returns whether a frame of another device that an author had seen in this frame of its own is of a history which that
-/// author has given up: the device is known to have two, or somebody has left that identity for a new one, and the author says,
-/// word for word, that it has less of it now, though it has that frame of its own.
-pub(crate) fn has_given_up(replica: &Replica, author: (i64, u64), dev: i64, seq: u64) -> Result<bool> {
-    let (author, last) = author;
-    let stream = Stream::Shared;
-    let sql =
-        "SELECT 1 FROM _pm_ack WHERE peer = ?1 AND dev = ?2 AND stream = ?3 AND seq < ?4 AND tag IS NOT NULL";
-    if !replica.db.prepare_cached(sql)?.exists((author, dev, stream.number(), seq))? {
-        return Ok(false);
-    }
-    Ok(meta::get::<u64>(&replica.db, &split(dev))?.is_some()
-        || (membership::said(replica, author, author, stream)?.is_none_or(|said| said >= last)
-            && devices::has_successor(&replica.db, dev)?))
-}
-
 /// Stores peer evidence.
 pub(crate) fn record_evidence(replica: &Replica, evidence: &PeerEvidence) -> Result<()> {
     let was = is_rolled_back(replica)?;

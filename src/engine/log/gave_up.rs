@@ -12,7 +12,7 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Frame, FrameFlags, Named};
 
 use crate::engine::error::Result;
-use crate::engine::fleet::{devices, peers, positions};
+use crate::engine::fleet::{devices, positions};
 use crate::engine::log::writer;
 use crate::engine::store::meta;
 use crate::engine::table::replica::Replica;
@@ -133,17 +133,12 @@ pub(crate) fn forget(replica: &Replica, author: i64) -> Result<()> {
 }
 
 /// Returns whether an author has given up what it had seen of another device up to `seen`, as a frame of its own says.
-/// Where the author has said itself, besides, that it has less, and the device is known to have two histories, that is known a
-/// round before its frame comes.
 pub(crate) fn is_given_up(
     replica: &Replica,
     (author, frame): (i64, u64),
     other: i64,
     seen: u64,
 ) -> Result<bool> {
-    if peers::has_given_up(replica, (author, frame), other, seen)? {
-        return Ok(true);
-    }
     let all = places(replica, &by(author))?;
     if all.is_empty() {
         return Ok(false);

@@ -344,7 +344,7 @@ fn positions_twice_or_out_of_order_are_refused() {
 #[test]
 fn impossible_heads_blocks_and_ops_are_refused() {
     // (flags, codec): of a newer Packmule; kept, and not read.
-    for (flags, codec) in [(64, 0), (0x80, 0), (0, 2), (0, 255)] {
+    for (flags, codec) in [(0x80, 0), (0xc0, 0), (0, 2), (0, 255)] {
         assert!(Frame::parse(&with_crc(&[1, flags, codec, 1])).unwrap().is_newer(), "{flags} {codec}");
     }
     // A context of version 2 that numbers its own author, and one that ends within a number.

@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 
 use packmule::core::wire::{RecordHead, RecordKind, write_record};
 use rusqlite::Connection;
-use support::{Desk, PACKMULE, Ran, has};
+use support::{Desk, PACKMULE, Ran, executable, has};
 
 /// A base with rows of its own that are not sealed, and a bundle for it.
 fn desk_with_a_bundle() -> (Desk, Vec<u8>) {
@@ -300,7 +300,7 @@ fn a_read_only_database() {
     let before = desk.dump("base.db");
     let root = std::fs::metadata("/proc/self").map(|m| std::os::unix::fs::MetadataExt::uid(&m)).unwrap() == 0;
     let program = desk.path("packmule");
-    std::fs::copy(PACKMULE, &program).unwrap();
+    executable::copy(PACKMULE, &program);
     let mode = |name: &str, mode| {
         std::fs::set_permissions(desk.path(name), PermissionsExt::from_mode(mode)).unwrap()
     };

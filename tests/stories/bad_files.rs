@@ -11,7 +11,7 @@ use packmule::core::wire::{Frame, FrameFlags, FrameWriter, GroupStart, RecordKin
 
 use crate::bundles;
 use crate::skips::skip;
-use crate::support::{Desk, PACKMULE, Ran, has};
+use crate::support::{Desk, PACKMULE, Ran, executable, has};
 
 /// Whoever may not read everything. Root may; so where we are root, this is nobody.
 const NOBODY: u32 = 65_534;
@@ -102,7 +102,7 @@ fn give_away(folder: &Path, root: bool) {
 fn run(desk: &Desk, line: &str) -> Option<Ran> {
     let (root, program) = (is_root(), desk.path("packmule"));
     if !program.exists() {
-        fs::copy(PACKMULE, &program).unwrap();
+        executable::copy(PACKMULE, &program);
     }
     give_away(&desk.path(""), root);
     let words: Vec<&str> = line.split(' ').collect();

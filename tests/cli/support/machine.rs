@@ -1,9 +1,10 @@
 //! A machine that a proposed command may change: this one, with an /etc and a /var/lib of its own. What would change it all the
 //! same is stood in for: each stand-in takes what the program itself takes, and does nothing.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+use super::executable;
 
 /// The programs that stand in, as scripts.
 const STAND_INS: &[(&str, &str)] = &[
@@ -43,9 +44,7 @@ pub fn run(folder: &Path, command: &str, path: &str) -> Option<Output> {
     let bin = machine.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
     for (name, script) in STAND_INS {
-        let file = bin.join(name);
-        std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(file, PermissionsExt::from_mode(0o755)).unwrap();
+        executable::make(&bin.join(name), &format!("#!/bin/sh\n{script}\n"));
     }
     let is_root = rustix::process::geteuid().is_root();
     let flags = if is_root { "-m" } else { "-rm" };

@@ -1,6 +1,7 @@
 //! Runs the program as a person or a script does, and writes to databases as any application does.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)] // Tests; and not every one uses all of it.
 
+pub mod executable;
 pub mod json;
 mod machine;
 pub mod program;
@@ -117,10 +118,7 @@ impl Desk {
 
     /// Makes a program of these lines of the shell.
     pub fn script(&self, name: &str, lines: &str) {
-        use std::os::unix::fs::PermissionsExt;
-        let path = self.path(name);
-        std::fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        executable::make(&self.path(name), &format!("#!/bin/sh\n{lines}\n"));
     }
 
     /// The command, not run yet.

@@ -1,5 +1,6 @@
 //! A group of our own, written frame by frame.
 
+use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 
 use ed25519_compact::SecretKey;
@@ -272,8 +273,7 @@ pub(crate) fn begin_group<'e>(
     pair: u64,
     buf: &'e mut [u8],
 ) -> Result<GroupWriter<'e>> {
-    let context = context_delta(replica, stream)?;
-    begin(replica, stream, flags, (lamport, pair), &context, buf)
+    begin(replica, stream, flags, (lamport, pair), None, buf)
 }
 
 /// Begins a group of our shared stream, whose context is this one.
@@ -286,15 +286,16 @@ pub(crate) fn begin_group_of<'e>(
     context: &[(Named, u64)],
     buf: &'e mut [u8],
 ) -> Result<GroupWriter<'e>> {
-    begin(replica, Stream::Shared, flags, (positions::next_lamport(replica)?, 0), context, buf)
+    begin(replica, Stream::Shared, flags, (positions::next_lamport(replica)?, 0), Some(context), buf)
 }
 
+/// Begins a group with this context, or with what changed in ours.
 fn begin<'e>(
     replica: &'e Replica,
     stream: Stream,
     flags: FrameFlags,
     (lamport, pair): (u64, u64),
-    context: &[(Named, u64)],
+    context: Option<&[(Named, u64)]>,
     buf: &'e mut [u8],
 ) -> Result<GroupWriter<'e>> {
     let key = replica.signing_key()?;
@@ -303,7 +304,8 @@ fn begin<'e>(
     }
     let start = positions::position(replica, replica.me, stream)?;
     let wall = replica.now();
-    let group = GroupStart { lamport, wall, pair, context };
+    let context = context.map_or_else(|| context_delta(replica, stream).map(Cow::Owned), |it| Ok(it.into()))?;
+    let group = GroupStart { lamport, wall, pair, context: &context };
     let usual = replica.options.frame_bytes;
     let most = meta::get(&replica.db, most_key(stream))?.unwrap_or(usual).clamp(usual, most_of(usual));
     let mut writer = FrameWriter::new(buf, flags, start.seq + 1, Some(group))

@@ -13,6 +13,7 @@
 //! has applied, it took in before it heard of the revocation, or by this same rule.
 
 use packmule_core::model::Stream;
+use packmule_core::wire::FrameFlags;
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::{self, Trust};
@@ -21,9 +22,15 @@ use crate::engine::log::{contexts, frames, gave_up};
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
 
-/// Hears what the author of a group that came had seen of revoked devices, and what it gave up of others.
-pub(crate) fn hear_group(replica: &Replica, dev: i64, stream: Stream, first: u64) -> Result<()> {
-    if stream == Stream::Shared {
+/// Hears what the author of a group that came had seen of revoked devices, and what it gave up of others. `flags` are those of
+/// its first frame: of most it is not read for this.
+pub(crate) fn hear_group(
+    replica: &Replica,
+    (dev, stream): (i64, Stream),
+    first: u64,
+    flags: FrameFlags,
+) -> Result<()> {
+    if stream == Stream::Shared && flags.has(FrameFlags::GAVE_UP) {
         let body = frames::frame_here(replica, dev, stream, first)?;
         gave_up::hear(replica, dev, &frames::parse(&body)?)?;
     }

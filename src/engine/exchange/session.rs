@@ -437,10 +437,10 @@ fn stage_group(replica: &Replica, peer: DeviceId, bytes: &[u8]) -> Result<()> {
         if frame.head.seq != seq || frame.group.is_some() != (seq == checkpoint.first) {
             return Err(refuse("frames out of their order"));
         }
-        head = head.or(frame.group);
+        head = head.or(frame.group.map(|group| (group, frame.head.flags)));
         digest.add(&body);
     }
-    let Some(head) = head else { return Err(refuse("a group without its head")) };
+    let Some((head, flags)) = head else { return Err(refuse("a group without its head")) };
     let end = checkpoint.prev.after(&digest.finish());
     if checkpoint.verify(&key, &end).is_err() {
         return Err(Error::bundle(
@@ -462,7 +462,7 @@ fn stage_group(replica: &Replica, peer: DeviceId, bytes: &[u8]) -> Result<()> {
     staged::keep_group(replica, peer, (dev, stream), (checkpoint.first, checkpoint.last))?;
     frames::put_group(&replica.db, dev, (&checkpoint, bytes), of_head, &end, false)?;
     routes::note(replica, dev, stream, (checkpoint.first, checkpoint.last))?;
-    vouched::hear_group(replica, dev, stream, checkpoint.first)?;
+    vouched::hear_group(replica, (dev, stream), checkpoint.first, flags)?;
     refill::go_on_from(replica, dev, &checkpoint)
 }
 

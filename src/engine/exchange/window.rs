@@ -1,6 +1,6 @@
 //! A window of an import: groups that go into the log in one transaction.
 
-use packmule_core::wire::{Chain, Checkpoint, Frame, GroupHead, Section};
+use packmule_core::wire::{Chain, Checkpoint, Frame, FrameFlags, GroupHead, Section};
 
 use crate::engine::apply::report::ImportReport;
 use crate::engine::apply::{ready, refill, vouched};
@@ -18,8 +18,8 @@ pub(super) struct Window<'e> {
     pub(super) verified: &'e Verified,
     /// Where it begins in the bundle.
     pub(super) start: u64,
-    /// The head of the group whose checkpoint has not come yet, and whether the group goes into the log.
-    pub(super) group: Option<(GroupHead, bool)>,
+    /// The head and the flags of the group whose checkpoint has not come yet, and whether the group goes into the log.
+    pub(super) group: Option<(GroupHead, FrameFlags, bool)>,
     /// The state that is being merged. It ends in the window in which it begins.
     pub(super) state: Option<StateMerge<'e>>,
     /// A group went into the log.
@@ -78,10 +78,10 @@ impl<'e> Window<'e> {
             if forked {
                 revocation::record_forked(replica, dev)?;
             }
-            self.group = Some((head, frame.head.seq > have && ours && !left));
+            self.group = Some((head, frame.head.flags, frame.head.seq > have && ours && !left));
             report.skipped += u64::from(!ours);
         }
-        if matches!(self.group, Some((_, true))) {
+        if matches!(self.group, Some((.., true))) {
             let new = frames::put_frame(&replica.db, dev, section.stream, frame.head.seq, body)?;
             report.frames += u64::from(new);
             report.known += u64::from(!new);
@@ -102,13 +102,13 @@ impl<'e> Window<'e> {
         report: &mut ImportReport,
     ) -> Result<bool> {
         let replica = self.replica;
-        let Some((head, true)) = self.group.take() else { return Ok(false) };
+        let Some((head, flags, true)) = self.group.take() else { return Ok(false) };
         let dev = devices::device_number_or_new(replica, checkpoint.author)?;
         self.verify(checkpoint, bytes, end)?;
         let of_head = (head.lamport, head.wall, head.pair);
         frames::put_group(&replica.db, dev, (checkpoint, bytes), of_head, end, false)?;
         routes::note(replica, dev, checkpoint.stream, (checkpoint.first, checkpoint.last))?;
-        vouched::hear_group(replica, dev, checkpoint.stream, checkpoint.first)?;
+        vouched::hear_group(replica, (dev, checkpoint.stream), checkpoint.first, flags)?;
         refill::go_on_from(replica, dev, checkpoint)?;
         self.any = true;
         // Who is revoked waits for what the others say, which may come with the same window.

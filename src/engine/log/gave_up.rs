@@ -86,25 +86,34 @@ pub(crate) fn say(replica: &Replica) -> Result<()> {
     let group = writer::begin_group_of(replica, FrameFlags::GAVE_UP, &context, &mut buf)?;
     let position = group.finish()?;
     positions::set_position(replica, replica.me, Stream::Shared, position)?;
-    for place in &unsaid {
-        let other = devices::device_number_or_new(replica, place.device)?;
-        positions::lower_context(replica, replica.me, Stream::Shared, other, place.kept)?;
-    }
+    lower(replica, replica.me, unsaid.into_iter())?;
     meta::forget(&replica.db, UNSAID)
 }
 
-/// Hears what the author of a group that came, or is applied, gave up.
+/// Lowers the context of an author to what it kept.
+fn lower(replica: &Replica, author: i64, mut places: impl Iterator<Item = Place>) -> Result<()> {
+    places.try_for_each(|place| {
+        let other = devices::device_number_or_new(replica, place.device)?;
+        positions::lower_context(replica, author, Stream::Shared, other, place.kept)
+    })
+}
+
+/// Returns the places that a frame gives up, if it is one that does.
+fn given(frame: &Frame<'_>) -> impl Iterator<Item = Place> {
+    let by = frame.head.seq;
+    let context = frame.head.flags.has(FrameFlags::GAVE_UP).then(|| frame.context());
+    context.into_iter().flatten().filter_map(move |(named, kept)| match named {
+        Named::Id(device) => Some(Place { device, kept, by }),
+        _ => None,
+    })
+}
+
+/// Hears what the author of a group that came gave up, by its first frame.
 pub(crate) fn hear(replica: &Replica, author: i64, frame: &Frame<'_>) -> Result<()> {
-    if !frame.head.flags.has(FrameFlags::GAVE_UP) {
-        return Ok(());
-    }
     let mut all = places(replica, &by(author))?;
-    for (named, kept) in frame.context() {
-        if let Named::Id(device) = named {
-            let place = Place { device, kept, by: frame.head.seq };
-            if !all.contains(&place) {
-                all.push(place);
-            }
+    for place in given(frame) {
+        if !all.contains(&place) {
+            all.push(place);
         }
     }
     let from = all.len().saturating_sub(PLACES);
@@ -116,12 +125,7 @@ pub(crate) fn apply(replica: &Replica, author: i64, frame: &Frame<'_>) -> Result
     if !frame.head.flags.has(FrameFlags::GAVE_UP) {
         return Ok(());
     }
-    for (named, kept) in frame.context() {
-        if let Named::Id(device) = named {
-            let other = devices::device_number_or_new(replica, device)?;
-            positions::lower_context(replica, author, Stream::Shared, other, kept)?;
-        }
-    }
+    lower(replica, author, given(frame))?;
     let mut all = places(replica, &by(author))?;
     all.retain(|place| place.by > frame.head.seq);
     set_places(replica, &by(author), &all)

@@ -304,7 +304,8 @@ fn begin<'e>(
     }
     let start = positions::position(replica, replica.me, stream)?;
     let wall = replica.now();
-    let context = context.map_or_else(|| context_delta(replica, stream).map(Cow::Owned), |it| Ok(it.into()))?;
+    let context =
+        context.map_or_else(|| context_delta(replica, stream).map(Cow::Owned), |it| Ok(it.into()))?;
     let group = GroupStart { lamport, wall, pair, context: &context };
     let usual = replica.options.frame_bytes;
     let most = meta::get(&replica.db, most_key(stream))?.unwrap_or(usual).clamp(usual, most_of(usual));

@@ -114,6 +114,7 @@ impl Error {
 
     /// Returns whether a new session is to be begun by who calls: one of the ends has taken a new identity, or the peer may
     /// take one by what it was shown here, by a base. That is tried once; `shown` remembers it.
+    #[cfg(any(feature = "serial", feature = "net"))]
     pub(crate) fn begins_again(&self, shown: &mut bool) -> bool {
         let shows = matches!(self, Self::Engine(EngineError::Twin { .. }));
         self.is_new_identity() || shows && !std::mem::replace(shown, true)

@@ -29,7 +29,7 @@ use crate::engine::apply::admissible::Rules;
 use crate::engine::apply::aside::Pieces;
 use crate::engine::apply::restated::{self, Restating, Spans};
 use crate::engine::apply::vouched;
-use crate::engine::capture::{evolve, gathering, runs};
+use crate::engine::capture::{gathering, heard, runs};
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::{membership, positions};
@@ -76,7 +76,7 @@ pub(crate) fn apply_group(
                 Part::Definition(body) => {
                     let decides = frame.head.flags.has(FrameFlags::RESOLUTION);
                     let stamp = Stamp { dev, seq, lamport, seen: &Seen::Context(&context), decides };
-                    evolve::hear_def(replica, stream, body, &stamp)?;
+                    heard::hear_def(replica, stream, body, &stamp)?;
                     writers = Writers::default();
                 }
                 Part::Keep(runs) => {
@@ -84,7 +84,7 @@ pub(crate) fn apply_group(
                     unplaced = see_kept(replica, (dev, late), &keep, own.as_mut(), &mut context)?;
                 }
                 Part::Schema(schema) => {
-                    evolve::hear_schema(replica, &schema, (dev, seq, lamport))?;
+                    heard::hear_schema(replica, &schema, (dev, seq, lamport))?;
                     writers = Writers::default();
                 }
                 Part::Span(span) => spans.take_down(replica, &span)?,

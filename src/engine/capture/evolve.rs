@@ -1,18 +1,16 @@
-//! Takes in how tables change: by the application here, and by definitions that come from other devices.
+//! Takes in how tables change by the application here. What comes from other devices: see `heard`.
 
-use packmule_core::model::Stream;
-use packmule_core::wire::{DefId, Mode, OpKind, Schema, SchemaBits};
+use packmule_core::wire::{Mode, OpKind, SchemaBits};
 
 use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::capture::follow::Added;
 use crate::engine::capture::reshape::{self, Standing};
 use crate::engine::capture::respeak::Unread;
 use crate::engine::capture::{
-    adopt, append, column_order, declare, follow, fresh, gathering, held, merge_definitions, other_key,
-    renaming, suspended, uniques, watch,
+    adopt, append, column_order, declare, follow, fresh, held, other_key, renaming, suspended, uniques, watch,
 };
-use crate::engine::error::{self, Error, Result};
-use crate::engine::merge::heads::{self, Stamp};
+use crate::engine::error::{Error, Result};
+use crate::engine::merge::heads;
 use crate::engine::merge::kind::Kind;
 use crate::engine::merge::{compose, stretches, versions};
 use crate::engine::show::writable;
@@ -20,7 +18,6 @@ use crate::engine::store::meta;
 use crate::engine::store::value::{self, Affinity};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
-use crate::engine::table::declared::Subject;
 use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::entries;
 use crate::engine::table::known::{State, Table};
@@ -30,9 +27,6 @@ use crate::engine::table::shapes;
 /// Why a table is suspended that was dropped.
 pub(crate) const DROPPED: &str = "it was dropped here: it goes on when a table of that name and definition is back, and \
      until then what other devices write waits; if it is not to come back";
-
-/// Why rows wait for a table that the application has, and nobody has tracked.
-pub(crate) const UNTRACKED: &str = "a table of this name is here and not tracked; track it to take them in";
 
 /// What becomes of the rows of a table that cannot be what it is here: tracking it anew would be refused.
 const WAITS: &str = "until then its rows wait, here and from other devices, and nothing is lost";
@@ -482,119 +476,4 @@ fn record_missing(replica: &Replica, table: &Table) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Takes in a definition from the log of another device. `names` are columns that were renamed, as far as that is not recorded
-/// yet; `counts` says what of it counts as declared by that.
-pub(crate) fn take_in_def(
-    replica: &Replica,
-    stream: Stream,
-    body: &[u8],
-    stamp: &Stamp<'_>,
-    names: &[(String, String)],
-    counts: &dyn Fn(Subject, &str) -> bool,
-) -> Result<()> {
-    let def = TableDef::hear(body).map_err(error::bad)?;
-    let new = catalog::table_of(replica, &def, names)?.is_none();
-    let tid = catalog::keep_said_def(replica, &def, DefId::of(body), body, names)?;
-    take_in(replica, stream, (tid, &def, DefId::of(body), new), stamp, counts)
-}
-
-/// Takes in a definition of a table that is known.
-fn take_in(
-    replica: &Replica,
-    stream: Stream,
-    (tid, def, id, new): (i64, &TableDef, DefId, bool),
-    stamp: &Stamp<'_>,
-    counts: &dyn Fn(Subject, &str) -> bool,
-) -> Result<()> {
-    // Also of a table that nobody has tracked here yet: it has the column from when somebody does.
-    if stamp.decides {
-        for column in def.columns.iter().filter(|c| c.key == 0) {
-            follow::ordain_column(replica, tid, &column.name)?;
-        }
-    }
-    let disputed = catalog::table(replica, tid)?.disputed.clone();
-    let declared = stream == Stream::Shared
-        && def.declares()
-        && declare::record_declared(replica, tid, (def, id), stamp, counts)?;
-    make_or_merge(replica, stream, stamp.dev, tid, def, new)?;
-    if declared { declare::apply_declarations(replica, tid, &disputed) } else { Ok(()) }
-}
-
-/// Takes in a definition from a frame, and records that it is what the table is on its author's device: before it is asked
-/// which of its columns are gone.
-pub(crate) fn hear_def(replica: &Replica, stream: Stream, body: &[u8], stamp: &Stamp<'_>) -> Result<()> {
-    stretches::pause(replica)?;
-    let (def, id) = (TableDef::hear(body).map_err(error::bad)?, DefId::of(body));
-    let new = catalog::table_of(replica, &def, &[])?.is_none();
-    let tid = catalog::keep_said_def(replica, &def, id, body, &[])?;
-    let announces = !stamp.decides && stream == Stream::Shared;
-    if announces {
-        let place = (stamp.dev, stamp.seq, stamp.lamport);
-        shapes::record_shape(replica, tid, place, id, SchemaBits::default())?;
-        catalog::doubt_schema(replica)?;
-    }
-    take_in(replica, stream, (tid, &def, id, new), stamp, &|_, _| true)?;
-    if announces { follow::tell_waiting(replica, tid) } else { Ok(()) }
-}
-
-/// Takes in what a device says of a table of its own.
-pub(crate) fn hear_schema(replica: &Replica, schema: &Schema<'_>, place: (i64, u64, u64)) -> Result<()> {
-    stretches::pause(replica)?;
-    let def = TableDef::decode(schema.def).map_err(error::bad)?;
-    let id = DefId::of(schema.def);
-    let names: Vec<(String, String)> = schema.names.map(|(a, b)| (a.into(), b.into())).collect();
-    let tid = catalog::keep_said_def(replica, &def, id, schema.def, &names)?;
-    let before = match names.is_empty() {
-        true => None,
-        false => Some(follow::readings(replica, tid, &catalog::table(replica, tid)?.def)?),
-    };
-    shapes::record_shape(replica, tid, place, id, schema.bits)?;
-    for (before, after) in schema.names {
-        shapes::record_said(replica, tid, place, id, (before, after))?;
-    }
-    catalog::doubt_schema(replica)?;
-    catalog::reload_catalog(replica)?;
-    follow::read_renamed(replica, tid, before.as_ref())?;
-    follow::tell_waiting(replica, tid)
-}
-
-/// Makes the table of a definition, or merges the definition with that of the table that is here.
-fn make_or_merge(
-    replica: &Replica,
-    stream: Stream,
-    dev: i64,
-    tid: i64,
-    def: &TableDef,
-    new: bool,
-) -> Result<()> {
-    let gathers = stream == Stream::PerDevice
-        && def.mode == Mode::PerDevice
-        && replica.identity.base
-        && dev != replica.me;
-    if gathers {
-        return gathering::gather_def(replica, dev, tid, def, new);
-    }
-    let table = catalog::table(replica, tid)?;
-    match table.state {
-        State::Known if new && !table.aside => {
-            if gathering::is_there(replica, &def.name)? {
-                adopt::set_reason(replica, tid, UNTRACKED)
-            } else if let Some(reason) = def.ungatherable() {
-                adopt::set_reason(replica, tid, reason)
-            } else if (stream == Stream::Shared && def.mode == Mode::Shared)
-                || (stream == Stream::PerDevice && def.mode == Mode::PerDevice && dev == replica.me)
-            {
-                other_key::make(replica, tid, def)
-            } else {
-                Ok(())
-            }
-        }
-        State::Tracked | State::Gathered if table.def.mode == def.mode => {
-            merge_definitions::merge_definition(replica, dev, tid, def)
-        }
-        State::Tracked => gathering::notice_of_modes(replica, dev, &table, def),
-        _ => Ok(()),
-    }
 }

@@ -19,7 +19,8 @@
 //! | `merge_definitions` | merges the definitions of several devices |
 //! | `uniques` | the UNIQUE indexes that Packmule makes |
 //! | `gathering` | the tables in which a base gathers the rows of other devices |
-//! | `evolve` | tables that the application changed, and definitions from others |
+//! | `evolve` | tables that the application changed |
+//! | `heard` | what other devices say of tables |
 //! | `renaming` | which columns of a table are called otherwise now |
 //! | `reshape` | columns that an application renames, drops or retypes |
 //! | `column_order` | the order in which columns stood, by which one is noticed that was dropped and added again |
@@ -50,6 +51,7 @@ pub(crate) mod follow;
 pub(crate) mod fresh;
 pub(crate) mod gathering;
 pub(crate) mod groups;
+pub(crate) mod heard;
 pub(crate) mod held;
 pub(crate) mod merge_definitions;
 pub(crate) mod not_sent;

@@ -14,7 +14,7 @@ use packmule_core::wire::{Chain, DefId, Mode};
 use rusqlite::params_from_iter;
 
 use crate::engine::apply::refill;
-use crate::engine::capture::{evolve, runs};
+use crate::engine::capture::{heard, runs};
 use crate::engine::error::{self, Result};
 use crate::engine::exchange::state_rows::{Proof, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
@@ -203,7 +203,7 @@ impl<'e> GatheredMerge<'e> {
         // Of a table that this device has itself, it knows the columns better.
         let own = author.dev == replica.me && catalog::table_named(replica, name).is_some();
         if !own {
-            evolve::take_in_def(replica, Stream::PerDevice, &maker.body, &stamp, &[], &|_, _| true)?;
+            heard::take_in_def(replica, Stream::PerDevice, &maker.body, &stamp, &[], &|_, _| true)?;
         }
         for (id, Maker { def, body }) in &self.defs {
             if def.name.eq_ignore_ascii_case(name) {

@@ -15,7 +15,7 @@ use packmule_core::wire::{Chain, Checkpoint, DefId, Frame, GroupHead, Mode, Sect
 
 use crate::engine::apply::report::{ImportReport, WaitsForTable};
 use crate::engine::apply::{aside, groups, vouched};
-use crate::engine::capture::{declare, evolve, follow};
+use crate::engine::capture::{declare, follow, heard};
 use crate::engine::error::{self, BundleProblem, Error, Result};
 use crate::engine::exchange::merge_rows::RowMerge;
 use crate::engine::exchange::state_rows::{self, Proof, StateRow, wrong};
@@ -479,11 +479,11 @@ fn take_in_def(
     let stamp = Stamp { dev, seq, lamport, seen: &Seen::ContextFree, decides: false };
     if declaration.is_some() {
         let counts = |what: Subject, name: &str| listed.contains(&(dev, seq, what as i64, name.to_owned()));
-        return evolve::take_in_def(replica, Stream::Shared, body, &stamp, names, &counts);
+        return heard::take_in_def(replica, Stream::Shared, body, &stamp, names, &counts);
     }
     let def = TableDef::hear(body).map_err(error::bad)?;
     if catalog::table_of(replica, &def, names)?.is_none() {
-        return evolve::take_in_def(replica, Stream::Shared, body, &stamp, names, &|_, _| true);
+        return heard::take_in_def(replica, Stream::Shared, body, &stamp, names, &|_, _| true);
     }
     catalog::keep_said_def(replica, &def, DefId::of(body), body, names).map(|_| ())
 }

@@ -8,7 +8,7 @@ use packmule_core::model::Stream;
 use packmule_core::wire::{DefId, Frame, Mode};
 
 use crate::engine::apply::groups;
-use crate::engine::capture::{evolve, gathering};
+use crate::engine::capture::{gathering, heard};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::devices;
 use crate::engine::log::frames;
@@ -34,7 +34,7 @@ pub(crate) fn replay_gathered(replica: &Replica, tid: i64) -> Result<()> {
                     let def = TableDef::decode(body).map_err(error::bad)?;
                     if def.name.eq_ignore_ascii_case(&name) {
                         let stamp = Stamp { dev, seq, lamport: 0, seen: &Seen::ContextFree, decides: false };
-                        evolve::take_in_def(replica, stream, body, &stamp, &[], &|_, _| true)?;
+                        heard::take_in_def(replica, stream, body, &stamp, &[], &|_, _| true)?;
                         writers.clear();
                     }
                 }

@@ -4,7 +4,7 @@ use packmule_core::wire::Mode;
 
 use crate::engine::apply::pending;
 use crate::engine::apply::report::Wait;
-use crate::engine::capture::{evolve, groups, other_key, reshape};
+use crate::engine::capture::{evolve, groups, heard, other_key, reshape};
 use crate::engine::conflicts::walk;
 use crate::engine::error::{Hint, Result};
 use crate::engine::fleet::devices::{self, SaidBy};
@@ -93,7 +93,7 @@ impl TableStatus {
                 Some(Hint::Untrack { table })
             }
             (TableHow::Shared | TableHow::PerDevice, Some(GONE)) => Some(Hint::Seal),
-            (TableHow::Waiting, Some(evolve::UNTRACKED)) if self.waiting > 0 => Some(Hint::Track { table }),
+            (TableHow::Waiting, Some(heard::UNTRACKED)) if self.waiting > 0 => Some(Hint::Track { table }),
             _ => None,
         }
     }

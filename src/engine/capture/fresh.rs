@@ -21,6 +21,7 @@ use rusqlite::Connection;
 use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value;
+use crate::engine::table::def::{ROWID_NAMES, TableDef};
 use crate::engine::table::fresh::Fresh;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
@@ -164,14 +165,11 @@ fn place(replica: &Replica, tid: i64) -> Result<Option<(String, &'static str)>> 
     entries::list(replica)?;
     let renamed = entries::table_of(replica, &format!("_pm_insert_{tid}"))?;
     let name = renamed.unwrap_or_else(|| table.def.name.clone());
-    let by_rowid = "SELECT count(*) = 1 AND max(upper(type)) = 'INTEGER'
-                    AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk')
-                    FROM pragma_table_info(?1) WHERE pk > 0";
-    if !value::maybe::<bool>(&replica.db, by_rowid, [&name])?.unwrap_or(false) {
+    if !TableDef::key_aliases_rowid(&replica.db, &name)? {
         return Ok(None);
     }
     let taken = "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE";
-    for rowid in ["rowid", "_rowid_", "oid"] {
+    for rowid in ROWID_NAMES {
         if value::maybe::<i64>(&replica.db, taken, (&name, rowid))?.is_none() {
             return Ok(Some((format!("main.{}", value::quote(&name)), rowid)));
         }

@@ -10,7 +10,7 @@ use crate::engine::capture::dirty::{self, ChangeFlags, Event};
 use crate::engine::capture::{column_order, fresh, renumbered, runs, uniques};
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, Affinity};
-use crate::engine::table::def::TableDef;
+use crate::engine::table::def::{ROWID_NAMES, TableDef};
 use crate::engine::table::entries;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
@@ -301,7 +301,7 @@ fn extra_values(table: &Table, event: Event) -> String {
 
 /// Returns the name of the rowid, if there is one that is not the key itself and that SQL can set.
 fn free_rowid(db: &Connection, def: &TableDef) -> Result<Option<&'static str>> {
-    let name = ["rowid", "_rowid_", "oid"].into_iter().find(|name| def.column(name).is_none());
+    let name = ROWID_NAMES.into_iter().find(|name| def.column(name).is_none());
     let is_key = def.integer_key() && def.aliases_rowid(db)?;
     Ok(name.filter(|_| !def.without_rowid && !is_key && !def.keyless))
 }

@@ -7,6 +7,9 @@ use packmule_core::wire::{Collation, ColumnMerge, Merge, Mode, Policy};
 use crate::engine::error::Result;
 use crate::engine::store::value::{self, Affinity, OwnedValue};
 
+/// What SQL calls the rowid.
+pub(crate) const ROWID_NAMES: [&str; 3] = ["rowid", "_rowid_", "oid"];
+
 /// A column's default.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ColumnDefault {
@@ -156,7 +159,7 @@ impl TableDef {
 
     /// Returns a name of the rowid that no column has taken.
     pub(crate) fn rowid_name(&self) -> &'static str {
-        ["rowid", "_rowid_", "oid"].into_iter().find(|name| self.column(name).is_none()).unwrap_or("rowid")
+        ROWID_NAMES.into_iter().find(|name| self.column(name).is_none()).unwrap_or("rowid")
     }
 
     /// Returns the columns of the key, quoted, each after a prefix.

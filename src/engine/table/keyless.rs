@@ -9,10 +9,7 @@
 use packmule_core::wire::ColumnMerge;
 
 use crate::engine::error::{Error, Result};
-use crate::engine::table::def::{ColumnDef, ColumnDefault, TableDef};
-
-/// What SQL calls the rowid.
-pub(super) const ROWID_NAMES: [&str; 3] = ["rowid", "_rowid_", "oid"];
+use crate::engine::table::def::{ColumnDef, ColumnDefault, ROWID_NAMES, TableDef};
 
 /// By what the rows of a table are told apart, where it has no primary key.
 #[derive(Clone, Copy)]

@@ -5,9 +5,11 @@ use rusqlite::Connection;
 
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, OwnedValue};
-use crate::engine::table::def::{ACTIONS, COLUMNS_MAX, ColumnDef, ColumnDefault, ForeignKeyDef, TableDef};
+use crate::engine::table::def::{
+    ACTIONS, COLUMNS_MAX, ColumnDef, ColumnDefault, ForeignKeyDef, ROWID_NAMES, TableDef,
+};
 use crate::engine::table::encoding::hides_function;
-use crate::engine::table::keyless::{By, ROWID_NAMES};
+use crate::engine::table::keyless::By;
 
 /// So many tables are named where another one was meant.
 const NAMED: usize = 8;
@@ -173,12 +175,17 @@ impl TableDef {
         Ok(())
     }
 
-    /// Returns whether the INTEGER key of the table here is an alias of the rowid. INTEGER PRIMARY KEY DESC has an index, and
-    /// is none; nor is a UNIQUE column.
+    /// Returns whether the INTEGER key of the table here is an alias of the rowid.
     pub(crate) fn aliases_rowid(&self, db: &Connection) -> Result<bool> {
+        Self::key_aliases_rowid(db, &self.name)
+    }
+
+    /// Returns whether a table here has a primary key that is an alias of the rowid. INTEGER PRIMARY KEY DESC has an index,
+    /// and is none; nor is a UNIQUE column.
+    pub(crate) fn key_aliases_rowid(db: &Connection, table: &str) -> Result<bool> {
         let alias = "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?1) WHERE pk > 0)
             AND NOT EXISTS (SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk')";
-        Ok(db.prepare_cached(alias)?.query_row([&self.name], |row| row.get(0))?)
+        Ok(db.prepare_cached(alias)?.query_row([table], |row| row.get(0))?)
     }
 
     /// Returns the columns of each UNIQUE index that can be a key: over all rows and plain columns, which it compares as

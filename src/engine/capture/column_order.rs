@@ -9,9 +9,6 @@ use crate::engine::store::meta;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::replica::Replica;
 
-/// Between two names: no name has it.
-const BETWEEN: char = '\0';
-
 fn entry(tid: i64) -> String {
     format!("column order {tid}")
 }
@@ -20,17 +17,12 @@ fn entry(tid: i64) -> String {
 pub(crate) fn remember(replica: &Replica, tid: i64, table: &str) -> Result<()> {
     let mut statement = replica.db.prepare_cached("SELECT name FROM pragma_table_xinfo(?1) ORDER BY cid")?;
     let names = statement.query_map([table], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
-    let (entry, names) = (entry(tid), names.join(&BETWEEN.to_string()));
-    if meta::get::<String>(&replica.db, &entry)?.as_ref() == Some(&names) {
-        return Ok(());
-    }
-    meta::set(&replica.db, &entry, names)
+    meta::set_names(&replica.db, &entry(tid), &names)
 }
 
 /// Returns the columns of a table in the order in which they stood then; none, if it is not known.
 pub(crate) fn names(replica: &Replica, tid: i64) -> Result<Vec<String>> {
-    let names = meta::get::<String>(&replica.db, &entry(tid))?;
-    Ok(names.iter().flat_map(|names| names.split(BETWEEN)).map(String::from).collect())
+    meta::names(&replica.db, &entry(tid))
 }
 
 /// Forgets it.
@@ -46,7 +38,7 @@ pub(crate) fn is_kept(
     now: &TableDef,
     renamed: &[(String, String)],
 ) -> Result<bool> {
-    let Some(before) = meta::get::<String>(&replica.db, &entry(tid))? else { return Ok(true) };
-    let names = before.split(BETWEEN).map(|name| column_numbers::name_after(renamed, name));
+    let before = names(replica, tid)?;
+    let names = before.iter().map(|name| column_numbers::name_after(renamed, name));
     Ok(names.filter_map(|name| now.column(name)).is_sorted())
 }

@@ -101,9 +101,7 @@ fn is_over(one: &[u16], two: &[u16]) -> bool {
 /// Returns what people should know of the UNIQUE indexes of a table that stay this database's own, as no definition says what
 /// they are over: of those that they were not told of.
 pub(crate) fn untold(replica: &Replica, table: &Table) -> Result<Vec<String>> {
-    let before: Vec<String> = meta::get::<String>(&replica.db, &told_key(table.tid))?
-        .map(|names| names.split(BETWEEN).map(String::from).collect())
-        .unwrap_or_default();
+    let before = meta::names(&replica.db, &told_key(table.tid))?;
     // Only an index of the table is looked up in the schema.
     let mut statement = replica.db.prepare_cached(
         "SELECT l.name, s.sql FROM pragma_index_list(?1) l CROSS JOIN sqlite_schema s ON s.name = l.name
@@ -113,11 +111,8 @@ pub(crate) fn untold(replica: &Replica, table: &Table) -> Result<Vec<String>> {
     let indexes = statement
         .query_map([&table.def.name], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<Vec<(String, String)>>>()?;
-    let now: Vec<&str> = indexes.iter().map(|(name, _)| name.as_str()).collect();
-    if now.is_empty() && before.is_empty() {
-        return Ok(Vec::new());
-    }
-    meta::set(&replica.db, &told_key(table.tid), now.join(BETWEEN))?;
+    let now: Vec<String> = indexes.iter().map(|(name, _)| name.clone()).collect();
+    meta::set_names(&replica.db, &told_key(table.tid), &now)?;
     let told = |(name, sql): (String, String)| {
         format!(
             "the UNIQUE index `{name}` is over an expression or over some of the rows alone, and does not travel: where it \
@@ -141,9 +136,6 @@ pub(crate) fn notice_untold(replica: &Replica, table: &Table) -> Result<()> {
 pub(crate) fn forget_told(replica: &Replica, tid: i64) -> Result<()> {
     meta::forget(&replica.db, &told_key(tid))
 }
-
-/// Between two names: no name has it.
-const BETWEEN: &str = "\0";
 
 fn told_key(tid: i64) -> String {
     format!("own indexes {tid}")

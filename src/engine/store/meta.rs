@@ -23,6 +23,24 @@ pub(crate) fn forget(db: &Connection, k: &str) -> Result<()> {
     Ok(())
 }
 
+/// Stands between two names of a list: no name has it.
+const BETWEEN: char = '\0';
+
+/// Returns a list of names of `_pm_meta`.
+pub(crate) fn names(db: &Connection, k: &str) -> Result<Vec<String>> {
+    let names = get::<String>(db, k)?;
+    Ok(names.iter().flat_map(|names| names.split(BETWEEN)).map(String::from).collect())
+}
+
+/// Sets a list of names of `_pm_meta`, if it is another one.
+pub(crate) fn set_names(db: &Connection, k: &str, list: &[String]) -> Result<()> {
+    match list {
+        _ if names(db, k)? == list => Ok(()),
+        [] => forget(db, k),
+        _ => set(db, k, list.join(&BETWEEN.to_string())),
+    }
+}
+
 /// Something that people should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

@@ -226,6 +226,16 @@ pub(crate) fn has_something(replica: &Replica, table: &Table, options: SealOptio
     Ok(unsealed(replica, table, 1)? > 0)
 }
 
+/// Returns whether one of these tables has something that is not sealed.
+pub(crate) fn any_unsealed(replica: &Replica, of: &dyn Fn(&Table) -> bool) -> Result<bool> {
+    for table in catalog::tables(replica).iter().filter(|table| of(table)) {
+        if unsealed(replica, table, 1)? > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Counts the entries in the list of changes, and the rows that no entry tells of; each up to `most`.
 pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<u64> {
     if !matches!(table.state, State::Tracked | State::Suspended) {

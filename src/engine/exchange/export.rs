@@ -17,6 +17,7 @@ use crate::engine::fleet::copies::{self, Incarnation};
 use crate::engine::fleet::{admission, devices, gaps, membership, positions, revocation, statements};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
+use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
 /// For whom a bundle is.
@@ -271,7 +272,7 @@ fn needs_state(replica: &Replica, wanted: &[Wanted]) -> Result<bool> {
 /// Leaves out what is folded in a database that is only read, if rows of it are not sealed: what its log says of these stands
 /// nowhere any more, and nobody may take what will be sealed for what is settled. It waits for the seal.
 fn leave_folded(replica: &Replica, sender: DeviceId, wanted: &mut Vec<Wanted>) -> Result<()> {
-    if sender == replica.identity.id || !has_unsealed(replica)? {
+    if sender == replica.identity.id || !groups::any_unsealed(replica, &Table::shows_shared)? {
         return Ok(());
     }
     for of in std::mem::take(wanted) {
@@ -280,16 +281,6 @@ fn leave_folded(replica: &Replica, sender: DeviceId, wanted: &mut Vec<Wanted>) -
         }
     }
     Ok(())
-}
-
-/// Returns whether a shared table has rows that are not sealed.
-fn has_unsealed(replica: &Replica) -> Result<bool> {
-    for table in catalog::tables(replica).iter().filter(|table| table.shows_shared()) {
-        if groups::unsealed(replica, table, 1)? > 0 {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// What a header says: what its positions differ from, if they do not tell all; the positions; the probes.

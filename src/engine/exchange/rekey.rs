@@ -99,12 +99,7 @@ pub(crate) fn must_rekey(replica: &Replica) -> Result<bool> {
     if !peers::is_rolled_back(replica)? {
         return Ok(false);
     }
-    for table in catalog::tables(replica) {
-        if table.state == State::Tracked && groups::unsealed(replica, &table, 1)? > 0 {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    groups::any_unsealed(replica, &|table| table.state == State::Tracked)
 }
 
 /// Returns whether this device was rolled back and has something to seal, and nobody has said yet up to where others have

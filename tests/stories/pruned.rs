@@ -33,6 +33,31 @@ fn a_board_deletes_what_the_base_has() {
     }
 }
 
+/// The base was restored from last night's backup, after the board had folded what came since: nobody can say which rows the
+/// base has lost, so none goes before it has them again.
+#[test]
+fn nothing_goes_by_the_word_of_a_base_that_was_set_back() {
+    let desk = Desk::fleet(&["north"]);
+    std::fs::create_dir(desk.path("card")).unwrap();
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (1), (2)");
+    rounds(&desk, &["north", "base"], 2);
+    desk.copy_card("base", "backup");
+    desk.sql("north.db", "INSERT INTO readings (value) VALUES (3), (4)");
+    rounds(&desk, &["north", "base"], 2);
+    desk.run("compact north.db").ok();
+    for file in ["base.db", "base.db.pmkey"] {
+        std::fs::copy(desk.path("backup").join(file), desk.path(file)).unwrap();
+    }
+    rounds(&desk, &["base", "north"], 1);
+    let told = desk.run("prune north.db readings --rows 1").ok();
+    assert!(told.contains("4 rows stay"), "{told}");
+    assert_eq!(desk.value("north.db", "SELECT count(*) FROM readings"), Sql::Integer(4));
+    rounds(&desk, &["base", "north"], 2);
+    let told = desk.run("prune north.db readings --rows 1").ok();
+    assert!(told.contains("3 rows deleted that the base base"), "{told}");
+    assert_eq!(desk.value("base.db", "SELECT count(*) FROM readings"), Sql::Integer(4));
+}
+
 /// An application deletes old readings itself: each command that sends says how many stay elsewhere.
 #[test]
 fn what_does_not_travel_is_named_by_what_sends() {

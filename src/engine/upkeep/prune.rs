@@ -3,7 +3,8 @@
 //! **Invariant.** A row is deleted only if a base that is not retired has acknowledged the frame that carries its last
 //! content. The delete is this device's own affair: it is not captured and does not travel.
 //!
-//! What is not acknowledged is still in the log, so the rows to keep are those of the frames after the acknowledgement.
+//! What is not acknowledged is still in the log, so the rows to keep are those of the frames after the acknowledgement. But a
+//! base can say less than before, as one that was set back does: where that is less than what is folded, nothing goes.
 
 use packmule_core::model::Stream;
 
@@ -12,7 +13,7 @@ use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{append, seal};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::transaction;
-use crate::engine::fleet::{devices, peers, positions};
+use crate::engine::fleet::{devices, membership, peers, positions};
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
 use crate::engine::merge::deferred;
@@ -77,12 +78,15 @@ fn prune_named(replica: &Replica, name: &str, keep: Keep) -> Result<PruneReport>
 /// Prunes a table whose rows are sealed.
 fn prune_here(replica: &Replica, table: &Table, keep: Keep) -> Result<PruneReport> {
     let mut report = PruneReport::default();
-    let Some((base, acknowledged)) = acknowledged(replica)? else {
+    let (base, acknowledged) = acknowledged(replica)?.unzip();
+    report.base = base;
+    // Which rows a base lacks of what is folded here (it was set back, or is new), no frame tells: all stay until it has them.
+    let folded = membership::watermark(replica, replica.me, Stream::PerDevice)?;
+    let Some(acknowledged) = acknowledged.filter(|acknowledged| *acknowledged >= folded) else {
         report.rows_left = rows_left(replica, table)?;
         report.unacknowledged = report.rows_left;
         return Ok(report);
     };
-    report.base = Some(base);
     report.unacknowledged = list_unacknowledged(replica, table, acknowledged)?;
     let bound = bound(replica, table, keep)?;
     // The triggers of the application run, as they do when it deletes a row itself.

@@ -9,16 +9,9 @@ use common::*;
 use packmule::{Error, SealReport, TrackOptions};
 use pair::Pair;
 
-const PLAIN: &str =
-    "CREATE TABLE t (k TEXT PRIMARY KEY, v); INSERT INTO t VALUES ('a', 1), ('b', 2), ('c', 3)";
-
-fn plain() -> Pair {
-    Pair::new(PLAIN, &["t"])
-}
-
 #[test]
 fn a_row_written_a_thousand_times_is_one_op() {
-    let mut pair = plain();
+    let mut pair = Pair::plain();
     for n in 0..1000 {
         pair.app.execute("UPDATE t SET v = ?1 WHERE k = 'a'", [n]).unwrap();
     }
@@ -35,7 +28,7 @@ fn a_row_written_a_thousand_times_is_one_op() {
 
 #[test]
 fn the_net_change_is_what_counts() {
-    let mut pair = plain();
+    let mut pair = Pair::plain();
     assert!(pair.write("INSERT INTO t VALUES ('d', 4); DELETE FROM t WHERE k = 'd'") <= 1);
     assert_eq!(pair.write("DELETE FROM t WHERE k = 'a'; INSERT INTO t VALUES ('a', 9)"), 1);
     assert_eq!(pair.write("UPDATE t SET v = v"), 0, "nothing changed");
@@ -44,7 +37,7 @@ fn the_net_change_is_what_counts() {
 
 #[test]
 fn a_transaction_rolled_back_leaves_nothing() {
-    let mut pair = plain();
+    let mut pair = Pair::plain();
     let before = everything(pair.a.path());
     pair.app
         .execute_batch(
@@ -59,7 +52,7 @@ fn a_transaction_rolled_back_leaves_nothing() {
 
 #[test]
 fn untracked_tables_note_nothing() {
-    let mut pair = plain();
+    let mut pair = Pair::plain();
     pair.app.execute_batch("CREATE TABLE other (k TEXT PRIMARY KEY, v)").unwrap();
     assert_eq!(pair.a.seal().unwrap(), SealReport::default());
     let lists =
@@ -72,7 +65,7 @@ fn untracked_tables_note_nothing() {
 
 #[test]
 fn an_untracked_table_is_no_longer_captured_and_can_be_tracked_again() {
-    let mut pair = plain();
+    let mut pair = Pair::plain();
     pair.a.untrack("t").unwrap();
     pair.app.execute_batch("UPDATE t SET v = 100 WHERE k = 'a'").unwrap();
     assert_eq!(pair.a.seal().unwrap(), SealReport::default());
@@ -85,7 +78,7 @@ fn an_untracked_table_is_no_longer_captured_and_can_be_tracked_again() {
 
 #[test]
 fn upserts_and_deletes_of_everything() {
-    let mut pair = plain();
+    let mut pair = Pair::plain();
     let upsert = "INSERT INTO t VALUES ('a', 10), ('n', 11) ON CONFLICT (k) DO UPDATE SET v = excluded.v + 1";
     assert_eq!(pair.write(upsert), 2);
     assert_eq!(pair.write("INSERT INTO t VALUES ('a', 0) ON CONFLICT DO NOTHING"), 0);
@@ -362,7 +355,7 @@ fn a_null_in_a_key_is_named_and_stays_here() {
 
 #[test]
 fn a_write_in_the_middle_is_not_sealed_by_half() {
-    let mut pair = plain();
+    let mut pair = Pair::plain();
     pair.app.execute_batch("BEGIN; UPDATE t SET v = 50 WHERE k = 'a'").unwrap();
     assert!(matches!(pair.a.seal(), Err(Error::Sqlite(_))), "the database is locked");
     pair.app.execute_batch("UPDATE t SET v = 60 WHERE k = 'b'; COMMIT").unwrap();
@@ -372,7 +365,7 @@ fn a_write_in_the_middle_is_not_sealed_by_half() {
 /// A service and a person's command, each with the database open.
 #[test]
 fn two_engines_on_one_database_take_turns() {
-    let mut pair = plain();
+    let mut pair = Pair::plain();
     let mut other = packmule::Engine::open_with(pair.a.path(), pair.world.options()).unwrap();
     for n in 0..5 {
         sql(&pair.a, &format!("INSERT INTO t (k) VALUES ('n{n}')"));

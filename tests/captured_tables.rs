@@ -9,16 +9,9 @@ use common::*;
 use packmule::{Error, TrackOptions};
 use pair::Pair;
 
-const PLAIN: &str =
-    "CREATE TABLE t (k TEXT PRIMARY KEY, v); INSERT INTO t VALUES ('a', 1), ('b', 2), ('c', 3)";
-
-fn plain() -> Pair {
-    Pair::new(PLAIN, &["t"])
-}
-
 #[test]
 fn columns_that_the_application_adds_are_noticed() {
-    let mut pair = plain();
+    let mut pair = Pair::plain();
     // Only the new column is written before the next seal.
     let ops = pair.write("ALTER TABLE t ADD COLUMN w; UPDATE t SET w = 7 WHERE k = 'a'");
     assert_eq!(ops, 1);
@@ -44,7 +37,7 @@ fn columns_that_the_application_adds_are_noticed() {
 
 #[test]
 fn a_column_added_while_rows_wait_to_be_sealed() {
-    let mut pair = plain();
+    let mut pair = Pair::plain();
     let ops = pair.write(
         "UPDATE t SET v = 10 WHERE k = 'a'; DELETE FROM t WHERE k = 'b'; ALTER TABLE t ADD COLUMN w BLOB DEFAULT x'00ff';
          INSERT INTO t (k) VALUES ('d'); UPDATE t SET w = 'text' WHERE k = 'c'",
@@ -241,7 +234,7 @@ fn a_dropped_table_is_let_go_and_the_rest_goes_on() {
 /// The 12 steps of <https://sqlite.org/lang_altertable.html#otheralter>, which drop the triggers.
 #[test]
 fn a_table_made_again_is_captured_again() {
-    let mut pair = plain();
+    let mut pair = Pair::plain();
     pair.app
         .execute_batch(
             "UPDATE t SET v = 5 WHERE k = 'a';
@@ -263,7 +256,7 @@ fn a_table_made_again_is_captured_again() {
 
 #[test]
 fn what_is_not_additive_suspends_the_table_until_it_is_undone() {
-    let mut pair = plain();
+    let mut pair = Pair::plain();
     pair.app.execute_batch("UPDATE t SET v = 4 WHERE k = 'a'; ALTER TABLE t RENAME TO t2").unwrap();
     assert_eq!(pair.a.seal().unwrap().ops, 0);
     let table = pair.a.status().unwrap().tables.remove(0);

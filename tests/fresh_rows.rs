@@ -12,6 +12,14 @@ fn device(world: &World, name: &str) -> Engine {
     world.board_with(name, TABLE, &["t"])
 }
 
+/// Two devices that have met.
+fn met() -> (World, Engine, Engine) {
+    let world = World::new();
+    let (mut a, mut b) = (device(&world, "a"), device(&world, "b"));
+    carry_all(&mut [&mut a, &mut b]);
+    (world, a, b)
+}
+
 /// Inserts rows with these ids.
 fn insert(engine: &Engine, first: i64, last: i64) {
     sql(
@@ -28,9 +36,7 @@ fn listed(engine: &Engine) -> String {
 
 #[test]
 fn new_rows_are_in_no_list_and_sealed_once() {
-    let world = World::new();
-    let (mut a, mut b) = (device(&world, "a"), device(&world, "b"));
-    carry_all(&mut [&mut a, &mut b]);
+    let (_world, mut a, mut b) = met();
     for round in 0..3 {
         insert(&a, round * 101 + 1, round * 101 + 100);
         assert_eq!(listed(&a), "0");
@@ -49,9 +55,7 @@ fn new_rows_are_in_no_list_and_sealed_once() {
 
 #[test]
 fn a_row_below_the_mark_is_recorded() {
-    let world = World::new();
-    let (mut a, mut b) = (device(&world, "a"), device(&world, "b"));
-    carry_all(&mut [&mut a, &mut b]);
+    let (_world, mut a, mut b) = met();
     insert(&a, 10, 20);
     carry(&mut a, &mut b);
     sql(
@@ -72,9 +76,7 @@ fn a_row_below_the_mark_is_recorded() {
 
 #[test]
 fn what_happens_to_a_new_row_before_the_seal_is_in_its_one_op() {
-    let world = World::new();
-    let (mut a, mut b) = (device(&world, "a"), device(&world, "b"));
-    carry_all(&mut [&mut a, &mut b]);
+    let (_world, mut a, mut b) = met();
     insert(&a, 1, 3);
     carry(&mut a, &mut b);
     insert(&a, 4, 9);
@@ -92,9 +94,7 @@ fn what_happens_to_a_new_row_before_the_seal_is_in_its_one_op() {
 
 #[test]
 fn two_devices_that_add_the_same_ids_have_conflicts() {
-    let world = World::new();
-    let (mut a, mut b) = (device(&world, "a"), device(&world, "b"));
-    carry_all(&mut [&mut a, &mut b]);
+    let (_world, mut a, mut b) = met();
     insert(&a, 1, 5);
     sql(&b, "INSERT INTO t VALUES (4, 'of b'), (5, 5), (6, 'of b')");
     carry(&mut a, &mut b);
@@ -115,9 +115,7 @@ fn a_migration_before_the_seal_loses_no_new_row() {
         "CREATE UNIQUE INDEX u ON t (v)",
     ];
     for migration in migrations {
-        let world = World::new();
-        let (mut a, mut b) = (device(&world, "a"), device(&world, "b"));
-        carry_all(&mut [&mut a, &mut b]);
+        let (_world, mut a, mut b) = met();
         insert(&a, 1, 5);
         carry(&mut a, &mut b);
         insert(&a, 6, 9);
@@ -140,9 +138,7 @@ fn a_migration_before_the_seal_loses_no_new_row() {
 
 #[test]
 fn a_table_that_is_held_or_let_go_loses_no_new_row() {
-    let world = World::new();
-    let (mut a, mut b) = (device(&world, "a"), device(&world, "b"));
-    carry_all(&mut [&mut a, &mut b]);
+    let (_world, mut a, mut b) = met();
     insert(&a, 1, 3);
     carry(&mut a, &mut b);
     insert(&a, 4, 6);

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use packmule::carry::Stop;
 use packmule::carry::net;
-use packmule::{ColumnMerge, Engine, Keep, TrackOptions};
+use packmule::{ColumnMerge, Engine, FleetKey, Keep, TrackOptions};
 
 use super::common::{
     World, append, bundle, carry, carry_all, copy_card, exchange_with_card, import, key_file, per_device,
@@ -58,6 +58,18 @@ pub fn open_matters() -> Device {
     Device { world, engine, bytes }
 }
 
+/// A board seals what it wrote and is retired by the base; another one writes this, and both fold it.
+fn fold_without(late: &mut Engine, [a, base]: [&mut Engine; 2], fleet: &FleetKey, write: &str) {
+    late.seal().unwrap();
+    base.retire(late.identity().id, Some(fleet)).unwrap();
+    sql(a, write);
+    for _ in 0..2 {
+        carry_all(&mut [a, base]);
+        a.compact().unwrap();
+        base.compact().unwrap();
+    }
+}
+
 /// A base that has folded most of its log, of counters, append tables and deleted rows, and has revoked a device.
 pub fn settled() -> Device {
     let world = World::new();
@@ -80,14 +92,12 @@ pub fn settled() -> Device {
     sql(&a, "INSERT INTO l VALUES (1, 1), (2, 2), (5, 5)");
     carry_all(&mut [&mut a, &mut late, &mut base]);
     sql(&late, "UPDATE t SET n = n + 100, v = 'late'; INSERT INTO t VALUES (7, 7, 7)");
-    late.seal().unwrap();
-    base.retire(late.identity().id, Some(&world.fleet)).unwrap();
-    sql(&a, "DELETE FROM t WHERE k = 2; DELETE FROM r WHERE k = 2; UPDATE t SET n = n + 1, v = 'a'");
-    for _ in 0..2 {
-        carry_all(&mut [&mut a, &mut base]);
-        a.compact().unwrap();
-        base.compact().unwrap();
-    }
+    fold_without(
+        &mut late,
+        [&mut a, &mut base],
+        &world.fleet,
+        "DELETE FROM t WHERE k = 2; DELETE FROM r WHERE k = 2; UPDATE t SET n = n + 1, v = 'a'",
+    );
     sql(&base, "UPDATE t SET n = n + 1 WHERE k = 1");
     carry(&mut late, &mut base);
     base.digest(true).unwrap();
@@ -207,14 +217,7 @@ pub fn keyless() -> Device {
     sql(&a, "INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)");
     carry_all(&mut [&mut a, &mut late, &mut base]);
     sql(&late, "UPDATE t SET v = 'late' WHERE k < 3");
-    late.seal().unwrap();
-    base.retire(late.identity().id, Some(&world.fleet)).unwrap();
-    sql(&a, "UPDATE t SET v = 'a'");
-    for _ in 0..2 {
-        carry_all(&mut [&mut a, &mut base]);
-        a.compact().unwrap();
-        base.compact().unwrap();
-    }
+    fold_without(&mut late, [&mut a, &mut base], &world.fleet, "UPDATE t SET v = 'a'");
     exchange_with_card(&mut a, &card);
     exchange_with_card(&mut base, &card);
     let behind = world.path("copy");

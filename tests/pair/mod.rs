@@ -32,6 +32,12 @@ impl Pair {
         pair
     }
 
+    /// A plain table with three rows.
+    pub fn plain() -> Self {
+        let sql = "CREATE TABLE t (k TEXT PRIMARY KEY, v); INSERT INTO t VALUES ('a', 1), ('b', 2), ('c', 3)";
+        Self::new(sql, &["t"])
+    }
+
     /// The application writes; how many ops that is, once B has followed.
     pub fn write(&mut self, sql: &str) -> u64 {
         self.app.execute_batch(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));

@@ -15,10 +15,7 @@ fn copied() -> Desk {
     );
     desk.run("seal north.db").ok();
     desk.sql("north.db", "INSERT INTO readings (value) VALUES (3.5)");
-    std::fs::create_dir(desk.path("copy")).unwrap();
-    for file in ["north.db", "north.db.pmkey"] {
-        std::fs::copy(desk.path(file), desk.path("copy").join(file)).unwrap();
-    }
+    desk.copy_card("north", "copy");
     desk
 }
 
@@ -85,9 +82,7 @@ fn a_copy_that_wrote_is_named_and_stays_as_it_is() {
 #[test]
 fn what_is_not_sealed_in_a_copy_counts_once() {
     let desk = Desk::fleet(&["north"]);
-    for dir in ["card", "copy"] {
-        std::fs::create_dir(desk.path(dir)).unwrap();
-    }
+    std::fs::create_dir(desk.path("card")).unwrap();
     desk.sql(
         "north.db",
         "CREATE TABLE stock (id INTEGER PRIMARY KEY, n INTEGER); INSERT INTO stock VALUES (1, 5)",
@@ -96,9 +91,7 @@ fn what_is_not_sealed_in_a_copy_counts_once() {
     rounds(&desk, &["base", "north"], 3);
     desk.run("compact north.db").ok();
     desk.sql("north.db", "UPDATE stock SET n = n + 3");
-    for file in ["north.db", "north.db.pmkey"] {
-        std::fs::copy(desk.path(file), desk.path("copy").join(file)).unwrap();
-    }
+    desk.copy_card("north", "copy");
     desk.run("init office.db --name office --base --fleet fleet.key").ok();
     let said = desk.run("merge office.db copy/north.db").ok();
     has(&said, &["1 row in it is not sealed, and not taken in"]);

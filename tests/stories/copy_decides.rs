@@ -18,14 +18,10 @@ const DECISIONS: [(&str, &str); 3] = [
 /// gone on. West has gone on too, less often: the base has that already, and has written on it.
 fn copied(typed: &str) -> Desk {
     let desk = Desk::fleet(&["west", "east"]);
-    for dir in ["card", "copy"] {
-        std::fs::create_dir(desk.path(dir)).unwrap();
-    }
+    std::fs::create_dir(desk.path("card")).unwrap();
     desk.sql("west.db", "INSERT INTO settings VALUES ('a', 1, 'old')");
     rounds(&desk, &["base", "west", "east"], 3);
-    for file in ["west.db", "west.db.pmkey"] {
-        std::fs::copy(desk.path(file), desk.path("copy").join(file)).unwrap();
-    }
+    desk.copy_card("west", "copy");
     desk.run(typed).ok();
     for key in ["b", "c", "d", "e"] {
         desk.sql("copy/west.db", &format!("INSERT INTO settings (key, value) VALUES ('{key}', 2)"));

@@ -63,9 +63,7 @@ fn fleet() -> (Desk, [(&'static str, String); 4]) {
     desk.run("export north.db north.pmb").ok();
     desk.run("export north.db card/north.pmb").ok();
     desk.run("snapshot base.db start.pms").ok();
-    for file in ["north.db", "north.db.pmkey"] {
-        std::fs::copy(desk.path(file), desk.path("north").join(file)).unwrap();
-    }
+    desk.copy_card("north", "north");
     desk.run("init new.db --name new").ok();
     desk.run("exchange new.db card").ok();
     std::fs::write(desk.path("secret.txt"), "six words\n").unwrap();

@@ -12,7 +12,7 @@ use crate::support::Desk;
 fn who_has_written_on_a_copys_rows_stays_who_it_is() {
     for first in ["copy/west", "east"] {
         let desk = Desk::fleet(&["west", "east"]);
-        for dir in ["card", "other", "copy"] {
+        for dir in ["card", "other"] {
             std::fs::create_dir(desk.path(dir)).unwrap();
         }
         desk.sql(
@@ -20,9 +20,7 @@ fn who_has_written_on_a_copys_rows_stays_who_it_is() {
             "INSERT INTO settings VALUES ('a', 1, NULL); INSERT INTO readings (value) VALUES (1)",
         );
         rounds(&desk, &["west", "base", "east"], 2);
-        for file in ["west.db", "west.db.pmkey"] {
-            std::fs::copy(desk.path(file), desk.path("copy").join(file)).unwrap();
-        }
+        desk.copy_card("west", "copy");
         desk.sql(
             "west.db",
             "UPDATE settings SET value = 2 WHERE key = 'a'; INSERT INTO readings (value) VALUES (2)",
@@ -73,23 +71,26 @@ fn who_has_written_on_a_copys_rows_stays_who_it_is() {
     }
 }
 
+/// Boards west and east, in step with the base over lines; and a copy of west's card.
+fn copied() -> Desk {
+    let desk = Desk::fleet(&["west", "east"]);
+    desk.sql(
+        "west.db",
+        "INSERT INTO settings VALUES ('a', 1, NULL); INSERT INTO readings (value) VALUES (1)",
+    );
+    for board in ["west", "east"] {
+        synced(&desk, board, "base");
+    }
+    desk.copy_card("west", "copy");
+    desk
+}
+
 /// The same over lines alone: east has built on what the copy wrote, and gives that up for the first history when it hears
 /// of it, whether by the base or by the board itself.
 #[test]
 fn who_has_built_on_a_copys_rows_gives_them_up_over_a_line() {
     for first in ["base", "west"] {
-        let desk = Desk::fleet(&["west", "east"]);
-        std::fs::create_dir(desk.path("copy")).unwrap();
-        desk.sql(
-            "west.db",
-            "INSERT INTO settings VALUES ('a', 1, NULL); INSERT INTO readings (value) VALUES (1)",
-        );
-        for board in ["west", "east"] {
-            synced(&desk, board, "base");
-        }
-        for file in ["west.db", "west.db.pmkey"] {
-            std::fs::copy(desk.path(file), desk.path("copy").join(file)).unwrap();
-        }
+        let desk = copied();
         desk.sql(
             "west.db",
             "UPDATE settings SET value = 2 WHERE key = 'a'; INSERT INTO readings (value) VALUES (2)",
@@ -133,18 +134,7 @@ fn who_has_built_on_a_copys_rows_gives_them_up_over_a_line() {
 #[test]
 fn a_second_history_that_is_longer_is_told_by_the_base_over_a_line() {
     for seals in [1, 2, 5] {
-        let desk = Desk::fleet(&["west", "east"]);
-        std::fs::create_dir(desk.path("copy")).unwrap();
-        desk.sql(
-            "west.db",
-            "INSERT INTO settings VALUES ('a', 1, NULL); INSERT INTO readings (value) VALUES (1)",
-        );
-        for board in ["west", "east"] {
-            synced(&desk, board, "base");
-        }
-        for file in ["west.db", "west.db.pmkey"] {
-            std::fs::copy(desk.path(file), desk.path("copy").join(file)).unwrap();
-        }
+        let desk = copied();
         desk.sql("west.db", "UPDATE settings SET value = 2; INSERT INTO readings (value) VALUES (2)");
         synced(&desk, "west", "base");
         for n in 0..seals {

@@ -62,6 +62,14 @@ impl Desk {
         (desk, id)
     }
 
+    /// Copies a board's card, with its database and its key, into a folder.
+    pub fn copy_card(&self, board: &str, folder: &str) {
+        std::fs::create_dir_all(self.path(folder)).unwrap();
+        for file in [format!("{board}.db"), format!("{board}.db.pmkey")] {
+            std::fs::copy(self.path(&file), self.path(folder).join(&file)).unwrap();
+        }
+    }
+
     /// A bundle from one to the other.
     pub fn carry(&self, from: &str, to: &str) {
         self.run(&format!("export {from}.db {from}-to-{to}.pmb")).ok();

@@ -226,7 +226,10 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
                 })?
                 .collect::<rusqlite::Result<_>>()?;
         let ours = Some(GivenUp { common, ends }).filter(|ours| !ours.ends.is_empty());
-        peers::record_given_up(e, dev, ours.as_ref())?;
+        // What was given up before stays so, where the other one has only not come yet.
+        if ours.is_some() || other.end == chain || is_given_up(e, dev, other)? {
+            peers::record_given_up(e, dev, ours.as_ref())?;
+        }
         // What only waits is of that history too, or follows on nothing: where it stayed, it would be in the other one's place.
         frames::forget_pending(&e.db, dev, Stream::Shared, i64::MAX as u64)?;
         if positions::position(e, dev, Stream::Shared)?.seq <= common {

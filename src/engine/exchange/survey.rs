@@ -76,6 +76,9 @@ pub struct Survey {
     /// What the sender had when it made it.
     #[cfg_attr(feature = "serde", serde(rename = "sender_had", serialize_with = "json::positions"))]
     pub vector: Positions,
+    /// The same with the chains there, if this device made it.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) applied: Vec<Position>,
     /// It has a state, of the shared tables or of what its sender had gathered, which stands for all frames that the sender
     /// had of them.
     pub state: bool,
@@ -138,6 +141,7 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                     && trust::trusted_key(replica, sender)?.is_some_and(|key| header.verify(&key).is_ok());
                 let (own, by) = (copies::own(replica)?, copies::of(header.header.statement));
                 survey.of_copy = survey.ours && by.is_some_and(|by| !own.contains(&by));
+                survey.applied = header.applied().filter(|_| survey.ours).collect();
                 survey.of_now = survey.ours && by == own.last().copied();
             }
             Item::Certificate(_, bytes) | Item::FleetKey(_, bytes) => {
@@ -180,6 +184,19 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
             Item::End => return Ok(()),
         }
     }
+}
+
+/// Returns whether one of these places is of a history that is given up here.
+pub(crate) fn has_given_up(replica: &Replica, applied: &[Position]) -> Result<bool> {
+    for entry in applied.iter().filter(|entry| entry.stream == Stream::Shared) {
+        if let Some(dev) = devices::device_number(replica, entry.author)?
+            && let Some(given_up) = peers::given_up(replica, dev)?
+            && given_up.ends.contains(&(entry.seq, entry.tag))
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Records what a bundle's sender acknowledges, and takes in none of its frames: for a bundle that is for another

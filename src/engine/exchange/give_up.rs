@@ -138,19 +138,6 @@ fn hear_per_device(replica: &mut Replica, sender: DeviceId, said: &Apart) -> Res
     Ok(any)
 }
 
-/// Lists the devices of which a sender says that it has another history, and of which no signature has shown that here.
-pub(crate) fn to_be_shown(replica: &Replica, said: &Apart) -> Result<Vec<DeviceId>> {
-    let mut all = Vec::new();
-    for author in said.others.keys().copied() {
-        if let Some(dev) = devices::device_number(replica, author)?
-            && meta::get::<Vec<u8>>(&replica.db, &noted(dev))?.is_none()
-        {
-            all.push(author);
-        }
-    }
-    Ok(all)
-}
-
 /// The name under which `_pm_meta` has where a device's history here parts from another that its signature has shown.
 fn noted(dev: i64) -> String {
     format!("other history {dev}")

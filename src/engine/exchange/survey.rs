@@ -201,8 +201,7 @@ pub(crate) fn has_given_up(replica: &Replica, applied: &[Position]) -> Result<bo
 
 /// Records what a bundle's sender acknowledges, and takes in none of its frames: for a bundle that is for another
 /// device, or has nothing new. The caller must know that it is whole. Where it acknowledges nothing new, nothing is
-/// written. Returns the devices of which its sender says that it has another history than is here, and no frame has shown
-/// it yet.
+/// written. Returns the devices of which its sender says that it has another history than is here.
 pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<Vec<DeviceId>> {
     let Preface { mut verified, check, sender_certificate, found, fleet, by_fleet, statements } =
         preface(replica, input)?;
@@ -245,7 +244,8 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<Vec<Device
     let ours = sender == was || replica.identity.id != was;
     let evidence = if ours { PeerEvidence::default() } else { verified.evidence };
     reconcile::reconcile_own_log(replica, &evidence)?;
-    catalog::reading(replica, |e| give_up::to_be_shown(e, &verified.said))
+    // Frames of theirs that came with it show which of the two histories is given up.
+    Ok(verified.said.others.into_keys().collect())
 }
 
 /// Hears what the sender of a bundle has that is refused since it has another history of itself; `other` if its own

@@ -1,6 +1,6 @@
 //! The history in the log: of everything, of a table, of one row.
 
-use packmule_core::model::{Big, DeviceId, Stream, Value, WallMs};
+use packmule_core::model::{DeviceId, Stream, WallMs};
 use packmule_core::wire::FrameFlags;
 
 use crate::engine::conflicts::list::VersionOp;
@@ -163,14 +163,8 @@ fn walk_log(
                 let names = def.keys.iter().map(|(at, _)| def.def.columns[*at].name.clone());
                 let key = names.zip(value::read_key(&op_key)?).collect();
                 let written = op.values(def.shape()).filter(|(at, _)| def.def.columns[*at].key == 0);
-                let value = |value| match value {
-                    Value::Big(Big { text, len: bytes, sha256, .. }) => {
-                        Ok(OwnedValue::Large { text, bytes, sha256 })
-                    }
-                    value => OwnedValue::of(value),
-                };
                 let values = written
-                    .map(|(at, said)| Ok((def.def.columns[at].name.clone(), value(said)?)))
+                    .map(|(at, value)| Ok((def.def.columns[at].name.clone(), OwnedValue::told_of(value)?)))
                     .collect::<Result<_>>()?;
                 let op = op.head.kind.into();
                 each(HistoryItem::Op(&HistoryOp { table: def.def.name.clone(), op, key, values }))

@@ -1,8 +1,6 @@
 //! Numbers that do not follow from each other, as readings that are mostly noise: they stand about a level, and what a
 //! number differs by from that is shorter than what it differs by from the one before it.
 
-use super::number::tap;
-
 /// What the numbers of a column differ from.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum From {
@@ -40,7 +38,7 @@ impl Level {
         let [of_level, of_step] = &mut self.lengths;
         *of_level = mean(u32::from(*of_level), length(number.wrapping_sub(base)), 16) as u16;
         *of_step = mean(u32::from(*of_step), length(step), 16) as u16;
-        self.mean += (tap(number) - self.mean) / 16.0;
+        self.mean += (real(number) - self.mean) / 16.0;
         if from == From::Last && *of_level + SAVES < *of_step {
             self.kept = self.mean as i64;
             return From::Level;
@@ -59,4 +57,9 @@ fn length(difference: i64) -> u32 {
     let more = difference.unsigned_abs() + 1;
     let whole = 63 - more.leading_zeros();
     whole * 256 + (((more << (63 - whole)) >> 55) as u32 - 256)
+}
+
+/// Returns a number to compute with, of a size with which nothing can overflow.
+pub(super) fn real(number: i64) -> f64 {
+    number.clamp(-(1 << 40), 1 << 40) as f64
 }

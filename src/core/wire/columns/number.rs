@@ -7,7 +7,7 @@
 
 use super::coder::Coder;
 use super::habit::Habit;
-use super::level::{From, Level, mean};
+use super::level::{From, Level, mean, real};
 use super::model::{Contexts, INPUTS, Mixer, Steady, hash};
 use super::size::{LowNoise, Sizes, tree_of};
 
@@ -79,11 +79,6 @@ pub(super) fn hash_of(number: i64) -> u32 {
     hash(number as u32, (number >> 32) as u32)
 }
 
-/// Returns the input of the filter, of a size with which it cannot overflow.
-pub(super) fn tap(step: i64) -> f64 {
-    step.clamp(-(1 << 40), 1 << 40) as f64
-}
-
 /// Codes a number of the column `id`.
 pub(super) fn code<C: Coder>(
     mixer: &mut Mixer,
@@ -93,7 +88,7 @@ pub(super) fn code<C: Coder>(
     beside: &mut Beside,
     number: i64,
 ) -> Result<i64, C::Stop> {
-    let taps = [tap(numbers.step), beside.steps[0], beside.steps[1]];
+    let taps = [real(numbers.step), beside.steps[0], beside.steps[1]];
     let expect = |weights: &[f64; TAPS]| {
         let expected: f64 = taps.iter().zip(weights).map(|(tap, weight)| tap * weight).sum();
         (expected + if expected < 0.0 { -0.5 } else { 0.5 }) as i64
@@ -112,7 +107,7 @@ pub(super) fn code<C: Coder>(
     if let Some(moved) = steady {
         // The filter knows nothing better.
         numbers.stand(base.wrapping_add(moved));
-        beside.steps = [tap(numbers.step), beside.steps[0]];
+        beside.steps = [real(numbers.step), beside.steps[0]];
         return Ok(numbers.last);
     }
     let spent = (mixer.spent, mixer.spent_alone);
@@ -145,14 +140,14 @@ pub(super) fn code<C: Coder>(
     }
     let number = base.wrapping_add(moved);
     learn(numbers, taps, expect(&numbers.weights), number, (!alone).then_some(cost));
-    beside.steps = [tap(numbers.step), beside.steps[0]];
+    beside.steps = [real(numbers.step), beside.steps[0]];
     Ok(number)
 }
 
 /// Learns from a number that has been coded.
 fn learn(numbers: &mut Numbers, taps: [f64; TAPS], expected: i64, number: i64, cost: Option<u32>) {
     let step = number.wrapping_sub(numbers.last);
-    let missed = tap(step) - tap(expected);
+    let missed = real(step) - real(expected);
     let power: f64 = 1.0 + taps.iter().map(|tap| tap * tap).sum::<f64>();
     for (weight, tap) in numbers.weights.iter_mut().zip(taps) {
         *weight = (*weight + missed * tap / power / 64.0).clamp(-64.0, 64.0);

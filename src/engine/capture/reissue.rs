@@ -43,6 +43,17 @@ pub(crate) fn reissue_for_bases(replica: &Replica) -> Result<SealReport> {
     Ok(report)
 }
 
+/// Forgets that the tables are reissued: the group that does is dropped.
+pub(crate) fn forget(replica: &Replica) -> Result<()> {
+    meta::forget(&replica.db, peers::REISSUED)?;
+    for id in devices::issuers(&replica.db, replica.me)? {
+        if let Some(before) = devices::device_number(replica, id)? {
+            meta::forget(&replica.db, &done(before))?;
+        }
+    }
+    Ok(())
+}
+
 /// Lists the deletes of this device's frames that are in the log with those that are folded: the group says them all. A base
 /// that lacks what is folded goes on from the group, over these frames, and applies none of them.
 fn list_logged_deletes(replica: &Replica) -> Result<()> {

@@ -6,7 +6,8 @@
 //!
 //! **Rule.** As long as a base that counts has said that it has what the gap lacks, this device says that it has the stream
 //! up to the gap alone: so it is sent what that base has, as frames or as what that has gathered. Meanwhile it folds nothing
-//! of the stream: what comes after the gap is applied once more when that is filled (`apply/refill.rs`). Where no base has
+//! of the stream: what comes after the gap is applied once more when that is filled (`apply/refill.rs`). It says so, too, as
+//! long as the author says that it has no more itself: what it lost with a backup is nowhere then. Where else no base has
 //! it, nothing is claimed less: a board would seal its rows again for nothing, and nobody would fold. A base that has the
 //! same gap says so with what it has gathered.
 
@@ -83,9 +84,26 @@ pub(crate) fn is_rest_in_log(replica: &Replica, dev: i64, gap: &Gap) -> Result<b
     Ok(gap.up_to + frames.unwrap_or(0) == seq)
 }
 
-/// Finds the gap in a device's per-device stream which another base is to fill.
+/// Returns whether a device says that it lacks frames of its own per-device stream up to this one, and no base has them.
+pub(crate) fn is_lost(replica: &Replica, dev: i64, up_to: u64) -> Result<bool> {
+    let has = |peer| {
+        membership::said(replica, peer, dev, Stream::PerDevice).map(|said| said.map(|said| said >= up_to))
+    };
+    for base in membership::active_bases(replica)? {
+        if base != dev && has(base)? == Some(true) {
+            return Ok(false);
+        }
+    }
+    Ok(has(dev)? == Some(false))
+}
+
+/// Finds the gap in a device's per-device stream which another base is to fill, or the author, should it not have lost it.
 pub(crate) fn to_be_filled(replica: &Replica, dev: i64) -> Result<Option<Gap>> {
     let Some(gap) = gap(replica, dev)? else { return Ok(None) };
+    if is_lost(replica, dev, gap.up_to)? {
+        let whole = is_rest_in_log(replica, dev, &gap)?;
+        return Ok(Some(gap).filter(|_| whole));
+    }
     for base in membership::active_bases(replica)? {
         let said = membership::said(replica, base, dev, Stream::PerDevice)?;
         if !gap.alike.contains(&base)

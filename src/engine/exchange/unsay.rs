@@ -2,8 +2,8 @@
 //!
 //! A second history takes a new identity so that nothing of what it wrote is lost. Groups that write nothing are no reason
 //! for one: somebody compacted a copy that is carried about, and it said what it had seen; it was retired, and said that it
-//! is back; a person added a column on another device, and it said that it has that, too; it took an older word of a base for
-//! the last one, and said once more what its per-device tables have. They are dropped, and what the
+//! is back; a person added a column on another device, and it said that it has that, too; a base lacked what is folded of
+//! its per-device tables, and it reissued the rows. They are dropped, and what the
 //! device has written elsewhere comes in again from its peers, as after a backup was restored. Whoever built on them keeps
 //! the device from dropping them.
 
@@ -54,12 +54,11 @@ pub(super) fn take_back(replica: &mut Replica, common: [u64; 2], bounds: [u64; 2
         if said.back {
             membership::owe_return(e)?;
         }
-        if said.again {
-            reissue::forget(e)?;
-        }
+        reissue::forget_after(e, to[PeerEvidence::at(Stream::PerDevice)])?;
         // It may be in what comes in again.
         said.tables.iter().try_for_each(|tid| adopt::announce_again(e, *tid))?;
         catalog::reload_catalog(e)?;
+        reissue::forget_after(e, common[PeerEvidence::at(Stream::PerDevice)])?;
         statements::forget_all(e)?;
         Ok(true)
     })
@@ -70,8 +69,6 @@ pub(super) fn take_back(replica: &mut Replica, common: [u64; 2], bounds: [u64; 2
 struct Said {
     /// This device is back.
     back: bool,
-    /// What the per-device tables have, once more.
-    again: bool,
     /// What these tables are here.
     tables: Vec<i64>,
 }
@@ -93,9 +90,7 @@ fn says_only(replica: &Replica, stream: Stream, seq: u64, said: &mut Said) -> Re
     let body = frames::frame_here(replica, replica.me, stream, seq)?;
     let frame = frames::parse(&body)?;
     if frame.head.flags.has(FrameFlags::REISSUES) {
-        // All that it has is in groups before it.
-        said.again = true;
-        return Ok(true);
+        return Ok(true); // What it has was sealed before.
     }
     let (mut only, mut defs) = (true, Vec::new());
     let walked = visit::visit(replica, &frame, |part| {

@@ -77,17 +77,10 @@ pub(crate) fn keep_settled(
         }
         return Ok(());
     };
-    // Of a row whose versions are known it is known whether it is gone.
-    let deletes = new.kind == OpKind::Delete;
-    if !deletes || !columns.is_empty() {
-        keep_sums(
-            replica,
-            table,
-            key,
-            1,
-            counters::unplaced_sums(replica, table, key, &row, said, deletes)?,
-        )?;
-    }
+    // Of a row whose versions are known it is known whether it is gone. What a delete says of counters is late all the same.
+    let deletes = new.kind == OpKind::Delete && !columns.is_empty();
+    let sums = counters::unplaced_sums(replica, table, key, &row, said, deletes)?;
+    keep_sums(replica, table, key, 1, sums)?;
     if !columns.is_empty() {
         leave_waited(replica, table, key, &waited, &columns)?;
         add_settled(replica, table, key, row, columns, &beside)?;

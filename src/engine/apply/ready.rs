@@ -41,15 +41,19 @@ pub(crate) fn apply_pending(replica: &Replica, report: &mut ImportReport) -> Res
     }
 }
 
-/// Forgets what waits of a per-device stream and does not follow on what is applied, of an identity that somebody has left:
-/// it can be of either history. Whoever left it has sealed its rows again under its own, and who goes on under it sends it
-/// until it is acknowledged.
+/// Forgets what waits of a device and does not follow on what is applied, where somebody has left that identity: it can be of
+/// either history. Whoever left it says what it wrote again under its own, and who goes on under it sends it until it is
+/// acknowledged.
 fn forget_unfollowed(replica: &Replica, dev: i64) -> Result<()> {
-    let stream = Stream::PerDevice;
-    if pending::next_last(replica, dev, stream)?.is_some() || !devices::has_successor(&replica.db, dev)? {
+    if !devices::has_successor(&replica.db, dev)? {
         return Ok(());
     }
-    frames::forget_pending(&replica.db, dev, stream, i64::MAX as u64)
+    for stream in Stream::ALL {
+        if pending::next_last(replica, dev, stream)?.is_none() {
+            frames::forget_pending(&replica.db, dev, stream, i64::MAX as u64)?;
+        }
+    }
+    Ok(())
 }
 
 /// Applies the next group of a stream, with the group of the same seal in the other stream if that is ready too. The

@@ -47,7 +47,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 63] = [
+const PARTED: [(u64, &str); 71] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (77, "a place of its own log that others have otherwise counted as what both have"),
@@ -177,6 +177,26 @@ const PARTED: [(u64, &str); 63] = [
         800228,
         "a shared part of a seal went to a new identity, and the other part was folded under the old one",
     ),
+    (
+        310006,
+        "a silent copy had reissued rows for a base, and took a new identity when it heard what it lacked",
+    ),
+    (
+        520020,
+        "a part of a seal that was taken back did not count as common, though the other part of the seal did",
+    ),
+    (
+        510234,
+        "a board left on the card a state of a history that it had given up: nobody took it, nor what followed",
+    ),
+    (700119, "the same, of a history that was folded"),
+    (302372, "a delete said of a settled counter what nobody compared with it, where the row had a version"),
+    (300166, "the same"),
+    (
+        301748,
+        "of two bases none gave up a board's second history: frames of it that came were not looked at twice",
+    ),
+    (540104, "frames of an identity that both copies had left waited for those before them"),
 ];
 
 #[test]

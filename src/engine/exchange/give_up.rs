@@ -207,14 +207,7 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
         let Some(dev) = devices::device_number(e, other.author)? else { return Ok(()) };
         let Some((common, chain)) = place(e, dev, other)? else { return Ok(()) };
         // What is before the frame that shows it may be of both: it comes again, and must not be refused then.
-        let ends = "SELECT last, chain FROM _pm_group
-                    WHERE dev = ?1 AND stream = ?2 AND first > ?3 AND last >= ?4 ORDER BY last";
-        let ends: Vec<(u64, [u8; 4])> =
-            e.db.prepare_cached(ends)?
-                .query_map((dev, Stream::Shared.number(), common, other.first), |row| {
-                    Ok((row.get(0)?, Chain(row.get(1)?).tag()))
-                })?
-                .collect::<rusqlite::Result<_>>()?;
+        let ends = tags::ends_after(e, dev, Stream::Shared, common.max(other.first - 1))?;
         let ours = Some(GivenUp { common, ends }).filter(|ours| !ours.ends.is_empty());
         // What was given up before stays so, where the other one has only not come yet.
         if ours.is_some() || other.end == chain || is_given_up(e, dev, other)? {

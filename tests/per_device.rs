@@ -413,7 +413,10 @@ fn a_gathered_table_is_untracked_and_tracked_again() {
 fn what_follows_a_state_is_shown_of_a_bundle() {
     let world = World::new();
     let (mut a, mut base) = (world.board("a"), world.base("base"));
-    sql(&a, "CREATE TABLE t (k TEXT PRIMARY KEY); CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, v)");
+    sql(
+        &a,
+        "CREATE TABLE t (k TEXT PRIMARY KEY); CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, v)",
+    );
     a.track("t", &TrackOptions::default()).unwrap();
     a.track("log", &append()).unwrap();
     sql(&a, "INSERT INTO t VALUES ('x'); INSERT INTO log (v) VALUES (1)");

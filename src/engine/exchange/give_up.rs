@@ -188,11 +188,25 @@ fn place(replica: &Replica, dev: i64, other: &OtherHistory) -> Result<Option<(u6
     let floor = membership::watermark(replica, dev, Stream::Shared)?;
     // Where it is folded here how both part, nothing of it can be told from the other: all comes again, as a state.
     if other.first <= floor + 1 {
-        let key: Option<[u8; 32]> =
-            value::maybe(&replica.db, "SELECT public_key FROM _pm_device WHERE n = ?1", [dev])?.flatten();
-        return Ok(key.map(|key| (0, Chain::start(&key, Stream::Shared))));
+        return start(replica, dev);
     }
     Ok(twin::chain_at(replica, dev, Stream::Shared, floor)?.map(|chain| (floor, chain)))
+}
+
+/// Returns the place before the first frame of a shared stream.
+fn start(replica: &Replica, dev: i64) -> Result<Option<(u64, Chain)>> {
+    let key: Option<[u8; 32]> =
+        value::maybe(&replica.db, "SELECT public_key FROM _pm_device WHERE n = ?1", [dev])?.flatten();
+    Ok(key.map(|key| (0, Chain::start(&key, Stream::Shared))))
+}
+
+/// Finds up to where the stream stays that has a place: to there, if its author's checkpoint of that is here, which proves it
+/// to whoever gets a state. Where it is folded too, all comes again.
+fn proven(replica: &Replica, dev: i64, place: (u64, Chain)) -> Result<Option<(u64, Chain)>> {
+    let sql = "SELECT 1 FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3
+               UNION ALL SELECT 1 FROM _pm_newest WHERE dev = ?1 AND stream = ?2 AND last = ?3";
+    let is_here = replica.db.prepare_cached(sql)?.exists((dev, Stream::Shared.number(), place.0))?;
+    if is_here { Ok(Some(place)) } else { start(replica, dev) }
 }
 
 /// Returns whether a history is one that was given up here.
@@ -205,12 +219,13 @@ fn is_given_up(replica: &Replica, dev: i64, other: &OtherHistory) -> Result<bool
 pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()> {
     transaction::transaction(replica, |e| {
         let Some(dev) = devices::device_number(e, other.author)? else { return Ok(()) };
-        let Some((common, chain)) = place(e, dev, other)? else { return Ok(()) };
+        let Some(place) = place(e, dev, other)? else { return Ok(()) };
+        let Some((common, chain)) = proven(e, dev, place)? else { return Ok(()) };
         // What is before the frame that shows it may be of both: it comes again, and must not be refused then.
         let ends = tags::ends_after(e, dev, Stream::Shared, common.max(other.first - 1))?;
         let ours = Some(GivenUp { common, ends }).filter(|ours| !ours.ends.is_empty());
         // What was given up before stays so, where the other one has only not come yet.
-        if ours.is_some() || other.end == chain || is_given_up(e, dev, other)? {
+        if ours.is_some() || other.end == place.1 || is_given_up(e, dev, other)? {
             peers::record_given_up(e, dev, ours.as_ref())?;
         }
         // What only waits is of that history too, or follows on nothing: where it stayed, it would be in the other one's place.

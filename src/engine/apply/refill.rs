@@ -31,6 +31,7 @@ pub(crate) fn go_on_from(replica: &Replica, dev: i64, checkpoint: &Checkpoint) -
         return Ok(());
     }
     go_over(replica, dev, first - 1, prev)?;
+    gaps::ask(replica, dev, false)?;
     for before in devices::issuers(&replica.db, dev)? {
         let Some(before) = devices::device_number(replica, before)?.filter(|dev| *dev != replica.me) else {
             continue;
@@ -50,8 +51,8 @@ pub(crate) fn go_on_from(replica: &Replica, dev: i64, checkpoint: &Checkpoint) -
 }
 
 /// Goes on with what waits of a per-device stream beyond frames that are lost: its author says that it has less itself, as one
-/// that was set back, and no base has them. Until it says that it has the rest back, this device says that it has the stream up
-/// to the gap alone (`fleet/gaps.rs`): should that be an older word, the frames come again. Returns whether it did.
+/// that was set back, and no base has them. Until it has reissued its rows, this device says that it has the stream up to the gap
+/// alone (`fleet/gaps.rs`): should that be an older word, or a copy's, the frames come again. Returns whether it did.
 pub(crate) fn go_on_over_lost(replica: &Replica, dev: i64) -> Result<bool> {
     let stream = Stream::PerDevice;
     if !replica.identity.base || dev == replica.me || peers::may_be_of_other_history(replica, dev)? {
@@ -67,6 +68,7 @@ pub(crate) fn go_on_over_lost(replica: &Replica, dev: i64) -> Result<bool> {
         return Ok(false);
     }
     go_over(replica, dev, lost, prev)?;
+    gaps::ask(replica, dev, true)?;
     Ok(true)
 }
 

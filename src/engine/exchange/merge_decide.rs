@@ -9,7 +9,7 @@ use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::positions;
 use crate::engine::merge::folds::{self, Absence};
 use crate::engine::merge::heads::Head;
-use crate::engine::merge::{compose, late, restated};
+use crate::engine::merge::{compose, defaults, late, restated};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
@@ -158,7 +158,7 @@ impl<'e> Sides<'e> {
         folded: &Folded,
     ) -> Result<Option<SettledRow>> {
         let Some(values) = values else { return Ok(None) };
-        let unsaid = late::unsaid(self.replica, row.table, &values, &|dev, seq| folded.has(dev, seq))?;
+        let unsaid = defaults::unsaid(self.replica, row.table, &values, &|dev, seq| folded.has(dev, seq))?;
         Ok(Some((values, unsaid)))
     }
 

@@ -18,7 +18,7 @@ use packmule_core::wire::OpKind;
 use crate::engine::error::Result;
 use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::heads::{self, Head};
-use crate::engine::merge::{compose, deferred, folds, late, stretches, versions, written};
+use crate::engine::merge::{compose, defaults, deferred, folds, late, stretches, versions, written};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
@@ -84,7 +84,8 @@ fn settle_whole(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
     let settled = |column: &usize| Some((*column, counters::settled_sum(&counted, *column, Some(&row))?));
     late::keep_sums(replica, table, key, 1, table.counters.iter().filter_map(settled).collect())?;
     let all = Head { kind: OpKind::Insert, ..Head::baseline(1, None) };
-    let columns = late::settled_columns(table, &all, &heads);
+    let columns =
+        late::settled_columns(table, &all, &heads).minus(&defaults::unsaid_here(replica, table, &row)?);
     if columns.is_empty() { Ok(()) } else { late::add_settled(replica, table, key, row, columns, &heads) }
 }
 

@@ -8,7 +8,7 @@ use rusqlite::params_from_iter;
 use crate::engine::error::Result;
 use crate::engine::merge::folds::{self, Fold};
 use crate::engine::merge::heads::Head;
-use crate::engine::merge::late;
+use crate::engine::merge::{defaults, late};
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
@@ -35,7 +35,7 @@ pub(crate) fn keep_settled(
     let n = table.def.columns.len();
     let lacking = Columns::all(n).minus(&there);
     let columns = late::settled_columns(table, new, old).minus(&lacking);
-    let columns = columns.minus(&late::unsaid_here(replica, table, &row)?);
+    let columns = columns.minus(&defaults::unsaid_here(replica, table, &row)?);
     if columns.is_empty() { Ok(()) } else { late::add_settled(replica, table, key, row, columns, old) }
 }
 

@@ -7,6 +7,7 @@
 //! | `context_free` | context-free writes: what counts as seen by their author |
 //! | `compose` | the row that the versions make, in the quarantine table |
 //! | `counters` | additions to a counter, and absolute writes |
+//! | `defaults` | columns that are newer than what is folded: their default is nobody's value |
 //! | `deferred` | the deferred queue: rows that are worked out at the end of the group |
 //! | `folds` | lists of folds: which rows each compaction settled |
 //! | `given_up` | versions of a history that is given up, and of the one that is here instead |
@@ -24,6 +25,7 @@
 pub(crate) mod compose;
 pub(crate) mod context_free;
 pub(crate) mod counters;
+pub(crate) mod defaults;
 pub(crate) mod deferred;
 pub(crate) mod folds;
 pub(crate) mod given_up;

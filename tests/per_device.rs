@@ -407,3 +407,29 @@ fn a_gathered_table_is_untracked_and_tracked_again() {
     sql(&base, "DROP TABLE state");
     assert_eq!(base.track("state", &per_device()).unwrap().rows, 1);
 }
+
+/// The state of shared tables does not end a bundle: what follows it is listed, too.
+#[test]
+fn what_follows_a_state_is_shown_of_a_bundle() {
+    let world = World::new();
+    let (mut a, mut base) = (world.board("a"), world.base("base"));
+    sql(
+        &a,
+        "CREATE TABLE t (k TEXT PRIMARY KEY); CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, v)",
+    );
+    a.track("t", &TrackOptions::default()).unwrap();
+    a.track("log", &append()).unwrap();
+    sql(&a, "INSERT INTO t VALUES ('x'); INSERT INTO log (v) VALUES (1)");
+    carry_all(&mut [&mut a, &mut base]);
+    a.compact().unwrap();
+    // The base that comes lacks what is folded of both.
+    let mut late = world.base("late");
+    carry(&mut late, &mut a);
+    let bytes = bundle(&mut a, &late);
+    let info = packmule::inspect(&bytes[..]).unwrap();
+    assert!(info.state_rows > 0, "{info:?}");
+    assert!(info.groups.iter().any(|group| group.stream == Stream::PerDevice), "{:?}", info.groups);
+    assert_eq!(info.signed, Some(true));
+    import(&mut late, &bytes);
+    assert_eq!(rows(&late, "SELECT v FROM log"), ["1"]);
+}

@@ -248,12 +248,13 @@ impl<'a> Visit<'a> {
         }
         // What a copy of our card left there is for others to hear: it alone removes it.
         if survey.ours && !survey.of_copy && in_folder {
-            let Survey { of_now, receiver, vector, spans, state, since, certificates, .. } = survey;
+            let Survey { of_now, receiver, vector, applied, spans, state, since, certificates, .. } = survey;
             self.ours.push(Ours {
                 of_now,
                 path: path.into(),
                 receiver,
                 vector,
+                applied,
                 spans,
                 state,
                 since,
@@ -346,11 +347,25 @@ impl<'a> Visit<'a> {
         Ok(self.card.sync_folder(&folder).map_err(Error::io("sync the card's folder", folder.clone()))?)
     }
 
+    /// Removes bundles of ours that tell a history which was given up since: who has the other one takes nothing of what
+    /// stands there, and is left it anew.
+    fn remove_given_up(&mut self) -> Result<()> {
+        let mut old = Vec::new();
+        for ours in std::mem::take(&mut self.ours) {
+            match self.engine.has_given_up(&ours.applied)? {
+                true => old.push((ours.path, Removed::Superseded)),
+                false => self.ours.push(ours),
+            }
+        }
+        self.remove(old)
+    }
+
     /// Leaves what others lack, and states what we have.
     fn leave(&mut self) -> Result<()> {
         if matches!(self.report.not_left, Some(NotLeft::ReadOnly)) {
             return Ok(());
         }
+        self.remove_given_up()?;
         self.introduce()?;
         if matches!(self.secrecy, Secrecy::Nobody) {
             return Ok(());
@@ -410,6 +425,7 @@ impl<'a> Visit<'a> {
                     path,
                     receiver,
                     vector,
+                    applied: Vec::new(),
                     spans,
                     state,
                     since,

@@ -148,6 +148,11 @@ impl Engine {
         Ok(transaction::record(&mut self.replica, copies::hear_of_another)?)
     }
 
+    /// Returns whether one of these places is of a history that is given up here.
+    pub(crate) fn has_given_up(&self, applied: &[Position]) -> Result<bool> {
+        Ok(survey::has_given_up(&self.replica, applied)?)
+    }
+
     /// Returns what is applied here.
     pub(crate) fn session_vector(&self) -> Result<Vec<Position>> {
         Ok(session::session_vector(&self.replica)?)

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use packmule_core::model::DeviceId;
+use packmule_core::wire::Position;
 
 use crate::engine::{Positions, Span};
 
@@ -14,6 +15,8 @@ pub(super) struct Ours {
     pub of_now: bool,
     pub receiver: Option<DeviceId>,
     pub vector: Positions,
+    /// The same, with what tells one history from another.
+    pub applied: Vec<Position>,
     pub spans: Vec<Span>,
     /// It has the state of the shared tables, for who has this.
     pub state: bool,

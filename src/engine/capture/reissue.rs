@@ -43,6 +43,19 @@ pub(crate) fn reissue_for_bases(replica: &Replica) -> Result<SealReport> {
     Ok(report)
 }
 
+/// Forgets what was reissued after a frame of this device's per-device stream: that is dropped.
+pub(crate) fn forget_after(replica: &Replica, seq: u64) -> Result<()> {
+    if meta::get::<u64>(&replica.db, peers::REISSUED)?.is_none_or(|first| first <= seq) {
+        return Ok(());
+    }
+    for id in devices::issuers(&replica.db, replica.me)? {
+        if let Some(before) = devices::device_number(replica, id)? {
+            meta::forget(&replica.db, &done(before))?;
+        }
+    }
+    meta::forget(&replica.db, peers::REISSUED)
+}
+
 /// Lists the deletes of this device's frames that are in the log with those that are folded: the group says them all. A base
 /// that lacks what is folded goes on from the group, over these frames, and applies none of them.
 fn list_logged_deletes(replica: &Replica) -> Result<()> {

@@ -138,19 +138,6 @@ fn hear_per_device(replica: &mut Replica, sender: DeviceId, said: &Apart) -> Res
     Ok(any)
 }
 
-/// Lists the devices of which a sender says that it has another history, and of which no signature has shown that here.
-pub(crate) fn to_be_shown(replica: &Replica, said: &Apart) -> Result<Vec<DeviceId>> {
-    let mut all = Vec::new();
-    for author in said.others.keys().copied() {
-        if let Some(dev) = devices::device_number(replica, author)?
-            && meta::get::<Vec<u8>>(&replica.db, &noted(dev))?.is_none()
-        {
-            all.push(author);
-        }
-    }
-    Ok(all)
-}
-
 /// The name under which `_pm_meta` has where a device's history here parts from another that its signature has shown.
 fn noted(dev: i64) -> String {
     format!("other history {dev}")
@@ -226,7 +213,10 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
                 })?
                 .collect::<rusqlite::Result<_>>()?;
         let ours = Some(GivenUp { common, ends }).filter(|ours| !ours.ends.is_empty());
-        peers::record_given_up(e, dev, ours.as_ref())?;
+        // What was given up before stays so, where the other one has only not come yet.
+        if ours.is_some() || other.end == chain || is_given_up(e, dev, other)? {
+            peers::record_given_up(e, dev, ours.as_ref())?;
+        }
         // What only waits is of that history too, or follows on nothing: where it stayed, it would be in the other one's place.
         frames::forget_pending(&e.db, dev, Stream::Shared, i64::MAX as u64)?;
         if positions::position(e, dev, Stream::Shared)?.seq <= common {

@@ -7,7 +7,9 @@
 use std::io::{BufReader, Read, Seek, SeekFrom};
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Certificate, Chain, Checkpoint, Frame, HeaderReader, Revocation, Section};
+use packmule_core::wire::{
+    Certificate, Chain, Checkpoint, Frame, FrameFlags, HeaderReader, Revocation, Section,
+};
 
 use crate::engine::apply::report::ImportReport;
 use crate::engine::apply::{pending, ready, refill};
@@ -168,6 +170,8 @@ struct Verification<'e> {
     fleet: Option<[u8; 32]>,
     /// The sender's own group that is of another history than is here.
     own_twin: Option<OtherHistory>,
+    /// The group that is being read reissues the tables of its author.
+    reissues: bool,
 }
 
 impl<'e> Verification<'e> {
@@ -182,6 +186,7 @@ impl<'e> Verification<'e> {
             open_state: false,
             fleet: None,
             own_twin: None,
+            reissues: false,
         }
     }
 
@@ -256,6 +261,9 @@ impl<'e> Verification<'e> {
         self.verified.known.frames += 1;
         self.verified.leave(section, frame.head.seq);
         self.verified.known.skipped += u64::from(frame.group.is_some() && !ours);
+        if frame.group.is_some() {
+            self.reissues = frame.head.flags.has(FrameFlags::REISSUES);
+        }
         self.author(section.author)
     }
 
@@ -273,7 +281,9 @@ impl<'e> Verification<'e> {
         let Some(key) = self.key(checkpoint.author)? else { return Ok(()) };
         let Checkpoint { author, stream, .. } = *checkpoint;
         let dev = devices::device_number(replica, author)?;
-        if self.verified.is_loose(replica, dev, checkpoint, end)? {
+        if self.reissues {
+            self.verified.goes_on_from(checkpoint, end);
+        } else if self.verified.is_loose(replica, dev, checkpoint, end)? {
             return Ok(());
         }
         let (position, is_news) = match dev {

@@ -94,10 +94,7 @@ pub fn inspect(input: impl Read) -> Result<BundleInfo, Error> {
             Item::Checkpoint(checkpoint, _, end) => inspection.checkpoint(&checkpoint, &end),
             Item::State(_) => inspection.info.state_rows += 1,
             Item::Part(_) | Item::Revocation(_) | Item::Newest(_) | Item::FleetKey(..) => {}
-            Item::Seal(signature, digest) => {
-                let info = inspection.sealed(at, &signature, &digest)?;
-                return Ok(BundleInfo { bytes: reader.offset(), ..info });
-            }
+            Item::Seal(signature, digest) => inspection.sealed(at, &signature, &digest)?,
             Item::End => return Ok(BundleInfo { bytes: reader.offset(), ..inspection.ended() }),
         }
     }
@@ -172,13 +169,13 @@ impl Inspection {
         }
     }
 
-    /// Verifies the maker's signature at the end of a snapshot.
-    fn sealed(self, at: u64, signature: &[u8; 64], digest: &[u8; 32]) -> Result<BundleInfo> {
+    /// Verifies the maker's signature at the end of a state.
+    fn sealed(&self, at: u64, signature: &[u8; 64], digest: &[u8; 32]) -> Result<()> {
         let key = self.info.sender.and_then(|maker| self.keys.get(&maker));
         if !key.is_some_and(|key| is_sealed_by(key, signature, digest)) {
             return Err(Error::bundle(at, BundleProblem::Signature("its maker".into())));
         }
-        Ok(self.info)
+        Ok(())
     }
 
     /// Says whether the header of a bundle that is whole carries its sender's signature.

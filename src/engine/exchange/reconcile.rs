@@ -71,7 +71,7 @@ pub(crate) fn leave_other_history(replica: &Replica, verified: &mut Verified) ->
         let ours = positions::position(replica, replica.me, stream)?.seq;
         let parts = evidence.diverges_by[PeerEvidence::at(stream)];
         if evidence.is_other_shown && parts.is_some_and(|before| before < ours) {
-            verified.loose.insert((replica.identity.id, stream));
+            verified.loose.insert((replica.identity.id, stream), u64::MAX);
             verified.leaves_state |= stream == Stream::Shared;
         }
     }

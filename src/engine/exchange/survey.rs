@@ -76,6 +76,9 @@ pub struct Survey {
     /// What the sender had when it made it.
     #[cfg_attr(feature = "serde", serde(rename = "sender_had", serialize_with = "json::positions"))]
     pub vector: Positions,
+    /// The same with the chains there, if this device made it.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) applied: Vec<Position>,
     /// It has a state, of the shared tables or of what its sender had gathered, which stands for all frames that the sender
     /// had of them.
     pub state: bool,
@@ -138,6 +141,7 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                     && trust::trusted_key(replica, sender)?.is_some_and(|key| header.verify(&key).is_ok());
                 let (own, by) = (copies::own(replica)?, copies::of(header.header.statement));
                 survey.of_copy = survey.ours && by.is_some_and(|by| !own.contains(&by));
+                survey.applied = header.applied().filter(|_| survey.ours).collect();
                 survey.of_now = survey.ours && by == own.last().copied();
             }
             Item::Certificate(_, bytes) | Item::FleetKey(_, bytes) => {
@@ -182,10 +186,22 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
     }
 }
 
+/// Returns whether one of these places is of a history that is given up here.
+pub(crate) fn has_given_up(replica: &Replica, applied: &[Position]) -> Result<bool> {
+    for entry in applied.iter().filter(|entry| entry.stream == Stream::Shared) {
+        if let Some(dev) = devices::device_number(replica, entry.author)?
+            && let Some(given_up) = peers::given_up(replica, dev)?
+            && given_up.ends.contains(&(entry.seq, entry.tag))
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Records what a bundle's sender acknowledges, and takes in none of its frames: for a bundle that is for another
 /// device, or has nothing new. The caller must know that it is whole. Where it acknowledges nothing new, nothing is
-/// written. Returns the devices of which its sender says that it has another history than is here, and no frame has shown
-/// it yet.
+/// written. Returns the devices of which its sender says that it has another history than is here.
 pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<Vec<DeviceId>> {
     let Preface { mut verified, check, sender_certificate, found, fleet, by_fleet, statements } =
         preface(replica, input)?;
@@ -228,7 +244,8 @@ pub(crate) fn hear(replica: &mut Replica, input: impl Read) -> Result<Vec<Device
     let ours = sender == was || replica.identity.id != was;
     let evidence = if ours { PeerEvidence::default() } else { verified.evidence };
     reconcile::reconcile_own_log(replica, &evidence)?;
-    catalog::reading(replica, |e| give_up::to_be_shown(e, &verified.said))
+    // Frames of theirs that came with it show which of the two histories is given up.
+    Ok(verified.said.others.into_keys().collect())
 }
 
 /// Hears what the sender of a bundle has that is refused since it has another history of itself; `other` if its own

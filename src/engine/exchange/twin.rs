@@ -447,6 +447,24 @@ pub(crate) fn common_prefix(
         )?;
         common_prefix[at] = common_prefix[at].max(before.unwrap_or(0).min(bound[at]));
     }
+    with_other_parts(replica, common_prefix, bound)
+}
+
+/// Raises a common prefix of our own streams: whoever has one part of a seal has the other one too, whoever sealed it.
+fn with_other_parts(replica: &Replica, mut common_prefix: [u64; 2], bound: [u64; 2]) -> Result<[u64; 2]> {
+    let parts = "SELECT max(o.last) FROM _pm_group g JOIN _pm_group o
+                   ON o.dev = g.dev AND o.stream <> g.stream AND o.first = g.pair AND o.pair = g.first
+                 WHERE g.dev = ?1 AND g.stream = ?2 AND g.last <= ?3 AND g.applied AND o.applied";
+    for stream in Stream::ALL {
+        let (at, other) = (PeerEvidence::at(stream), PeerEvidence::at(stream.other()));
+        let part: Option<u64> = replica
+            .db
+            .prepare_cached(parts)?
+            .query_row((replica.me, stream.number(), common_prefix[at].min(i64::MAX as u64)), |row| {
+                row.get(0)
+            })?;
+        common_prefix[other] = common_prefix[other].max(part.unwrap_or(0).min(bound[other]));
+    }
     Ok(common_prefix)
 }
 

@@ -2,14 +2,15 @@
 //!
 //! A second history takes a new identity so that nothing of what it wrote is lost. Groups that write nothing are no reason
 //! for one: somebody compacted a copy that is carried about, and it said what it had seen; it was retired, and said that it
-//! is back; a person added a column on another device, and it said that it has that, too. They are dropped, and what the
+//! is back; a person added a column on another device, and it said that it has that, too; a base lacked what is folded of
+//! its per-device tables, and it reissued the rows. They are dropped, and what the
 //! device has written elsewhere comes in again from its peers, as after a backup was restored. Whoever built on them keeps
 //! the device from dropping them.
 
 use packmule_core::model::Stream;
-use packmule_core::wire::{DefId, SchemaBits};
+use packmule_core::wire::{DefId, FrameFlags, SchemaBits};
 
-use crate::engine::capture::adopt;
+use crate::engine::capture::{adopt, reissue};
 use crate::engine::error::Result;
 use crate::engine::exchange::{cut, rekey, transaction};
 use crate::engine::fleet::peers::{self, PeerEvidence};
@@ -49,6 +50,7 @@ pub(super) fn take_back(replica: &mut Replica, common: [u64; 2]) -> Result<bool>
         // It may be in what comes in again.
         said.tables.iter().try_for_each(|tid| adopt::announce_again(e, *tid))?;
         catalog::reload_catalog(e)?;
+        reissue::forget_after(e, common[PeerEvidence::at(Stream::PerDevice)])?;
         statements::forget_all(e)?;
         Ok(true)
     })
@@ -71,8 +73,13 @@ fn says_only(replica: &Replica, stream: Stream, after: u64, said: &mut Said) -> 
     }
     for seq in after + 1..=positions::position(replica, replica.me, stream)?.seq {
         let body = frames::frame_here(replica, replica.me, stream, seq)?;
+        let frame = frames::parse(&body)?;
+        // What it reissues was sealed before: it is in what stays, or in another group that is looked at here.
+        if frame.head.flags.has(FrameFlags::REISSUES) {
+            continue;
+        }
         let (mut only, mut defs) = (true, Vec::new());
-        let walked = visit::visit(replica, &frames::parse(&body)?, |part| {
+        let walked = visit::visit(replica, &frame, |part| {
             match part {
                 Part::Return(id) if id == replica.identity.id => said.back = true,
                 Part::Definition(def) => defs.push(DefId::of(def)),

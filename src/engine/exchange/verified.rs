@@ -71,9 +71,9 @@ pub(crate) struct Verified {
     pub parted: HashMap<DeviceId, Parting>,
     /// Streams of which what waits here gives way to what it has.
     pub gives_way: HashSet<(DeviceId, Stream)>,
-    /// Streams of authors that have left a history, of which what it has does not follow on what is here: nothing is taken, for
-    /// it can be of either history, and comes again.
-    pub loose: HashSet<(DeviceId, Stream)>,
+    /// Streams of authors that have left a history, of which what it has does not follow on what is here, and up to which frame:
+    /// nothing is taken, for it can be of either history, and comes again. A group that reissues tables follows on anything.
+    pub loose: HashMap<(DeviceId, Stream), u64>,
     /// Where what it has of a stream goes up to, so far, and the chain there.
     ends: HashMap<(DeviceId, Stream), (u64, Chain)>,
     /// Whether authors of which something does not follow have left a history.
@@ -148,7 +148,7 @@ impl Verified {
         self.ends.insert((checkpoint.author, checkpoint.stream), before);
     }
 
-    /// Returns whether nothing is taken of the stream of a group, whose author is the device `dev` here.
+    /// Returns whether nothing is taken of a group that does not reissue tables, whose author is the device `dev` here.
     pub(crate) fn is_loose(
         &mut self,
         replica: &Replica,
@@ -158,7 +158,7 @@ impl Verified {
     ) -> Result<bool> {
         let of = (checkpoint.author, checkpoint.stream);
         let before = self.ends.insert(of, (checkpoint.last, *end));
-        if self.loose.contains(&of) {
+        if self.is_left(&of, checkpoint.last) {
             return Ok(true);
         }
         let Some(dev) = dev.filter(|dev| *dev != replica.me) else { return Ok(false) };
@@ -173,9 +173,23 @@ impl Verified {
         };
         self.split.insert(of.0, split);
         if split {
-            self.loose.insert(of);
+            self.loose.insert(of, u64::MAX);
         }
         Ok(split)
+    }
+
+    /// Returns whether a frame of a stream is one of those of which nothing is taken.
+    pub(crate) fn is_left(&self, of: &(DeviceId, Stream), seq: u64) -> bool {
+        self.loose.get(of).is_some_and(|up_to| seq <= *up_to)
+    }
+
+    /// Notes that a group reissues the tables of its author: from there on, what it has of the stream is taken again.
+    pub(crate) fn goes_on_from(&mut self, checkpoint: &Checkpoint, end: &Chain) {
+        let of = (checkpoint.author, checkpoint.stream);
+        self.ends.insert(of, (checkpoint.last, *end));
+        if let Some(up_to) = self.loose.get_mut(&of) {
+            *up_to = (*up_to).min(checkpoint.first - 1);
+        }
     }
 
     /// Compares a group with what is here of its author.

@@ -70,7 +70,7 @@ impl<'e> Window<'e> {
         if let Some(head) = frame.group {
             let ours = session::is_taken(replica, section);
             let forked = self.verified.forked.contains(&section.author);
-            let left = forked || self.verified.loose.contains(&(section.author, section.stream));
+            let left = forked || self.verified.is_left(&(section.author, section.stream), frame.head.seq);
             if ours && !left {
                 refill::go_back_for(replica, dev, section.stream, frame.head.seq)?;
             }

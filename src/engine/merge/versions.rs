@@ -146,6 +146,16 @@ impl Held {
         }
     }
 
+    /// Returns it as it is listed: a long one by length and hash.
+    pub(crate) fn told(self, replica: &Replica, head: &Head) -> Result<OwnedValue> {
+        match self {
+            Self::Pieces(Big { text, len: bytes, sha256, .. }) if bytes > LARGE as u64 => {
+                Ok(OwnedValue::Large { text, bytes, sha256 })
+            }
+            value => Ok(value.whole(replica, head)?.shortened()),
+        }
+    }
+
     /// Returns it whole.
     pub(crate) fn whole(self, replica: &Replica, head: &Head) -> Result<OwnedValue> {
         match self {

@@ -1,4 +1,4 @@
-//! What one device signs harms only what that device may write: each wrong content here is signed with a real
+//! Promise 13: what one device signs harms only what that device may write: each wrong content here is signed with a real
 //! device's key, and everything else goes on after it.
 #![allow(clippy::unwrap_used, clippy::panic)]
 

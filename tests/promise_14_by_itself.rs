@@ -1,0 +1,152 @@
+//! Promise 14: whatever happens to a fleet, exchanging alone brings everybody to the same state. Here one fleet has all of it
+//! at once, on one card; what chance makes of it is in `fleet_cards.rs` and `fleet_life.rs`.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests are tests.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::*;
+use packmule::{Engine, TrackOptions};
+
+/// What is to be the same everywhere after so many rounds of everybody with the card.
+const ROUNDS: usize = 4;
+
+const SQL: &str = "CREATE TABLE notes (id TEXT PRIMARY KEY, text);
+                   CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, value);";
+
+/// A board whose application has made its tables.
+fn board(world: &World, name: &str) -> Engine {
+    let mut engine = world.board(name);
+    sql(&engine, SQL);
+    engine.track("notes", &TrackOptions::default()).unwrap();
+    engine.track("readings", &append()).unwrap();
+    engine
+}
+
+/// What its application writes at a board: a note of its own, one that all write, and a reading.
+fn write(engine: &Engine, what: &str) {
+    sql(
+        engine,
+        &format!(
+            "INSERT INTO notes (id, text) VALUES ('{what}', '{what}');
+             INSERT INTO notes (id, text) VALUES ('of all', '{what}') ON CONFLICT (id) DO UPDATE SET text = excluded.text;
+             INSERT INTO readings (value) VALUES ('{what}')"
+        ),
+    );
+}
+
+fn rounds(card: &Path, devices: &mut [&mut Engine], times: usize) {
+    for _ in 0..times {
+        for engine in devices.iter_mut() {
+            exchange_with_card(engine, card);
+        }
+    }
+}
+
+/// A device as a backup, or an image of its card, has it.
+fn image(of: &Engine, world: &World, name: &str) -> PathBuf {
+    let to = world.path(name);
+    copy_card(of, &to);
+    to
+}
+
+fn open_at(world: &World, path: &Path) -> Engine {
+    Engine::open_with(path, world.options()).unwrap()
+}
+
+/// A device is set back to its backup.
+fn restore(world: &World, engine: Engine, backup: &Path) -> Engine {
+    let at = engine.path().to_path_buf();
+    drop(engine);
+    for end in ["-wal", "-shm"] {
+        let mut beside = at.clone().into_os_string();
+        beside.push(end);
+        let _ = std::fs::remove_file(beside);
+    }
+    std::fs::copy(backup, &at).unwrap();
+    open_at(world, &at)
+}
+
+/// A fleet to which everything has happened, before its last exchanges; and the card.
+fn fleet(world: &World) -> (Vec<Engine>, PathBuf) {
+    let card = world.dir.path().join("card");
+    std::fs::create_dir(&card).unwrap();
+    let (mut base, mut north, mut south, mut away) =
+        (world.base("base"), board(world, "north"), board(world, "south"), board(world, "away"));
+    for (engine, what) in [(&north, "north 1"), (&south, "south 1"), (&away, "away 1")] {
+        write(engine, what);
+    }
+    rounds(&card, &mut [&mut north, &mut south, &mut away, &mut base], 2);
+
+    // Backups and the image of a card are made, and work goes on; the first log is folded, and one board is given up.
+    let night = image(&base, world, "base backup");
+    let eve = image(&south, world, "south backup");
+    let clone = image(&north, world, "north image");
+    write(&north, "north 2");
+    write(&south, "south 2");
+    base.retire(away.identity().id, None).unwrap();
+    rounds(&card, &mut [&mut north, &mut south, &mut base], 3);
+    for engine in [&mut north, &mut south, &mut base] {
+        engine.compact().unwrap();
+    }
+
+    // The base and a board are set back; the image runs beside its board, both write; a newcomer has rows of its own; who was
+    // given up comes back; and every application migrates, some before and some after.
+    let base = restore(world, base, &night);
+    let south = restore(world, south, &eve);
+    let clone = open_at(world, &clone);
+    let newcomer = board(world, "new");
+    let migrated = "ALTER TABLE notes ADD COLUMN seen INTEGER DEFAULT 0";
+    for (engine, what, first) in [
+        (&north, "north 3", true),
+        (&south, "south 3", false),
+        (&clone, "clone 3", true),
+        (&newcomer, "new 3", false),
+        (&away, "away 3", false),
+    ] {
+        if first {
+            sql(engine, migrated);
+        }
+        write(engine, what);
+        if !first {
+            sql(engine, migrated);
+        }
+    }
+    (vec![north, south, clone, newcomer, away, base], card)
+}
+
+#[test]
+fn whatever_happens_to_a_fleet_exchanging_brings_all_to_the_same() {
+    let world = World::new();
+    let (mut devices, card) = fleet(&world);
+    // The control: before they exchange, no two have the same.
+    let digests: std::collections::BTreeSet<_> = devices.iter().map(|d| d.digest(false).unwrap()).collect();
+    assert_eq!(digests.len(), devices.len(), "{digests:?}");
+
+    let mut all: Vec<&mut Engine> = devices.iter_mut().collect();
+    rounds(&card, &mut all, ROUNDS);
+    digests_equal(&devices.iter().collect::<Vec<_>>());
+
+    // Every note is everywhere, the one that all wrote is open, and nothing waits.
+    let own = "SELECT id FROM notes WHERE id <> 'of all' ORDER BY id";
+    let expected = [
+        "away 1", "away 3", "clone 3", "new 3", "north 1", "north 2", "north 3", "south 1", "south 2",
+        "south 3",
+    ]
+    .map(|what| format!("{what:?}"));
+    for device in &devices {
+        assert_eq!(rows(device, own), expected, "{}", device.identity().name);
+        assert_eq!(device.conflicts().unwrap().len(), 1, "{}", device.identity().name);
+        assert!(device.status().unwrap().waits.is_empty(), "{}", device.identity().name);
+    }
+    // The base has every reading but one, which no device has any more: its board and the base were set back to before it.
+    let base = devices.last().unwrap();
+    let gathered = rows(base, "SELECT DISTINCT value FROM readings ORDER BY value");
+    let there: Vec<String> = expected.into_iter().filter(|value| value != r#""south 2""#).collect();
+    assert_eq!(gathered, there);
+    // One identity is new: that of one of the two that had the same.
+    let ids: std::collections::BTreeSet<_> = devices.iter().map(|d| d.identity().id).collect();
+    assert_eq!(ids.len(), devices.len());
+}

@@ -108,7 +108,7 @@ impl WebSocket {
         self.out.extend(mask.into_iter().flatten());
         self.out.extend_from_slice(payload);
         if let Some(mask) = mask {
-            unmask(self.out.iter_mut().skip(start), mask, 0);
+            unmask(self.out.get_mut(start..).unwrap_or_default(), mask, 0);
         }
     }
 
@@ -183,7 +183,7 @@ impl WebSocket {
             return Ok(None);
         }
         if let Some(mask) = head.mask {
-            unmask(self.raw.iter_mut().take(count), mask, head.at);
+            unmask(self.raw.get_mut(..count).unwrap_or_default(), mask, head.at);
         }
         head.at += count;
         head.left -= count as u64;
@@ -309,8 +309,8 @@ impl Drop for WebSocket {
 }
 
 /// Masks or unmasks bytes, the first of which is the `at`th of its payload.
-fn unmask<'b>(bytes: impl Iterator<Item = &'b mut u8>, mask: [u8; 4], at: usize) {
-    bytes.zip(mask.iter().cycle().skip(at % 4)).for_each(|(byte, mask)| *byte ^= mask);
+fn unmask(bytes: &mut [u8], mask: [u8; 4], at: usize) {
+    bytes.iter_mut().zip(mask.iter().cycle().skip(at % 4)).for_each(|(byte, mask)| *byte ^= mask);
 }
 
 /// Returns what is answered to a key.

@@ -4,11 +4,10 @@
 
 use packmule_core::link::{Config, Event, Heard, Link, State, Stats, WIRE_MAX};
 #[path = "cable.rs"]
-mod cable;
+pub mod cable;
 
-pub use cable::{Change, Faults, Line, Rng};
+pub use cable::{Faults, Line, Rng};
 use std::boxed::Box;
-use std::collections::VecDeque;
 use std::string::String;
 use std::vec::Vec;
 use std::{format, vec};

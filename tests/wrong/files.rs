@@ -209,6 +209,9 @@ fn of_others(add: &mut Add<'_>, settings: DefId, row: &dyn Fn(&mut FrameWriter<'
     add("a history of nobody that was given up", Must::GoesIn, &gave_up, &|_| ());
 }
 
+/// What is said of renamed columns: what a device must do with it, the bits, and the names before and after.
+type Said = (&'static str, Must, u8, &'static [(&'static str, &'static str)]);
+
 /// What the insider says of tables.
 fn of_tables(add: &mut Add<'_>, settings: DefId, def: &[u8], row: &dyn Fn(&mut FrameWriter<'_>)) {
     for (what, from, to) in [
@@ -220,7 +223,7 @@ fn of_tables(add: &mut Add<'_>, settings: DefId, def: &[u8], row: &dyn Fn(&mut F
             (0..2).for_each(|_| writer.span(&Span { def: settings, from, to }).unwrap());
         });
     }
-    let said: [(&str, Must, u8, &[(&str, &str)]); 6] = [
+    let said: [Said; 6] = [
         ("columns that were renamed into each other", Must::GoesIn, 1, &[("id", "value"), ("value", "id")]),
         ("a column that was renamed from one that nobody has", Must::GoesIn, 1, &[("nobody", "value")]),
         ("a column that was renamed to itself", Must::GoesIn, 1, &[("value", "value")]),

@@ -134,7 +134,7 @@ impl Steady {
 /// What has been learned.
 pub(super) struct Mixer {
     /// Buckets of eight. Of each: whose it is, 16 bits, and how often it was looked for; then the slots of its nodes.
-    slots: Table<Table<u32, SLOTS>, { 1 << BUCKET_BITS }>,
+    slots: Table<Table<Slot, SLOTS>, { 1 << BUCKET_BITS }>,
     weights: Table<[i32; INPUTS], SETS>,
     /// What all decisions have cost, in 1/256 bit.
     pub(super) spent: u32,
@@ -161,7 +161,7 @@ fn cost(p: u16) -> u32 {
 impl Mixer {
     pub(super) const fn new() -> Self {
         Self {
-            slots: Table::all(Table::all(0)),
+            slots: Table::all(Table::all(Slot(0))),
             weights: Table::all([25_000; INPUTS]),
             spent: 0,
             spent_alone: 0,
@@ -169,7 +169,7 @@ impl Mixer {
     }
 
     pub(super) fn reset(&mut self) {
-        self.slots = Table::all(Table::all(0));
+        self.slots = Table::all(Table::all(Slot(0)));
         self.weights = Table::all([25_000; INPUTS]);
     }
 
@@ -179,7 +179,7 @@ impl Mixer {
         let (first, check) = (h >> (32 - BUCKET_BITS), (h & 0xFFFF) << 16);
         let mut free = (first, u32::MAX);
         for at in [first, first ^ 1] {
-            let whose = &mut self.slots[at as usize][0];
+            let Slot(whose) = &mut self.slots[at as usize][0];
             let times = *whose & 0xFFFF;
             if *whose & 0xFFFF_0000 == check && times > 0 {
                 *whose = check | (times + 1).min(0xFFFF);
@@ -190,8 +190,8 @@ impl Mixer {
             }
         }
         let bucket = &mut self.slots[free.0 as usize];
-        *bucket = Table::all(UNUSED);
-        bucket[0] = check | 1;
+        *bucket = Table::all(Slot::NEW);
+        bucket[0] = Slot(check | 1);
         free.0
     }
 
@@ -214,6 +214,7 @@ impl Mixer {
     }
 
     /// Codes a decision at `node`, 1 to 7, of a tree.
+    #[inline(always)] // What is not mixed has no more than its slot to do.
     pub(super) fn code<C: Coder>(
         &mut self,
         coder: &mut C,
@@ -221,20 +222,27 @@ impl Mixer {
         node: u32,
         one: bool,
     ) -> Result<bool, C::Stop> {
-        if tree.alone {
-            let at = &mut self.slots[tree.at[0] as usize][node as usize];
-            let mut slot = Slot(*at);
-            let one = slot.code(coder, one)?;
-            *at = slot.0;
-            return Ok(one);
+        if !tree.alone {
+            return self.code_mixed(coder, tree, node, one);
         }
+        self.slots[tree.at[0] as usize][node as usize].code(coder, one)
+    }
+
+    #[inline(never)]
+    fn code_mixed<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        tree: &Tree,
+        node: u32,
+        one: bool,
+    ) -> Result<bool, C::Stop> {
         let mut slots = [Slot(0); INPUTS];
         let mut odds = [0i32; INPUTS];
         let mut sum = 0i64;
         let weights = &mut self.weights[tree.set as usize];
         let inputs = slots.iter_mut().zip(&mut odds).zip(&tree.at).zip(weights.iter());
         for (((slot, odds), at), weight) in inputs {
-            *slot = Slot(self.slots[*at as usize][node as usize]);
+            *slot = self.slots[*at as usize][node as usize];
             *odds = i32::from(STRETCH[(slot.0 >> 20) as usize]);
             sum += i64::from(*weight) * i64::from(*odds);
         }
@@ -248,7 +256,7 @@ impl Mixer {
         for (((slot, odds), at), weight) in slots.iter_mut().zip(&odds).zip(&tree.at).zip(weights) {
             *weight += (odds * error + 0x200) >> 10;
             slot.learn(one);
-            self.slots[*at as usize][node as usize] = slot.0;
+            self.slots[*at as usize][node as usize] = *slot;
         }
         Ok(one)
     }

@@ -3,7 +3,7 @@
 use packmule_core::model::Stream;
 
 use crate::engine::apply::report::{GatheredApart, ImportReport, WaitsForTable};
-use crate::engine::apply::{aside, groups, pending};
+use crate::engine::apply::{aside, groups, pending, refill};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers, revocation};
@@ -35,21 +35,27 @@ pub(crate) fn apply_pending(replica: &Replica, report: &mut ImportReport) -> Res
         for dev in &devs {
             any |= apply_ready(replica, *dev, report)?;
         }
+        for dev in &devs {
+            any |= refill::go_on_over_lost(replica, *dev)?;
+        }
         if !any {
             return devs.into_iter().try_for_each(|dev| forget_unfollowed(replica, dev));
         }
     }
 }
 
-/// Forgets what waits of a per-device stream and does not follow on what is applied, of an identity that somebody has left:
-/// it can be of either history. Whoever left it has sealed its rows again under its own, and who goes on under it sends it
-/// until it is acknowledged.
+/// Forgets what waits of a stream and does not follow on what is applied, where it can be of another history: nothing of such
+/// is taken in any more (`Verified::is_loose`). Whoever left an identity has sealed its rows again under its own, and who goes
+/// on under it sends what it has until that is acknowledged.
 fn forget_unfollowed(replica: &Replica, dev: i64) -> Result<()> {
-    let stream = Stream::PerDevice;
-    if pending::next_last(replica, dev, stream)?.is_some() || !devices::has_successor(&replica.db, dev)? {
-        return Ok(());
+    for stream in Stream::ALL {
+        if pending::next_last(replica, dev, stream)?.is_none()
+            && peers::may_be_of_other_history(replica, dev)?
+        {
+            frames::forget_pending(&replica.db, dev, stream, i64::MAX as u64)?;
+        }
     }
-    frames::forget_pending(&replica.db, dev, stream, i64::MAX as u64)
+    Ok(())
 }
 
 /// Applies the next group of a stream, with the group of the same seal in the other stream if that is ready too. The

@@ -161,7 +161,10 @@ fn gives_up(replica: &Replica, verified: &Verified, other: &OtherHistory) -> Res
         (true, false) => return Ok(false),
         _ => {}
     }
-    if !replica.identity.base && peers::is_confirmed(replica, dev, Stream::Shared, common)? {
+    // What was given up here for a base's comes again with older files of boards, before that base says that it has what is here.
+    if is_given_up(replica, dev, other)?
+        || !replica.identity.base && peers::is_confirmed(replica, dev, Stream::Shared, common)?
+    {
         return Ok(false);
     }
     // Of a group that is folded its tag is left, so both compare the same, whoever has folded.
@@ -185,11 +188,25 @@ fn place(replica: &Replica, dev: i64, other: &OtherHistory) -> Result<Option<(u6
     let floor = membership::watermark(replica, dev, Stream::Shared)?;
     // Where it is folded here how both part, nothing of it can be told from the other: all comes again, as a state.
     if other.first <= floor + 1 {
-        let key: Option<[u8; 32]> =
-            value::maybe(&replica.db, "SELECT public_key FROM _pm_device WHERE n = ?1", [dev])?.flatten();
-        return Ok(key.map(|key| (0, Chain::start(&key, Stream::Shared))));
+        return start(replica, dev);
     }
     Ok(twin::chain_at(replica, dev, Stream::Shared, floor)?.map(|chain| (floor, chain)))
+}
+
+/// Returns the place before the first frame of a shared stream.
+fn start(replica: &Replica, dev: i64) -> Result<Option<(u64, Chain)>> {
+    let key: Option<[u8; 32]> =
+        value::maybe(&replica.db, "SELECT public_key FROM _pm_device WHERE n = ?1", [dev])?.flatten();
+    Ok(key.map(|key| (0, Chain::start(&key, Stream::Shared))))
+}
+
+/// Finds up to where the stream stays that has a place: to there, if its author's checkpoint of that is here, which proves it
+/// to whoever gets a state. Where it is folded too, all comes again.
+fn proven(replica: &Replica, dev: i64, place: (u64, Chain)) -> Result<Option<(u64, Chain)>> {
+    let sql = "SELECT 1 FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3
+               UNION ALL SELECT 1 FROM _pm_newest WHERE dev = ?1 AND stream = ?2 AND last = ?3";
+    let is_here = replica.db.prepare_cached(sql)?.exists((dev, Stream::Shared.number(), place.0))?;
+    if is_here { Ok(Some(place)) } else { start(replica, dev) }
 }
 
 /// Returns whether a history is one that was given up here.
@@ -202,19 +219,13 @@ fn is_given_up(replica: &Replica, dev: i64, other: &OtherHistory) -> Result<bool
 pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()> {
     transaction::transaction(replica, |e| {
         let Some(dev) = devices::device_number(e, other.author)? else { return Ok(()) };
-        let Some((common, chain)) = place(e, dev, other)? else { return Ok(()) };
+        let Some(place) = place(e, dev, other)? else { return Ok(()) };
+        let Some((common, chain)) = proven(e, dev, place)? else { return Ok(()) };
         // What is before the frame that shows it may be of both: it comes again, and must not be refused then.
-        let ends = "SELECT last, chain FROM _pm_group
-                    WHERE dev = ?1 AND stream = ?2 AND first > ?3 AND last >= ?4 ORDER BY last";
-        let ends: Vec<(u64, [u8; 4])> =
-            e.db.prepare_cached(ends)?
-                .query_map((dev, Stream::Shared.number(), common, other.first), |row| {
-                    Ok((row.get(0)?, Chain(row.get(1)?).tag()))
-                })?
-                .collect::<rusqlite::Result<_>>()?;
+        let ends = tags::ends_after(e, dev, Stream::Shared, common.max(other.first - 1))?;
         let ours = Some(GivenUp { common, ends }).filter(|ours| !ours.ends.is_empty());
         // What was given up before stays so, where the other one has only not come yet.
-        if ours.is_some() || other.end == chain || is_given_up(e, dev, other)? {
+        if ours.is_some() || other.end == place.1 || is_given_up(e, dev, other)? {
             peers::record_given_up(e, dev, ours.as_ref())?;
         }
         // What only waits is of that history too, or follows on nothing: where it stayed, it would be in the other one's place.

@@ -131,6 +131,20 @@ pub(crate) fn tag_after(replica: &Replica, dev: i64, stream: Stream, first: u64)
     value::maybe(&replica.db, sql, (dev, stream.number(), first))
 }
 
+/// Lists where groups of a stream end after a frame, also folded ones, with the tags of the chain there.
+pub(crate) fn ends_after(
+    replica: &Replica,
+    dev: i64,
+    stream: Stream,
+    seq: u64,
+) -> Result<Vec<(u64, [u8; 4])>> {
+    let sql = "SELECT last, substr(chain, 1, 4) FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last > ?3
+               UNION SELECT last, tag FROM _pm_tag WHERE dev = ?1 AND stream = ?2 AND last > ?3 ORDER BY last";
+    let mut ends = replica.db.prepare_cached(sql)?;
+    let ends = ends.query_map((dev, stream.number(), seq), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(ends.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Keeps places of a shared stream that came with a state, as far as nothing is known here of that part of it.
 pub(crate) fn keep_unknown(replica: &Replica, dev: i64, bytes: &[u8]) -> Result<()> {
     let position = positions::position(replica, dev, Stream::Shared)?.seq;

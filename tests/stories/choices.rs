@@ -36,7 +36,7 @@ fn clinic(boards: &[(&str, &str)]) -> Desk {
     desk
 }
 
-fn open(desk: &Desk, filter: &str) -> Vec<Value> {
+pub fn open(desk: &Desk, filter: &str) -> Vec<Value> {
     desk.run(&format!("conflicts base.db{filter} --json")).json()["conflicts"].as_array().unwrap().clone()
 }
 
@@ -53,7 +53,7 @@ fn id(desk: &Desk, key: impl Into<Value>) -> String {
 }
 
 /// The commands that are offered for a conflict, without the program's name.
-fn offered(desk: &Desk, id: &str) -> Vec<String> {
+pub fn offered(desk: &Desk, id: &str) -> Vec<String> {
     let shown = desk.run(&format!("conflicts base.db {id}")).ok();
     let lines = shown.lines().filter_map(|line| line.trim().strip_prefix("packmule "));
     lines.map(str::to_owned).collect()
@@ -61,7 +61,7 @@ fn offered(desk: &Desk, id: &str) -> Vec<String> {
 
 /// Runs what is offered, as a rehearsal, with values that nobody else has.
 #[track_caller]
-fn works(desk: &Desk, command: &str) {
+pub fn works(desk: &Desk, command: &str) {
     let values = ["number=VALUE", "phone=VALUE", "patient=VALUE", "VALUE"];
     let given = ["number=990", "phone=990", "patient=p1", "990"];
     let command =

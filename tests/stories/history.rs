@@ -221,3 +221,49 @@ fn the_log_leaves_out_groups_without_rows_unless_all_are_asked_for() {
     fresh.run("seal new.db").ok();
     has(&fresh.run("log new.db").ok(), &["nothing in the log but groups without rows, which --all shows"]);
 }
+
+/// Values that go in pieces: what was written is told by length and hash, and brought back whole by each command that
+/// brings back, also over a value that is long itself. What is longer than 1 MiB stays, and is counted.
+#[test]
+fn long_values_are_seen_and_brought_back_whole() {
+    for (bytes, comes_back) in [(30_000, true), (300_000, true), (1_100_000, false)] {
+        let desk = fleet();
+        let write = |db: &str, n: u8| {
+            desk.sql(db, &format!("UPDATE settings SET note = printf('%.{bytes}c', '{n}')"))
+        };
+        write("base.db", 1);
+        desk.carry("base", "north");
+        let groups = desk.run("log base.db settings --by base --json").json();
+        let last = groups["groups"].as_array().unwrap().last().unwrap();
+        let (frame, at) = (last["frames"][1].as_u64().unwrap(), last["at"].as_str().unwrap());
+        let rows = |db: &str| {
+            desk.rows(db, "SELECT key, value, length(note), substr(note, 9, 1) FROM settings ORDER BY key")
+        };
+        let whole = rows("base.db");
+        write("north.db", 2);
+        desk.sql("north.db", "DELETE FROM settings WHERE key = 'old'");
+        desk.carry("north", "base");
+        let seen = desk.run("log base.db settings unit --values").ok();
+        assert_eq!(seen.matches(&format!("note = TEXT of {bytes} bytes, SHA-256 ")).count(), 2, "{seen}");
+        let groups = desk.run("log base.db settings --by north --json").json();
+        let theft = groups["groups"].as_array().unwrap().last().unwrap()["at"].as_str().unwrap().to_owned();
+        let before = desk.run(&format!("at base.db {at} before.db")).ok();
+        let undo = desk.run(&format!("undo base.db --by north --since {theft}")).ok();
+        let restore = format!("restore base.db settings unit --from base:{frame}");
+        if comes_back {
+            assert_eq!(rows("before.db"), whole);
+            has(&undo, &["3 rows are as they were before"]);
+            assert_eq!(rows("base.db"), whole);
+            desk.sql("base.db", "UPDATE settings SET note = 'short' WHERE key = 'unit'");
+            has(&desk.run(&restore).ok(), &["settings: key = unit: note = TEXT of"]);
+            assert_eq!(rows("base.db"), whole);
+            has(&desk.run(&restore).ok(), &["the row is so already"]);
+            desk.carry("base", "south");
+            assert_eq!(desk.run("digest south.db").ok(), desk.run("digest base.db").ok());
+        } else {
+            has(&before, &["3 of these rows are as they are now", "or too large"]);
+            has(&undo, &["3 rows stay as they are", "or too large"]);
+            has(&desk.run(&restore).refused("base.db"), &["longer than 1 MiB"]);
+        }
+    }
+}

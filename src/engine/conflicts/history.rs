@@ -1,6 +1,6 @@
 //! The history in the log: of everything, of a table, of one row.
 
-use packmule_core::model::{DeviceId, Stream, Value, WallMs};
+use packmule_core::model::{DeviceId, Stream, WallMs};
 use packmule_core::wire::FrameFlags;
 
 use crate::engine::conflicts::list::VersionOp;
@@ -28,7 +28,7 @@ pub struct HistoryOp {
     /// The row's key, by column.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
     pub key: Vec<(String, OwnedValue)>,
-    /// What was written to the row besides its key, by column; not what is too large for a frame.
+    /// What was written to the row besides its key, by column; of what is too large for a frame its length and hash.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
     pub values: Vec<(String, OwnedValue)>,
 }
@@ -162,11 +162,9 @@ fn walk_log(
                 entry.ops += 1;
                 let names = def.keys.iter().map(|(at, _)| def.def.columns[*at].name.clone());
                 let key = names.zip(value::read_key(&op_key)?).collect();
-                let written = op
-                    .values(def.shape())
-                    .filter(|(at, value)| def.def.columns[*at].key == 0 && !matches!(value, Value::Big(_)));
+                let written = op.values(def.shape()).filter(|(at, _)| def.def.columns[*at].key == 0);
                 let values = written
-                    .map(|(at, value)| Ok((def.def.columns[at].name.clone(), OwnedValue::of(value)?)))
+                    .map(|(at, value)| Ok((def.def.columns[at].name.clone(), OwnedValue::told_of(value)?)))
                     .collect::<Result<_>>()?;
                 let op = op.head.kind.into();
                 each(HistoryItem::Op(&HistoryOp { table: def.def.name.clone(), op, key, values }))

@@ -23,10 +23,10 @@ use crate::engine::show::triggers;
 use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::trial;
 
 /// What an author's rows refer to now: in this column they have `new` in place of `old`.
-#[derive(Clone)]
-struct Moved {
+pub(crate) struct Moved {
     author: DeviceId,
     column: usize,
     old: OwnedValue,
@@ -66,39 +66,66 @@ pub(crate) fn keep_both(
     keep_all(replica, table, open, (None, &changes), &mut Closed::new())
 }
 
-fn keep_all(
+/// How much is read of the values of the versions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Values {
+    Whole,
+    /// As they are listed: long ones by length and hash.
+    Told,
+}
+
+/// A version that becomes a row of its own: so far under the old key, of which this column gets another value.
+pub(crate) struct NewRow<'o> {
+    head: &'o Head,
+    pub row: Vec<OwnedValue>,
+    pub column: usize,
+    pub new: OwnedValue,
+}
+
+/// What becomes of a row whose versions are all kept.
+pub(crate) struct Plan<'o> {
+    pub shown: Vec<OwnedValue>,
+    /// The shown row refers to another one then.
+    is_moved: bool,
+    pub made: Vec<NewRow<'o>>,
+}
+
+/// Says what becomes of a row whose versions are all kept, or why they cannot be: nothing is written. So what is offered
+/// and what is done are one thing.
+pub(crate) fn plan<'o>(
     replica: &Replica,
     table: &Table,
-    open: &Open,
-    (moved, changes): (Option<&Moved>, &[(usize, &OwnedValue)]),
-    closed: &mut Closed,
-) -> Result<Vec<Vec<u8>>> {
-    closed.insert((table.tid, open.key.clone()));
+    open: &'o Open,
+    moved: Option<&Moved>,
+    values: Values,
+) -> Result<Plan<'o>> {
     if deferred::is_quarantined(replica, table.tid, &open.key)? {
         return Err(Error::cannot_resolve(
             "the row is quarantined by a constraint: resolve that conflict first",
             &[Way::Set],
         ));
     }
-    let Some(mut shown) = compose::shown_row(replica, table, &open.key)? else {
+    let Some(plain) = shown_row(replica, table, &open.key, values)? else {
         return Err(Error::cannot_resolve("the row is not shown", &[Way::Take]));
     };
     let order = versions::judge_versions(replica, table, &open.heads)?.order;
-    let plain = shown.clone();
+    let mut shown = plain.clone();
     let winner = order.iter().map(|at| &open.heads[*at]).find(|head| head.kind != OpKind::Delete);
-    if let (Some(moved), Some(winner)) = (moved, winner)
-        && moved.change(winner.author, &mut shown)
-    {
-        change_reference(replica, table, &open.key, moved.column, &moved.new)?;
-    }
-    let (mut known, mut made) = (vec![shown.clone()], Vec::new());
+    let is_moved = match (moved, winner) {
+        (Some(moved), Some(winner)) => moved.change(winner.author, &mut shown),
+        _ => false,
+    };
+    let mut plan = Plan { shown, is_moved, made: Vec::new() };
     let greatest = greatest_sums(replica, table, &open.heads)?;
     for parts in by_author(order.iter().map(|at| &open.heads[*at])) {
         let [head, ..] = parts[..] else { continue };
         let mut row = plain.clone();
         for head in &parts {
             for (column, value) in own_values(replica, table, head)? {
-                row[column] = value.whole(replica, head)?;
+                row[column] = match values {
+                    Values::Whole => value.whole(replica, head)?,
+                    Values::Told => value.told(replica, head)?,
+                };
             }
             for (column, sum) in own_sums(replica, table, head)? {
                 // The shown row has the greatest, with what was added since.
@@ -110,23 +137,60 @@ fn keep_all(
         if let Some(moved) = moved {
             moved.change(head.author, &mut row);
         }
-        if known.contains(&row) {
-            continue;
+        if plan.shown != row && plan.made.iter().all(|made| made.row != row) {
+            let (column, new) = new_key(replica, table, (head, &row), &plan.made)?;
+            plan.made.push(NewRow { head, row, column, new });
         }
-        known.push(row.clone());
+    }
+    if plan.made.is_empty() && moved.is_none() {
+        return Err(Error::cannot_resolve("the other version deletes the row", &[Way::Take, Way::Delete]));
+    }
+    Ok(plan)
+}
+
+/// Reads the row as its table shows it. As it is told, the columns are NULL that are each device's own.
+fn shown_row(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    values: Values,
+) -> Result<Option<Vec<OwnedValue>>> {
+    if values == Values::Whole {
+        return compose::shown_row(replica, table, key);
+    }
+    let told = list::told_row(replica, table, table.place(), key)?;
+    let mut row = vec![OwnedValue::Null; table.def.columns.len()];
+    for (name, value) in &told {
+        if let Some(at) = table.def.column(name) {
+            row[at] = value.clone();
+        }
+    }
+    Ok((!told.is_empty()).then_some(row))
+}
+
+fn keep_all(
+    replica: &Replica,
+    table: &Table,
+    open: &Open,
+    (moved, changes): (Option<&Moved>, &[(usize, &OwnedValue)]),
+    closed: &mut Closed,
+) -> Result<Vec<Vec<u8>>> {
+    closed.insert((table.tid, open.key.clone()));
+    let plan = plan(replica, table, open, moved, Values::Whole)?;
+    if let Some(moved) = moved.filter(|_| plan.is_moved) {
+        change_reference(replica, table, &open.key, moved.column, &moved.new)?;
+    }
+    let mut made = Vec::new();
+    for NewRow { head, mut row, column, new } in plan.made {
         for (column, value) in changes {
             row[*column] = (*value).clone();
         }
-        let (column, new) = new_key(replica, table, head)?;
         let old = std::mem::replace(&mut row[column], new.clone());
         insert(replica, table, &row)?;
         made.push(table.key_of(table.def.keys().map(|at| row[at].borrow()))?);
         if table.def.keys().count() == 1 {
             take_along(replica, table, open, (head.author, &old, &new), closed)?;
         }
-    }
-    if known.len() == 1 && moved.is_none() {
-        return Err(Error::cannot_resolve("the other version deletes the row", &[Way::Take, Way::Delete]));
     }
     record_resolved(replica, table, &open.key)?;
     Ok(made)
@@ -188,7 +252,8 @@ fn take_along(
         meant.retain(|other| other.conflict.kind == ConflictKind::InsertInsert);
         for other in meant {
             if !closed.contains(&(child.tid, other.key.clone())) {
-                keep_all(replica, &child, &other, (Some(&moved), &[]), closed)?;
+                keep_all(replica, &child, &other, (Some(&moved), &[]), closed)
+                    .map_err(|e| first((&child, column), &other, *e))?;
             }
         }
         for key in children::keys_of(replica, &child, column, &open.key)? {
@@ -201,6 +266,23 @@ fn take_along(
         }
     }
     Ok(())
+}
+
+/// Says which row that refers to it stands in the way, and why.
+fn first((child, column): (&Table, usize), other: &Open, error: Error) -> Box<Error> {
+    let refused = error.of_sqlite().filter(|e| trial::is_refused(e)).map(ToString::to_string);
+    let reason = match (error, refused) {
+        (_, Some(refused)) => refused,
+        (Error::CannotResolve { reason, .. }, None) => reason,
+        (other, None) => return Box::new(other),
+    };
+    let (id, table) = (&other.conflict.id, &child.def.name);
+    let reason = format!(
+        "a row of `{table}` refers to it that is contested, too: {reason}; resolve {id} first; if its row means the other one \
+         of these two then, change its `{}`",
+        child.def.columns[column].name
+    );
+    Error::cannot_resolve(reason, &[])
 }
 
 /// Returns whether a version of the author refers to the old key.
@@ -230,35 +312,32 @@ fn change_reference(
     Ok(())
 }
 
-/// Makes a key that no row has: the next number, or the text with the author's name after it.
-fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, OwnedValue)> {
-    let last = table.def.keys().last().ok_or_else(|| Error::damaged("a table without a key"))?;
+/// Makes a key that no row has, here or among those that are `made`: the next number, or the text with the author's name
+/// after it. Only the last column of the key is another one.
+fn new_key(
+    replica: &Replica,
+    table: &Table,
+    (head, row): (&Head, &[OwnedValue]),
+    made: &[NewRow<'_>],
+) -> Result<(usize, OwnedValue)> {
+    let keys: Vec<usize> = table.def.keys().collect();
+    let Some((&last, before)) = keys.split_last() else {
+        return Err(Error::damaged("a table without a key"));
+    };
     let column = &table.def.columns[last];
-    let c = value::column(&column.name);
     if matches!(Affinity::of(&column.decl_type), Affinity::Integer | Affinity::Numeric | Affinity::Real) {
-        let next: Option<i64> = replica.db.query_row(
-            &format!(
-                "SELECT CAST(coalesce(max({c}), 0) AS INTEGER) FROM (SELECT {c} FROM {} UNION ALL SELECT {c} FROM {})",
-                table.sql_name,
-                table.quarantine_table()
-            ),
-            [],
-            |row| row.get::<_, Option<i64>>(0).map(|max| max.and_then(|max| max.checked_add(1))),
-        )?;
+        let next = greatest(replica, table, (last, before), row)?.checked_add(1 + made.len() as i64);
         return next.map(|next| (last, OwnedValue::Int(next))).ok_or_else(|| {
             Error::cannot_resolve("no key is left after the greatest; insert the row by hand", &[])
         });
     }
     let version = list::version(replica, table, head, false)?;
-    let old = version
-        .values
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(&column.name))
-        .map(|(_, v)| v.clone());
+    let named = |(name, _): &&(String, OwnedValue)| name.eq_ignore_ascii_case(&column.name);
+    let old = version.values.iter().find(named).map(|(_, value)| value);
     for n in 1..1000 {
         let suffix = if n == 1 { String::new() } else { format!("-{n}") };
         let tail = format!("-{}{suffix}", version.name.as_deref().unwrap_or("other"));
-        let value = match &old {
+        let value = match old {
             Some(OwnedValue::Text(text)) => OwnedValue::Text([text, tail.as_bytes()].concat()),
             Some(OwnedValue::Blob(blob)) => OwnedValue::Blob([blob, tail.as_bytes()].concat()),
             _ => {
@@ -268,18 +347,42 @@ fn new_key(replica: &Replica, table: &Table, head: &Head) -> Result<(usize, Owne
                 ));
             }
         };
-        let taken: Option<i64> = value::maybe(
-            &replica.db,
-            &format!(
-                "SELECT 1 FROM {} WHERE {c} = ?1 UNION ALL SELECT 1 FROM {} WHERE {c} = ?1 LIMIT 1",
-                table.sql_name,
-                table.quarantine_table()
-            ),
-            [Bind(value.borrow())],
-        )?;
-        if taken.is_none() {
+        let mut key: Vec<OwnedValue> = before.iter().map(|at| row[*at].clone()).collect();
+        key.push(value.clone());
+        let taken = made.iter().any(|made| made.new == value) || is_key_taken(replica, table, &key)?;
+        if !taken {
             return Ok((last, value));
         }
     }
     Err(Error::cannot_resolve("no free key was found; insert the row by hand", &[]))
+}
+
+/// Returns the greatest number that the last column of the key has, in rows whose key is the same `before` it; at least 0.
+fn greatest(
+    replica: &Replica,
+    table: &Table,
+    (last, before): (usize, &[usize]),
+    row: &[OwnedValue],
+) -> Result<i64> {
+    let name = |at: usize| value::column(&table.def.columns[at].name);
+    let same = before.iter().enumerate().map(|(n, at)| format!(" AND {} = ?{}", name(*at), n + 1));
+    let (c, same) = (name(last), same.collect::<String>());
+    // Each is one look into an index.
+    let of = |place: &str| format!("coalesce((SELECT max({c}) FROM {place} WHERE {c} IS NOT NULL{same}), 0)");
+    let sql =
+        format!("SELECT CAST(max({}, {}) AS INTEGER)", of(&table.sql_name), of(&table.quarantine_table()));
+    let binds = params_from_iter(before.iter().map(|at| Bind(row[*at].borrow())));
+    Ok(value::maybe(&replica.db, &sql, binds)?.unwrap_or_default())
+}
+
+/// Returns whether a row has a key, also one that a constraint keeps out.
+fn is_key_taken(replica: &Replica, table: &Table, key: &[OwnedValue]) -> Result<bool> {
+    let with_key = table.key_match_from(0);
+    let sql = format!(
+        "SELECT 1 FROM {} WHERE {with_key} UNION ALL SELECT 1 FROM {} WHERE {with_key} LIMIT 1",
+        table.sql_name,
+        table.quarantine_table()
+    );
+    Ok(value::maybe::<i64>(&replica.db, &sql, params_from_iter(key.iter().map(|v| Bind(v.borrow()))))?
+        .is_some())
 }

@@ -76,9 +76,7 @@ pub(crate) fn restore(
     let dev = devices::device_number(replica, author)?.unwrap_or_default();
     let former = rewind::in_frame(replica, (dev, seq), (table.tid, &key))?;
     if matches!(former, Before::Untold) {
-        return Err(
-            Error::Usage("the row has a value in that frame that is too large for this".into()).into()
-        );
+        return Err(Error::Usage("the row has a value in that frame that is longer than 1 MiB".into()).into());
     }
     let mut change = None;
     undo::write_group(replica, &mut |group| {
@@ -113,7 +111,7 @@ fn write_row(
             let all = named.enumerate().map(|(at, (name, value))| {
                 let says = written.as_ref().is_none_or(|columns| columns.contains(at));
                 let value = if says { value } else { kept(&name).unwrap_or(value) };
-                (name, value)
+                (name, value.shortened())
             });
             all.collect()
         }

@@ -21,6 +21,9 @@ use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::known::OpDef;
 use crate::engine::table::replica::Replica;
 
+/// The longest value that is read of what a row was, in bytes: one at a time is in memory.
+const LONGEST: u64 = 1 << 20;
+
 /// Which groups are left out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LeftOut {
@@ -160,6 +163,27 @@ fn last_of_each(body: &[u8]) -> Result<Vec<u8>> {
     Ok(parts.into_values().flatten().copied().collect())
 }
 
+/// Puts the long values that an op says together from their pieces, but for those that are too long; by their places.
+fn put_together(
+    replica: &Replica,
+    frame: (i64, u64),
+    said: &[(usize, Value<'_>)],
+) -> Result<BTreeMap<usize, OwnedValue>> {
+    let long = said.iter().enumerate().filter_map(|(place, (_, value))| match value {
+        Value::Big(big) if big.len <= LONGEST => Some((place, big)),
+        _ => None,
+    });
+    long.map(|(place, big)| Ok((place, versions::put_together(replica, frame, big)?))).collect()
+}
+
+/// What an op says, with the long values that were put together.
+fn with<'v>(said: &[(usize, Value<'v>)], long: &'v BTreeMap<usize, OwnedValue>) -> Vec<(usize, Value<'v>)> {
+    let value = |(place, (at, value)): (usize, &(usize, Value<'v>))| {
+        (*at, long.get(&place).map_or(*value, OwnedValue::borrow))
+    };
+    said.iter().enumerate().map(value).collect()
+}
+
 /// Gives each op of the shared tables, of the groups that are left out or of all others.
 fn walk(
     replica: &Replica,
@@ -186,7 +210,9 @@ fn walk(
             visit::visit(replica, &frame, |part| {
                 let Part::Op(def, op) = part else { return Ok(()) };
                 let key = def.key_of(op.values(def.shape()))?;
-                let values: Vec<_> = op.values(def.shape()).collect();
+                let said: Vec<_> = op.values(def.shape()).collect();
+                let long = put_together(replica, (dev, seq), &said)?;
+                let values = with(&said, &long);
                 each(Said { def, kind: op.head.kind, key, values: &values, flags })
             })?;
         }
@@ -244,7 +270,9 @@ pub(crate) fn said_in_frame(
         if def.tid != tid || def.key_of(op.values(def.shape()))? != key {
             return Ok(());
         }
-        let values: Vec<_> = op.values(def.shape()).collect();
+        let said: Vec<_> = op.values(def.shape()).collect();
+        let long = put_together(replica, (dev, seq), &said)?;
+        let values = with(&said, &long);
         found = Some(match op.head.kind {
             OpKind::Delete => Before::Gone,
             kind => match after(def, kind, (0, None), &values)? {

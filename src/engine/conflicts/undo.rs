@@ -285,7 +285,13 @@ pub(crate) fn said(
     (claim, was): (Option<u64>, &Before),
     heads: Vec<Head>,
 ) -> Result<Option<(Vec<OwnedValue>, Change)>> {
-    let now = was_values(replica, table, &self::was(replica, table, key, told)?)?;
+    let now = match self::was(replica, table, key, told)? {
+        // A resolution would not keep it; here it is at hand.
+        Before::Untold => {
+            compose::row_of(replica, table, key)?.map(|row| row.into_iter().enumerate().collect())
+        }
+        was => was_values(replica, table, &was)?,
+    };
     let mut values = vec![OwnedValue::Null; table.def.columns.len()];
     for (at, value) in table.def.keys().zip(value::read_key(key)?) {
         values[at] = value;
@@ -325,7 +331,8 @@ fn was_values(replica: &Replica, table: &Table, was: &Before) -> Result<Option<V
             Ok(Some(rewind::last_values(values)))
         }
         Before::Untold => Err(Error::Usage(format!(
-            "a row of `{}` was too large to be kept for an undo; `log --values` shows what is in the log",
+            "a row of `{}` was too large to be kept for an undo; `log --values` shows its versions, and `restore --from` \
+             writes one anew",
             table.def.name
         ))
         .into()),

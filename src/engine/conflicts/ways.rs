@@ -2,10 +2,11 @@
 
 use rusqlite::params_from_iter;
 
+use crate::engine::conflicts::keep_both::{self, Plan, Values};
 use crate::engine::conflicts::list::{self, Conflict, ConflictKind, ConflictVersion, Open, VersionOp};
 use crate::engine::error::{Error, Result, Way};
 use crate::engine::merge::deferred;
-use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
+use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
@@ -60,7 +61,7 @@ fn refused(replica: &Replica, table: &Table, open: &Open, n: usize) -> Result<Op
             return Ok(Some(format!("another row has the same {}", names.join(", "))));
         }
     }
-    replica.trials.refusal(&replica.db, table, &row)
+    replica.trials.refusal(&replica.db, table, &[row])
 }
 
 /// Returns the row that a version makes of what is there, by column.
@@ -91,7 +92,7 @@ fn offered(conflict: &Conflict, both: Option<Way>) -> Vec<Way> {
         ConflictKind::Unique(_) => vec![Way::Take, Way::Set, Way::Delete],
         ConflictKind::InsertInsert | ConflictKind::UpdateUpdate | ConflictKind::UpdateDelete => {
             let mut ways = vec![Way::Take];
-            if rows(conflict).next().is_some() {
+            if conflict.versions.iter().any(|version| version.op != VersionOp::Delete) {
                 ways.push(Way::Set);
             }
             ways.push(Way::Delete);
@@ -101,62 +102,41 @@ fn offered(conflict: &Conflict, both: Option<Way>) -> Vec<Way> {
     }
 }
 
-/// Returns the versions that are rows.
-fn rows(conflict: &Conflict) -> impl Iterator<Item = &ConflictVersion> {
-    conflict.versions.iter().filter(|version| version.op != VersionOp::Delete)
-}
-
-/// What becomes a row when all are kept: the versions of a device. By cell there may be several, each a part of it.
-type Kept<'c> = Vec<&'c ConflictVersion>;
-
-/// Returns how each device's version becomes a row of its own, if it can, and the columns that need other values then.
+/// Returns how each version becomes a row of its own, if it can, and the columns that need other values then.
 pub(crate) fn keeping_all(
     replica: &Replica,
     table: &Table,
     open: &Open,
 ) -> Result<(Option<Way>, Vec<usize>)> {
-    let conflict = &open.conflict;
-    let mut all: Vec<Kept<'_>> = Vec::new();
-    for version in rows(conflict) {
-        match all.iter_mut().find(|kept| version.device.is_some() && kept[0].device == version.device) {
-            Some(kept) => kept.push(version),
-            None => all.push(vec![version]),
-        }
-    }
-    // One that a constraint keeps out stays where it is; that conflict comes first.
-    let is_shown = conflict.versions.first().is_some_and(|version| version.shown);
-    if all.len() < 2 || !is_shown || !has_new_keys(table, conflict) {
-        return Ok((None, Vec::new()));
-    }
-    // What a rule of the table refuses is refused under a new key too.
-    if replica.trials.has_rules(&replica.db, table)? {
-        for kept in &all[1..] {
-            let row = row_of(replica, table, open, kept[0])?;
-            if replica.trials.refusal(&replica.db, table, &row)?.is_some() {
-                return Ok((None, Vec::new()));
-            }
-        }
-    }
-    Ok(match clashing(replica, table, &all)? {
-        clashing if clashing.is_empty() => (Some(Way::KeepBoth), clashing),
-        clashing if all.len() == 2 => (Some(Way::KeepBothWith), clashing),
+    let plan = match keep_both::plan(replica, table, open, None, Values::Told) {
+        Err(error) if matches!(*error, Error::CannotResolve { .. }) => return Ok((None, Vec::new())),
+        plan => plan?,
+    };
+    let clashing = clashing(replica, table, &plan)?;
+    let way = match plan.made.len() {
+        _ if clashing.is_empty() => Way::KeepBoth,
+        1 => Way::KeepBothWith,
         // All rows under new keys are given the same values.
-        _ => (None, Vec::new()),
+        _ => return Ok((None, Vec::new())),
+    };
+    let mut rows = plan.made;
+    rows.iter_mut().for_each(|made| made.row[made.column] = made.new.clone());
+    let beside = Some(plan.shown).filter(|_| clashing.is_empty());
+    // The values of a disputed column are each device's own.
+    let of_all = |row: Vec<OwnedValue>| {
+        row.into_iter().enumerate().filter(|(at, _)| !table.disputed.contains(*at)).collect()
+    };
+    let rows: Vec<Vec<(usize, OwnedValue)>> =
+        beside.into_iter().chain(rows.into_iter().map(|made| made.row)).map(of_all).collect();
+    Ok(match replica.trials.refusal(&replica.db, table, &rows)? {
+        Some(_) => (None, Vec::new()),
+        None => (Some(way), clashing),
     })
-}
-
-/// Returns whether new keys can be made from that of the row: a number, a text or a BLOB.
-fn has_new_keys(table: &Table, conflict: &Conflict) -> bool {
-    let Some(last) = table.def.keys().last().map(|at| &table.def.columns[at]) else { return false };
-    let numbers =
-        matches!(Affinity::of(&last.decl_type), Affinity::Integer | Affinity::Numeric | Affinity::Real);
-    let of_row = conflict.key.iter().find(|(name, _)| *name == last.name);
-    numbers || matches!(of_row, Some((_, OwnedValue::Text(_) | OwnedValue::Blob(_))))
 }
 
 /// Returns the columns of a UNIQUE, besides the key, which two rows in place of one both claim, or a new row and one that
 /// is in the table.
-fn clashing(replica: &Replica, table: &Table, all: &[Kept<'_>]) -> Result<Vec<usize>> {
+fn clashing(replica: &Replica, table: &Table, plan: &Plan<'_>) -> Result<Vec<usize>> {
     let last = table.def.keys().last();
     let mut found = Vec::new();
     for unique in &table.def.uniques {
@@ -165,11 +145,15 @@ fn clashing(replica: &Replica, table: &Table, all: &[Kept<'_>]) -> Result<Vec<us
         if last.is_some_and(|last| unique.contains(&last)) {
             continue;
         }
-        let rows: Vec<Claim> = all.iter().map(|kept| claim(table, &unique, (kept, &all[0]))).collect();
-        let twice = rows.iter().enumerate().any(|(n, one)| rows[n + 1..].iter().any(|two| is_same(one, two)));
-        // The first stays as it is shown.
-        let mut others = rows[1..].iter().map(|claim| is_taken(replica, table, &unique, claim, &[]));
-        if twice || others.try_fold(false, |any, taken| Ok::<_, Box<Error>>(any || taken?))? {
+        let claim =
+            |row: &Vec<OwnedValue>| -> Claim { unique.iter().map(|at| Some(row[*at].clone())).collect() };
+        let made: Vec<Claim> = plan.made.iter().map(|made| claim(&made.row)).collect();
+        let shown = claim(&plan.shown);
+        let mut others = made.iter().enumerate().map(|(n, one)| {
+            let twice = made[..n].iter().chain([&shown]).any(|two| is_same(one, two));
+            Ok(twice || is_taken(replica, table, &unique, one, &[])?)
+        });
+        if others.try_fold(false, |any, taken: Result<bool>| Ok::<_, Box<Error>>(any || taken?))? {
             found.extend(unique);
         }
     }
@@ -178,18 +162,8 @@ fn clashing(replica: &Replica, table: &Table, all: &[Kept<'_>]) -> Result<Vec<us
     Ok(found)
 }
 
-/// The values of a row in the columns of a UNIQUE; none where no version says what is shown.
+/// The values of a row in the columns of a UNIQUE; none where nothing says what it is there.
 type Claim = Vec<Option<OwnedValue>>;
-
-/// Returns what a version claims. What it does not say of a row is as it is `shown`.
-fn claim(table: &Table, unique: &[usize], (kept, shown): (&Kept<'_>, &Kept<'_>)) -> Claim {
-    let value = |at: &usize| {
-        let name = &table.def.columns[*at].name;
-        let mut values = kept.iter().chain(shown).flat_map(|version| &version.values);
-        values.find(|(column, _)| column == name).map(|(_, value)| value.clone())
-    };
-    unique.iter().map(value).collect()
-}
 
 /// Returns whether two rows have the same values, none of them NULL.
 fn is_same(one: &Claim, two: &Claim) -> bool {

@@ -27,6 +27,9 @@ pub(super) struct Meeting<'m> {
     pub kept_out: Option<Vec<OwnedValue>>,
 }
 
+/// The values of a settled row, and the columns of it that nobody has written.
+type SettledRow = (Vec<OwnedValue>, Columns);
+
 /// What becomes of a row.
 pub(super) enum Outcome {
     /// It stays as it is here.
@@ -68,10 +71,10 @@ impl<'e> Sides<'e> {
                 Ok(if any { Outcome::Heads(theirs, true) } else { Outcome::Ours })
             }
             (true, false) => {
-                let mine = self.row_here(row)?;
-                let there = if self.we_saw { None } else { self.row_there(row)? };
-                let below =
-                    Settled::under(table, &theirs, there).filter(|below| below.differs(mine.as_deref()));
+                let mine = self.settled_here(row)?;
+                let there = if self.we_saw { None } else { self.settled_there(row)? };
+                let below = Settled::under(table, &theirs, there)
+                    .filter(|below| below.differs(mine.as_ref().map(|(row, _)| &row[..])));
                 let mut new: Vec<Head> = theirs.into_iter().filter(|h| new_to(&self.had, h)).collect();
                 if new.is_empty() && below.is_none() {
                     return Ok(Outcome::Ours);
@@ -86,9 +89,10 @@ impl<'e> Sides<'e> {
             (false, true) if self.we_saw => Ok(Outcome::Ours),
             (false, true) => {
                 let mut new: Vec<Head> = ours.iter().filter(|h| new_to(&self.vector, h)).cloned().collect();
-                let there = self.row_there(row)?;
-                let mine = if they_saw { None } else { self.row_here(row)? };
-                let below = Settled::under(table, ours, mine).filter(|below| below.differs(there.as_deref()));
+                let there = self.settled_there(row)?;
+                let mine = if they_saw { None } else { self.settled_here(row)? };
+                let below = Settled::under(table, ours, mine)
+                    .filter(|below| below.differs(there.as_ref().map(|(row, _)| &row[..])));
                 if new.is_empty() && below.is_none() && !self.is_marked(row)? {
                     return Ok(Outcome::Theirs);
                 }
@@ -100,8 +104,8 @@ impl<'e> Sides<'e> {
             }
             (false, false) => {
                 // Of what one side had seen, its versions are judged; what it had not seen, they may meet.
-                let mine = if they_saw { None } else { self.row_here(row)? };
-                let there = if self.we_saw { None } else { self.row_there(row)? };
+                let mine = if they_saw { None } else { self.settled_here(row)? };
+                let there = if self.we_saw { None } else { self.settled_there(row)? };
                 let settled = (Settled::under(table, ours, mine), Settled::under(table, &theirs, there));
                 let mut left = self.union(table, ours, theirs.clone(), they_saw);
                 let only = |others: &[Head]| left.iter().filter(|h| !is_in(others, h)).cloned().collect();
@@ -135,6 +139,27 @@ impl<'e> Sides<'e> {
             true => compose::row_in(self.replica, &row.table.quarantine_table(), row.table, row.key),
             false => Ok(None),
         }
+    }
+
+    /// Reads what is settled of a row here, and the columns of it that nobody has written.
+    fn settled_here(&self, row: &Meeting<'_>) -> Result<Option<SettledRow>> {
+        self.unsaid(row, self.row_here(row)?, &self.folded.0)
+    }
+
+    /// Reads the same as the maker has it.
+    fn settled_there(&self, row: &Meeting<'_>) -> Result<Option<SettledRow>> {
+        self.unsaid(row, self.row_there(row)?, &self.folded.1)
+    }
+
+    fn unsaid(
+        &self,
+        row: &Meeting<'_>,
+        values: Option<Vec<OwnedValue>>,
+        folded: &Folded,
+    ) -> Result<Option<SettledRow>> {
+        let Some(values) = values else { return Ok(None) };
+        let unsaid = late::unsaid(self.replica, row.table, &values, &|dev, seq| folded.has(dev, seq))?;
+        Ok(Some((values, unsaid)))
     }
 
     /// Looks up what the maker says of a row that is not there.
@@ -181,7 +206,16 @@ impl<'e> Sides<'e> {
         if row.they_saw && !self.is_marked(row)? {
             return Ok(Outcome::Theirs);
         }
-        let (mine, there) = (self.row_here(row)?, self.row_there(row)?);
+        let (mine, there) = (self.settled_here(row)?, self.settled_there(row)?);
+        if let (Some((ours, mine_unsaid)), Some((theirs, their_unsaid))) = (&mine, &there) {
+            let others: Columns = (0..ours.len()).filter(|at| ours[*at] != theirs[*at]).collect();
+            if others.clone().minus(their_unsaid).is_empty() {
+                return Ok(Outcome::Ours);
+            }
+            if others.minus(mine_unsaid).is_empty() && !self.is_marked(row)? {
+                return Ok(Outcome::Theirs);
+            }
+        }
         let theirs_below = mine.is_none();
         let mut waiting = Vec::new();
         for (values, number) in [mine, there].into_iter().flatten().zip(1..) {
@@ -204,13 +238,15 @@ impl<'e> Sides<'e> {
         &self,
         row: &Meeting<'_>,
         number: u64,
-        values: Option<Vec<OwnedValue>>,
+        values: Option<SettledRow>,
         absence: Absence,
     ) -> Result<Option<Head>> {
         let Meeting { table, key, .. } = *row;
-        let Some(values) = values else { return late::keep_absent(self.replica, table, key, absence) };
+        let Some((values, unsaid)) = values else {
+            return late::keep_absent(self.replica, table, key, absence);
+        };
         let counters: Columns = table.counters.iter().copied().collect();
-        let columns = Columns::all(table.def.columns.len()).minus(&counters);
+        let columns = Columns::all(table.def.columns.len()).minus(&counters).minus(&unsaid);
         late::add_baseline(self.replica, table, key, number, &values, &columns).map(Some)
     }
 }

@@ -31,6 +31,11 @@ impl Folded {
         Self(floors.into_iter().collect())
     }
 
+    /// Returns whether this side has folded a frame.
+    pub(super) fn has(&self, dev: i64, seq: u64) -> bool {
+        self.0.get(&dev).is_some_and(|last| seq <= *last)
+    }
+
     /// Returns what is left of a version that is none of the heads of this side though that has applied it: what is settled
     /// here under these heads, if it can have been folded. All that is settled here is known to the other side, so it is what
     /// this version says; of all other columns it was dominated.
@@ -38,8 +43,11 @@ impl Folded {
         let n = table.def.columns.len();
         let whole = |head: &Head| head.columns.is_none() || head.kind == OpKind::Delete;
         let covers = |other: &Head| whole(other) || other.weak || other.dev == BASELINE;
-        let is_folded = self.0.get(&head.dev).is_some_and(|last| head.seq <= *last);
-        if !is_folded || head.kind == OpKind::Delete || head.weak || heads.iter().any(covers) {
+        if !self.has(head.dev, head.seq)
+            || head.kind == OpKind::Delete
+            || head.weak
+            || heads.iter().any(covers)
+        {
             return None;
         }
         let spoken = heads.iter().fold(Columns::default(), |mut spoken, other| {
@@ -60,8 +68,13 @@ pub(super) struct Settled {
 
 impl Settled {
     /// Finds what is settled under heads of a row; `row` is what it shows there. `None` if that is nothing.
-    pub(super) fn under(table: &Table, heads: &[Head], row: Option<Vec<OwnedValue>>) -> Option<Self> {
-        let row = row?;
+    /// Of the columns `unsaid` nobody has written anything.
+    pub(super) fn under(
+        table: &Table,
+        heads: &[Head],
+        row: Option<(Vec<OwnedValue>, Columns)>,
+    ) -> Option<Self> {
+        let (row, unsaid) = row?;
         let n = table.def.columns.len();
         let whole = |head: &Head| head.columns.is_none() || head.kind == OpKind::Delete;
         if heads.iter().any(|head| whole(head) || head.weak || head.dev == BASELINE) {
@@ -69,6 +82,7 @@ impl Settled {
         }
         let not: Columns = table.counters.iter().copied().chain(table.def.keys()).collect();
         let columns = heads.iter().fold(Columns::all(n).minus(&not), |left, head| left.minus(&head.live(n)));
+        let columns = columns.minus(&unsaid);
         (!columns.is_empty()).then_some(Self { row, columns })
     }
 

@@ -20,6 +20,7 @@ use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
+use crate::engine::fleet::membership;
 use crate::engine::merge::counters::{self, Counted, Entry};
 use crate::engine::merge::folds::{self, Absence, Fold};
 use crate::engine::merge::heads::{self, Head, Kept};
@@ -28,6 +29,7 @@ use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
+use crate::engine::table::shapes;
 
 /// Returns the first fold here that the author of a group had not seen, if there is one. `context` is all that it had
 /// seen, by device number.
@@ -81,6 +83,7 @@ pub(crate) fn keep_settled(
     let deletes = new.kind == OpKind::Delete && !columns.is_empty();
     let sums = counters::unplaced_sums(replica, table, key, &row, said, deletes)?;
     keep_sums(replica, table, key, 1, sums)?;
+    let columns = columns.minus(&unsaid_here(replica, table, &row)?);
     if !columns.is_empty() {
         leave_waited(replica, table, key, &waited, &columns)?;
         add_settled(replica, table, key, row, columns, &beside)?;
@@ -205,6 +208,32 @@ pub(crate) fn settled_columns(table: &Table, new: &Head, old: &[Head]) -> Column
     let written = if new.kind == OpKind::Delete { Columns::all(n) } else { new.live(n) };
     let counters: Columns = table.counters.iter().copied().collect();
     old.iter().fold(written.minus(&counters), |columns, head| columns.minus(&head.live(n)))
+}
+
+/// Returns the columns of a settled row that nobody has written: it has but their default, and no device had them within the
+/// frames that were folded. What a migration fills in would lose to that default, or be in conflict with it.
+pub(crate) fn unsaid(
+    replica: &Replica,
+    table: &Table,
+    row: &[OwnedValue],
+    folded: &dyn Fn(i64, u64) -> bool,
+) -> Result<Columns> {
+    let is_default = |at: &usize| {
+        let column = &table.def.columns[*at];
+        column.key == 0 && column.is_constant(&row[*at])
+    };
+    let defaults: Columns = (0..row.len()).filter(is_default).collect();
+    if defaults.is_empty() {
+        return Ok(defaults);
+    }
+    let since = shapes::columns_since(replica, table, folded)?;
+    Ok((0..row.len()).filter(|at| defaults.contains(*at) && since.contains(*at)).collect())
+}
+
+/// Returns the same, of a row that is settled here.
+pub(crate) fn unsaid_here(replica: &Replica, table: &Table, row: &[OwnedValue]) -> Result<Columns> {
+    let floors: HashMap<i64, u64> = membership::floors(replica)?.into_iter().collect();
+    unsaid(replica, table, row, &|dev, seq| floors.get(&dev).is_some_and(|last| seq <= *last))
 }
 
 /// Adds settled values of a row to its baseline version of number 1, beside these heads: another late write may have met

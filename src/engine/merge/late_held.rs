@@ -35,6 +35,7 @@ pub(crate) fn keep_settled(
     let n = table.def.columns.len();
     let lacking = Columns::all(n).minus(&there);
     let columns = late::settled_columns(table, new, old).minus(&lacking);
+    let columns = columns.minus(&late::unsaid_here(replica, table, &row)?);
     if columns.is_empty() { Ok(()) } else { late::add_settled(replica, table, key, row, columns, old) }
 }
 

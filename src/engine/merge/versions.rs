@@ -107,7 +107,9 @@ pub(crate) fn content(replica: &Replica, table: &Table, head: &Head) -> Result<C
     for (column, value) in held(replica, table, head)? {
         let value = match value {
             // Other devices may have it at hand, in larger frames.
-            Held::Pieces(big) if big.len <= LARGE as u64 => Held::Here(put_together(replica, head, &big)?),
+            Held::Pieces(big) if big.len <= LARGE as u64 => {
+                Held::Here(put_together(replica, (head.dev, head.seq), &big)?)
+            }
             // Where the pieces stand in the log does not count.
             value => value,
         };
@@ -146,19 +148,27 @@ impl Held {
         }
     }
 
+    /// Returns it as it is listed: a long one by length and hash.
+    pub(crate) fn told(self, replica: &Replica, head: &Head) -> Result<OwnedValue> {
+        match self {
+            Self::Pieces(big) if big.len > LARGE as u64 => OwnedValue::told_of(Value::Big(big)),
+            value => Ok(value.whole(replica, head)?.shortened()),
+        }
+    }
+
     /// Returns it whole.
     pub(crate) fn whole(self, replica: &Replica, head: &Head) -> Result<OwnedValue> {
         match self {
             Self::Here(value) => Ok(value),
-            Self::Pieces(big) => put_together(replica, head, &big),
+            Self::Pieces(big) => put_together(replica, (head.dev, head.seq), &big),
         }
     }
 }
 
-/// Puts a value of a version together from its pieces.
-fn put_together(replica: &Replica, head: &Head, big: &Big) -> Result<OwnedValue> {
+/// Puts a value that a frame refers to together from its pieces.
+pub(crate) fn put_together(replica: &Replica, (dev, seq): (i64, u64), big: &Big) -> Result<OwnedValue> {
     let mut whole = Vec::new();
-    frames::pieces(replica, (head.dev, Stream::Shared, head.seq), big, |bytes| {
+    frames::pieces(replica, (dev, Stream::Shared, seq), big, |bytes| {
         whole.extend_from_slice(bytes);
         Ok(())
     })?;

@@ -114,6 +114,14 @@ impl OwnedValue {
         }
     }
 
+    /// Copies a value of the wire; of one in pieces, its length and hash.
+    pub(crate) fn told_of(value: Value<'_>) -> Result<Self> {
+        match value {
+            Value::Big(Big { text, len: bytes, sha256, .. }) => Ok(Self::Large { text, bytes, sha256 }),
+            value => Self::of(value),
+        }
+    }
+
     /// Copies a value of the wire that is not in pieces.
     pub(crate) fn of(value: Value<'_>) -> Result<Self> {
         Ok(match value {

@@ -9,6 +9,8 @@
 //! not follow. Until then the table is at odds: it counts in no digest. All of this is a function of what is announced in
 //! the log, and of who is retired, revoked or left (`left`): these do not count.
 
+use std::collections::BTreeSet;
+
 use packmule_core::wire::{DefId, SchemaBits};
 
 use crate::engine::error::Result;
@@ -17,7 +19,7 @@ use crate::engine::table::declared::{self, Subject};
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
-use crate::engine::table::{dropped, left, renamed};
+use crate::engine::table::{catalog, dropped, left, renamed};
 
 /// What a device announced last of a table.
 pub(crate) struct Shape {
@@ -156,6 +158,31 @@ pub(crate) fn lacking_columns(replica: &Replica, table: &Table) -> Result<Column
         }
     }
     Ok(lacking)
+}
+
+/// Returns the columns of a table that no device had announced in any of these frames: none of them can speak for one.
+pub(crate) fn columns_since(
+    replica: &Replica,
+    table: &Table,
+    within: &dyn Fn(i64, u64) -> bool,
+) -> Result<Columns> {
+    let sql = "SELECT dev, seq, def FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = ''";
+    let mut statement = replica.db.prepare_cached(sql)?;
+    let mut rows = statement.query((declared::root_of(replica, table.tid), Subject::Shape))?;
+    let mut defs = BTreeSet::new();
+    while let Some(row) = rows.next()? {
+        if within(row.get(0)?, row.get(1)?) {
+            defs.insert(row.get::<_, [u8; 8]>(2)?);
+        }
+    }
+    let mut since = Columns::all(table.def.columns.len());
+    for id in defs {
+        let mut def = catalog::op_def(replica, DefId(id))?.def.clone();
+        renamed::as_now(replica, table.tid, &mut def, &table.def)?;
+        since =
+            since.minus(&def.columns.iter().filter_map(|column| table.def.column(&column.name)).collect());
+    }
+    Ok(since)
 }
 
 /// Returns what decides on the columns that follow: the table on each device whose columns do not follow; where they follow

@@ -16,23 +16,17 @@ use crate::engine::table::known::Table;
 pub(crate) struct Trials(RefCell<Option<Trial>>);
 
 impl Trials {
-    /// Says which of its own rules keeps a row out of a table, as SQLite says it. Of a row with a large value, which is known
-    /// by its length, nothing is said.
+    /// Says which of its own rules keeps rows out of a table, alone or because of each other, as SQLite says it. Of a row with
+    /// a large value, which is known by its length, nothing is said.
     pub(crate) fn refusal(
         &self,
         db: &Connection,
         table: &Table,
-        row: &[(usize, OwnedValue)],
+        rows: &[Vec<(usize, OwnedValue)>],
     ) -> Result<Option<String>> {
-        if row.iter().any(|(_, value)| matches!(value, OwnedValue::Large { .. })) {
-            return Ok(None);
-        }
-        self.with(db, table, |trial| trial.refused(table, row))
-    }
-
-    /// Returns whether a table has any rules that can be tried.
-    pub(crate) fn has_rules(&self, db: &Connection, table: &Table) -> Result<bool> {
-        self.with(db, table, |trial| trial.empty.is_some())
+        let is_short =
+            |row: &&Vec<_>| !row.iter().any(|(_, value)| matches!(value, OwnedValue::Large { .. }));
+        self.with(db, table, |trial| trial.refused(table, rows.iter().filter(is_short)))
     }
 
     fn with<R>(&self, db: &Connection, table: &Table, of: impl FnOnce(&Trial) -> R) -> Result<R> {
@@ -60,36 +54,55 @@ impl Trial {
         // It is read once, and does not stay prepared.
         let sql: Option<String> = db.query_row(sql, [&table.def.name], |row| row.get(0)).optional()?;
         let sql = sql.unwrap_or_default();
-        let rules = ["not null", "check", "strict"];
-        let has_rules = rules.iter().any(|rule| sql.to_ascii_lowercase().contains(rule));
-        let make = || {
+        let rules = ["not null", "check", "strict", "unique"];
+        let uniques = unique_indexes(db, table)?;
+        let has_rules =
+            !uniques.is_empty() || rules.iter().any(|rule| sql.to_ascii_lowercase().contains(rule));
+        let make = || -> rusqlite::Result<Connection> {
             let db = Connection::open_in_memory()?;
             // Little memory: it has one row at most.
             db.execute_batch(
                 "PRAGMA page_size = 512; PRAGMA foreign_keys = OFF; PRAGMA trusted_schema = OFF",
             )?;
             db.set_prepared_statement_cache_capacity(3);
-            db.execute_batch(&sql).map(|()| db)
+            db.execute_batch(&sql)?;
+            // One that calls a function of the application's is not there.
+            uniques.iter().for_each(|unique| drop(db.execute_batch(unique)));
+            Ok(db)
         };
         Ok(Self { tid: table.tid, schema, empty: has_rules.then(make).and_then(rusqlite::Result::ok) })
     }
 
-    /// Says why the table does not take a row.
-    fn refused(&self, table: &Table, row: &[(usize, OwnedValue)]) -> Option<String> {
+    /// Says why the table does not take rows.
+    fn refused<'r>(
+        &self,
+        table: &Table,
+        mut rows: impl Iterator<Item = &'r Vec<(usize, OwnedValue)>>,
+    ) -> Option<String> {
         let db = self.empty.as_ref()?;
-        let columns: Vec<usize> = row.iter().map(|(at, _)| *at).collect();
-        let values = row.iter().map(|(_, value)| Bind(value.borrow()));
+        let insert = |row: &Vec<(usize, OwnedValue)>| {
+            let columns: Vec<usize> = row.iter().map(|(at, _)| *at).collect();
+            let values = row.iter().map(|(_, value)| Bind(value.borrow()));
+            db.prepare_cached(&table.insert_sql(&columns))?.execute(params_from_iter(values))
+        };
         let run = |sql: &str| db.prepare_cached(sql).and_then(|mut known| known.execute([]));
         // It stays empty: all three statements are made once.
         run("BEGIN").ok()?;
-        let insert = db.prepare_cached(&table.insert_sql(&columns));
-        let refused = insert.and_then(|mut insert| insert.execute(params_from_iter(values)));
+        let refused = rows.find_map(|row| insert(row).err());
         // A rule may have rolled it back by itself.
         if !db.is_autocommit() {
             run("ROLLBACK").ok()?;
         }
-        refused.err().filter(is_refused).map(|e| e.to_string())
+        refused.filter(is_refused).map(|e| e.to_string())
     }
+}
+
+/// Returns the statements of a table's UNIQUE indexes, also over expressions and of some rows.
+fn unique_indexes(db: &Connection, table: &Table) -> Result<Vec<String>> {
+    let sql = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?1 COLLATE NOCASE
+               AND sql LIKE 'create unique %'";
+    let mut statement = db.prepare(sql)?;
+    Ok(statement.query_map([&table.def.name], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Returns whether a table refuses a row: by a constraint, or by the type of its INTEGER PRIMARY KEY.

@@ -411,7 +411,7 @@ fn removes(engine: &Engine, conflict: &Conflict, version: &ConflictVersion) -> S
     };
     let undone = match row.is_none_or(|row| engine.keeps_for_undo(&row.values)) {
         true => "resolve --undo brings it back",
-        false => "it is too large for resolve --undo",
+        false => "it is too large for resolve --undo, not for restore",
     };
     format!("removes the row {} on all devices; {undone}", pairs(keys))
 }

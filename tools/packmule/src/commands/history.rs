@@ -113,8 +113,8 @@ pub fn at(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let rows = count(report.rows, "row");
     say!(out, "{}: the tables as they were at {given}; {rows} written to since", shown(&file));
     if report.unknown > 0 {
-        let rows = plural(report.unknown, "row is", "rows are");
-        say!(out, "of these {rows} as now: what was before is compacted away here");
+        let rows = plural(report.unknown, "of these rows is as it is", "of these rows are as they are");
+        say!(out, "{rows} now: what was before is compacted away here, or too large");
     }
     Ok(())
 }

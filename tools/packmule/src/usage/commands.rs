@@ -455,7 +455,7 @@ each board gets its own `init`. A board that is made without \
                 named. VALUE is a number, NULL, x'00ff', 'quoted text', or text as it is. All is done in one transaction. Nothing \
                 is lost by it: the other versions stay in the log, and --undo takes it back, on any device to which it has \
                 travelled, until its frames are compacted away; of a row of more than 16 KiB that is not kept, and `conflicts` \
-                says so.",
+                says so: `restore` brings that back.",
         examples: &[
             "packmule resolve base.db 5f3a9c01d2 --take north",
             "packmule resolve base.db 5f3a9c01d2 --set value=45 note='agreed on the phone'",
@@ -473,8 +473,8 @@ each board gets its own `init`. A board that is made without \
         group: Group::Conflicts,
         summary: "take back what a device wrote since a time: after a theft",
         about: "Each row of a shared table that the device has written to since becomes what it is without that: as it was, or as \
-                others wrote it since. This travels as any write. Of a row whose earlier versions are compacted away nobody knows \
-                what it was: it stays, and is counted. --dry-run says what would be. One resolution is undone by \
+                others wrote it since. This travels as any write. Of a row whose earlier versions are compacted away, or had a value \
+                of more than 1 MiB, nobody knows what it was: it stays, and is counted. --dry-run says what would be. One resolution is undone by \
                 `resolve --undo`.",
         examples: &["packmule undo base.db --by north --since 2026-11-27T03:00 --dry-run"],
     },
@@ -487,7 +487,8 @@ each board gets its own `init`. A board that is made without \
         group: Group::Conflicts,
         summary: "write an old version of a row anew",
         about: "The row becomes what that frame has of it; deleted, if the frame deletes it. `log TABLE KEY --values` shows who \
-                wrote it, with the frames' numbers and the values. This travels as any write.",
+                wrote it, with the frames' numbers and the values. This travels as any write. A value of more than 1 MiB is not brought \
+                back.",
         examples: &["packmule restore base.db settings interval --from north:5"],
     },
     Command {

@@ -178,23 +178,11 @@ fn a_wrong_proposal_is_found() {
 const MESSAGES: &[&str] = &["tools/packmule/src", "src/engine", "src/carry", "src/core"];
 
 /// What is not run as it is printed, and why, or what runs it.
-const ELSEWHERE: &[(&str, &str)] = &[
-    (
-        "this device lacks frames that are compacted away on *: a card or a file brings it the state of the tables; run \
-         `packmule exchange * DIRECTORY` here, then there, then here",
-        "tests/serial/state.rs: of a device that takes no state in, which is no program",
-    ),
-    (
-        "* lacks frames that are compacted away here: a card or a file brings it the state of the tables; run \
-         `packmule export * FILE --for *` here, and `packmule import` with that file there",
-        "tests/serial/state.rs: of a device that takes no state in, which is no program",
-    ),
-    (
-        "a bundle over HTTP has at most 256 MiB; a session over this port has no limit: \
+const ELSEWHERE: &[(&str, &str)] = &[(
+    "a bundle over HTTP has at most 256 MiB; a session over this port has no limit: \
          `packmule sync DB http://HOST:PORT` on the device that has it; nor has a card: `packmule exchange DB DIRECTORY`",
-        "tests/stories/http.rs: an answer to another program, which types it",
-    ),
-];
+    "tests/stories/http.rs: an answer to another program, which types it",
+)];
 
 /// The texts of a source, line by line, with `*` for what is filled in.
 fn lines(source: &str) -> Vec<String> {

@@ -120,3 +120,58 @@ fn two_bases_that_gathered_two_histories_of_one_board_get_what_is_folded_there()
         assert_eq!(rows(base, "SELECT DISTINCT v FROM log ORDER BY v"), ["\"a\"", "\"b\"", "\"both\""]);
     }
 }
+
+/// A base was set back; it writes, gives up its board and folds what it wrote, alone. Then it hears of its first history: what
+/// it folded of the second one is in nobody's log, and still goes to everybody. What was settled before both is no news.
+#[test]
+fn what_a_second_history_folded_goes_to_all() {
+    for settled in [false, true] {
+        let world = World::new();
+        let (mut base, mut board) = (world.base("base"), world.board("board"));
+        sql(&board, "CREATE TABLE t (k TEXT PRIMARY KEY, v, n INTEGER DEFAULT 0)");
+        let columns = vec![("n".into(), ColumnMerge::Counter)];
+        board.track("t", &TrackOptions { columns, ..TrackOptions::default() }).unwrap();
+        sql(
+            &board,
+            "INSERT INTO t VALUES ('counted', 0, 5), ('deleted', 0, 0), ('edited', 0, 5), ('old', 0, 0)",
+        );
+        carry_all(&mut [&mut base, &mut board]);
+        if settled {
+            // The base has a history already that both have folded.
+            sql(&base, "UPDATE t SET v = 'before' WHERE k = 'old'");
+            carry_all(&mut [&mut base, &mut board]);
+            base.compact().unwrap();
+            board.compact().unwrap();
+        }
+        let backup = world.path("backup");
+        copy_card(&base, &backup);
+        sql(&base, "INSERT INTO t VALUES ('first', 1, 1)");
+        if settled {
+            sql(&base, "UPDATE t SET v = 'first' WHERE k = 'old'");
+        }
+        carry(&mut base, &mut board);
+        drop(base);
+
+        let mut base = Engine::open_with(&backup, world.options()).unwrap();
+        sql(
+            &base,
+            "UPDATE t SET v = 'second' WHERE k = 'edited'; UPDATE t SET n = n + 3 WHERE k = 'counted';
+             DELETE FROM t WHERE k = 'deleted'; INSERT INTO t VALUES ('second', 2, 2)",
+        );
+        base.seal().unwrap();
+        base.retire(board.identity().id, None).unwrap();
+        base.compact().unwrap();
+        let bytes = whole_bundle(&mut board);
+        assert!(import(&mut base, &bytes).new_identity.is_some());
+        carry_all(&mut [&mut base, &mut board]);
+        digests_equal(&[&base, &board]);
+        let old = if settled { "old|first|0" } else { "old|0|0" };
+        let expected = ["counted|0|8", "edited|second|5", "first|1|1", old, "second|2|2"];
+        let shown = rows(&board, "SELECT * FROM t ORDER BY k")
+            .iter()
+            .map(|row| row.replace('"', ""))
+            .collect::<Vec<_>>();
+        assert_eq!(shown, expected, "settled: {settled}");
+        assert!(base.conflicts().unwrap().is_empty(), "{:?}", base.conflicts());
+    }
+}

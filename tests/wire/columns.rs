@@ -410,5 +410,5 @@ fn the_coding_of_many_values_is_as_it_was() {
     for seed in 1..40 {
         all.extend(both(&mut Random(seed)).1);
     }
-    assert_eq!((all.len(), packmule_core::wire::crc32(&all)), (370_989, 568_490_941));
+    assert_eq!((all.len(), packmule_core::wire::crc32(&all)), (370_537, 3_966_562_432));
 }

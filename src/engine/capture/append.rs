@@ -19,7 +19,6 @@ use crate::engine::error::Result;
 use crate::engine::log::writer::GroupWriter;
 use crate::engine::merge::heads::Seen;
 use crate::engine::store::meta;
-use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
@@ -172,22 +171,28 @@ pub(crate) fn seal_appended(
         replica.db.execute("DELETE FROM _pm_gap WHERE tid = ?1 AND first = ?2", (table.tid, first))?;
         find_gaps(replica, table, first, last)?;
     }
-    let last =
-        above_mark(table).map(|range| seal_range(replica, reader, group, range)).transpose()?.flatten();
-    replica.db.execute(
-        "UPDATE _pm_table SET appended = ?2 WHERE tid = ?1",
-        (table.tid, last.unwrap_or(table.high_water)),
-    )?;
+    let Some(range) = above_mark(table) else { return Ok(()) };
+    seal_range(replica, reader, group, range)?;
+    if let Some(last) = last_id(replica, table, range)? {
+        replica.db.execute("UPDATE _pm_table SET appended = ?2 WHERE tid = ?1", (table.tid, last))?;
+    }
     Ok(())
 }
 
-/// Seals the rows in a range of ids. Returns the last one's id, if there are any.
+/// Returns the last id in a range of ids, if there is any.
+pub(crate) fn last_id(replica: &Replica, table: &Table, range: (i64, i64)) -> Result<Option<i64>> {
+    let id = table.def.key_list("");
+    let sql = format!("SELECT max({id}) FROM {} WHERE {id} BETWEEN ?1 AND ?2", table.sql_name);
+    Ok(replica.db.prepare_cached(&sql)?.query_row(range, |row| row.get(0))?)
+}
+
+/// Seals the rows in a range of ids.
 fn seal_range(
     replica: &Replica,
     reader: &RowReader<'_>,
     group: &mut GroupWriter<'_>,
     range: (i64, i64),
-) -> Result<Option<i64>> {
+) -> Result<()> {
     let table = reader.table;
     let id = table.def.key_list("");
     let sql = format!(
@@ -197,12 +202,10 @@ fn seal_range(
     );
     let mut statement = replica.db.prepare_cached(&sql)?;
     let mut rows = statement.query(range)?;
-    let mut last = None;
     while let Some(row) = rows.next()? {
         ops::seal_row(replica, reader, group, row, &Change::default(), &Seen::All)?;
-        last = Some(reader.integer_key(row)?);
     }
-    Ok(last)
+    Ok(())
 }
 
 /// Notes up to where a table is sealed now, and which ids are free there.
@@ -287,9 +290,7 @@ fn find_gaps(replica: &Replica, table: &Table, first: i64, last: i64) -> Result<
              WHERE id > before + 1 ORDER BY id - before DESC LIMIT {GAPS}"
         ))?
         .execute((first, last))?;
-    let sql = format!("SELECT max({id}) FROM {name} WHERE {id} BETWEEN ?1 AND ?2");
-    let found: Option<i64> = value::maybe::<Option<i64>>(&replica.db, &sql, (first, last))?.flatten();
-    let after = found.map_or(first, |found| found.saturating_add(1));
+    let after = last_id(replica, table, (first, last))?.map_or(first, |found| found.saturating_add(1));
     if after <= last {
         replica.db.execute(
             "INSERT OR REPLACE INTO _pm_gap (tid, first, last) VALUES (?1, ?2, ?3)",

@@ -61,13 +61,7 @@ pub(crate) fn set_mark(replica: &Replica, table: &Table) -> Result<()> {
 
 /// Begins a transaction: finds what is fresh. Rows of tables that are held are recorded at once.
 pub(crate) fn begin(replica: &Replica) -> Result<()> {
-    let mut all = BTreeMap::new();
-    for (tid, mark) in marks(replica)? {
-        let Some(fresh) = above(replica, tid, mark)? else { continue };
-        if !fresh.is_empty() {
-            all.insert(tid, fresh);
-        }
-    }
+    let all: BTreeMap<i64, Fresh> = above(replica, &marks(replica)?)?.into_iter().collect();
     let held: Vec<i64> = all.keys().copied().filter(|tid| is_held(replica, *tid)).collect();
     *replica.fresh.borrow_mut() = Some(all);
     held.into_iter().try_for_each(|tid| record(replica, tid))
@@ -81,11 +75,9 @@ fn is_held(replica: &Replica, tid: i64) -> bool {
 /// Ends a transaction: records what no seal has taken, and sets the marks to the last rows.
 pub(crate) fn end(replica: &Replica) -> Result<()> {
     record_all(replica)?;
-    for (tid, mark) in marks(replica)? {
-        if let Some(fresh) = above(replica, tid, mark)?.filter(|fresh| !fresh.is_empty()) {
-            let sql = "UPDATE _pm_mark SET mark = ?2 WHERE tid = ?1";
-            replica.db.prepare_cached(sql)?.execute((tid, fresh.last))?;
-        }
+    for (tid, fresh) in above(replica, &marks(replica)?)? {
+        let sql = "UPDATE _pm_mark SET mark = ?2 WHERE tid = ?1";
+        replica.db.prepare_cached(sql)?.execute((tid, fresh.last))?;
     }
     forget(replica);
     Ok(())
@@ -125,7 +117,8 @@ pub(crate) fn unsealed(replica: &Replica, table: &Table, most: u32) -> Result<u6
         None => {
             let sql = "SELECT mark FROM _pm_mark WHERE tid = ?1";
             let mark = value::maybe(&replica.db, sql, [table.tid])?;
-            mark.map_or(Ok(None), |mark| above(replica, table.tid, mark))?
+            let of = mark.map(|mark| (table.tid, mark));
+            above(replica, of.as_slice())?.pop().map(|(_, fresh)| fresh)
         }
     };
     let Some(fresh) = found else { return Ok(0) };
@@ -144,22 +137,48 @@ fn marks(replica: &Replica) -> Result<Vec<(i64, i64)>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Finds the rows of a table above its mark; `None` if it is not there.
-fn above(replica: &Replica, tid: i64, mark: i64) -> Result<Option<Fresh>> {
-    let Some((table, rowid)) = place(replica, tid)? else { return Ok(None) };
-    let sql = format!("SELECT max({rowid}) FROM {table}");
-    let last: Option<i64> = replica.db.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
-    let Some(first) = mark.checked_add(1) else { return Ok(None) };
-    Ok(Some(Fresh { table, rowid, first, last: last.unwrap_or(mark).max(mark) }))
+/// So many tables are asked for their last row at once: a statement a table would be made anew in each transaction, where
+/// there are more tables than statements are kept.
+const AT_ONCE: usize = 64;
+
+/// Finds the rows of these tables above their marks, where there are any.
+fn above(replica: &Replica, marks: &[(i64, i64)]) -> Result<Vec<(i64, Fresh)>> {
+    if marks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let known = catalog::is_schema_known(replica)?;
+    let mut all = Vec::with_capacity(marks.len());
+    for (tid, mark) in marks {
+        let Some(first) = mark.checked_add(1) else { continue };
+        if let Some((table, rowid)) = place(replica, *tid, known)? {
+            all.push((*tid, Fresh { table, rowid, first, last: *mark }));
+        }
+    }
+    for some in all.chunks_mut(AT_ONCE) {
+        let of_each = |(n, (_, Fresh { table, rowid, .. })): (usize, &(i64, Fresh))| {
+            format!("SELECT {n}, max({rowid}) FROM {table}")
+        };
+        let sql: Vec<String> = some.iter().enumerate().map(of_each).collect();
+        let mut statement = replica.db.prepare_cached(&sql.join(" UNION ALL "))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            if let (Some((_, fresh)), Some(last)) = (some.get_mut(row.get::<_, usize>(0)?), row.get(1)?) {
+                fresh.last = fresh.last.max(last);
+            }
+        }
+    }
+    all.retain(|(_, fresh)| !fresh.is_empty());
+    Ok(all)
 }
 
 /// Finds what a table is called that has a mark, and its rowid. Its application may have renamed it, or made it anew.
-fn place(replica: &Replica, tid: i64) -> Result<Option<(String, &'static str)>> {
+/// `known`: the schema is as it was when the catalog was loaded.
+fn place(replica: &Replica, tid: i64, known: bool) -> Result<Option<(String, &'static str)>> {
     let Some(table) = catalog::table_numbered(replica, tid) else { return Ok(None) };
     if !table.def.integer_key() || !matches!(table.state, State::Tracked | State::Suspended) {
         return Err(Error::damaged("`_pm_mark` has a table that is not captured by its rowid"));
     }
-    if table.state == State::Tracked && catalog::is_schema_known(replica)? {
+    if table.state == State::Tracked && known {
         return Ok(Some((table.sql_name.clone(), table.def.rowid_name())));
     }
     entries::list(replica)?;

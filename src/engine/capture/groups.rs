@@ -1,5 +1,6 @@
 //! Writes one group of frames of everything that was recorded since the last seal: one group a stream.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use packmule_core::model::{DeviceId, Stream, Value};
@@ -121,10 +122,12 @@ pub(crate) fn seal_before(replica: &Replica, group: &mut GroupWriter<'_>, row: &
 /// Seals: writes a group into each stream for which there is something. Within the open transaction.
 pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result<SealReport> {
     let mut streams = [false; 2];
+    let mut with_something = HashSet::new();
     append::find_all_gaps(replica)?;
     for table in catalog::tables(replica).iter().filter(|_| !options.alone()) {
         if has_something(replica, table, options)? {
             streams[usize::from(stream_of(table).number())] = true;
+            with_something.insert(table.tid);
         }
     }
     let says = options.retire.is_some() || options.came_back.is_some() || options.alone();
@@ -158,12 +161,8 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
             seal_said(replica, &mut group, options)?;
             meta::set(&replica.db, "unanswered", false)?;
         }
-        let here = |t: &&Arc<Table>| {
-            t.state == State::Tracked
-                && !options.alone()
-                && stream_of(t) == stream
-                && options.only.is_none_or(|tid| tid == t.tid)
-        };
+        // Of hundreds of tables mostly a few were written to.
+        let here = |t: &&Arc<Table>| stream_of(t) == stream && with_something.contains(&t.tid);
         for table in catalog::tables(replica).iter().filter(here) {
             seal_table(replica, table, &mut group, options)?;
         }
@@ -368,16 +367,15 @@ pub(crate) fn seal_all(
     let mut statement = replica.db.prepare(&sql)?;
     let mut rows = statement.query([])?;
     let (own, _) = context_free::seen_by_us(replica, None)?;
-    let mut last = 0;
     while let Some(row) = rows.next()? {
         ops::seal_row(replica, reader, group, row, &change, &Seen::Context(&own))?;
-        if table.def.append {
-            last = reader.integer_key(row)?;
-        }
     }
-    replica
-        .db
-        .execute("UPDATE _pm_table SET appended = max(appended, ?2) WHERE tid = ?1", (table.tid, last))?;
+    if table.def.append
+        && let Some(last) = append::last_id(replica, table, (i64::MIN, i64::MAX))?
+    {
+        let sql = "UPDATE _pm_table SET appended = max(appended, ?2) WHERE tid = ?1";
+        replica.db.execute(sql, (table.tid, last))?;
+    }
     Ok(())
 }
 
@@ -414,7 +412,7 @@ pub(crate) fn seal_dirty(
         let mut statement = replica.db.prepare_cached(&changed_rows::fresh_sql(reader))?;
         let mut rows = statement.query((new.first, new.last))?;
         while let Some(row) = rows.next()? {
-            sealing.row(group, row)?;
+            sealing.new_row(group, row)?;
         }
     }
     let sql = changed_rows::sql(reader, changed_rows::are_in_order(replica, table)?);
@@ -466,6 +464,22 @@ impl<'e, 'o> Changes<'e, 'o> {
         let own = own.map(|(own, _)| own);
         let (at, keys) = (def.columns.len() + 1, def.keys().count());
         Ok(Self { replica, reader, options, at, keys, unwritten, remembers, own, deleted: 0, freed: false })
+    }
+
+    /// Seals a row of [`changed_rows::fresh_sql`]. Mostly nobody has known its key, and nothing but its values is looked at:
+    /// each look into a row costs as much as a column of it.
+    fn new_row(&mut self, group: &mut GroupWriter<'_>, row: &Row<'_>) -> Result<()> {
+        let Self { replica, reader, at, .. } = *self;
+        let mut change = Change { heads: Some(Vec::new()), ..Change::default() };
+        if self.remembers {
+            let key = reader.table.key_of(std::iter::once(value::from_sql(row.get_ref(at)?)))?;
+            if !heads::heads(replica, reader.table.tid, &key)?.is_empty() {
+                return self.row(group, row);
+            }
+            change.key = Some(key);
+        }
+        let seen = self.own.as_ref().map_or(Seen::All, Seen::Context);
+        ops::seal_row(replica, reader, group, row, &change, &seen)
     }
 
     /// Seals a row.

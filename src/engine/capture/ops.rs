@@ -86,7 +86,7 @@ pub(crate) fn seal_row(
     for counted in &change.counted {
         values[counted.column] = counted.carried.borrow();
     }
-    let firsts = if values.contains(&MAYBE_LARGE) {
+    let firsts = if values.iter().any(may_be_large) {
         write_all_large(replica, reader, group, &mut values, change)?
     } else {
         Vec::new()
@@ -107,7 +107,7 @@ fn write_all_large<'v>(
     let mut firsts = Vec::new();
     for (at, value) in values.iter_mut().enumerate() {
         let carried = change.columns.as_ref().is_none_or(|columns| columns.contains(at));
-        if carried && *value == MAYBE_LARGE && reader.is_large(at, &keys)? {
+        if carried && may_be_large(value) && reader.is_large(at, &keys)? {
             let (big, first) = write_large(replica, reader, group, at, &keys)?;
             *value = Value::Big(big);
             firsts.push((at, first));
@@ -438,7 +438,11 @@ fn write_large(
 
 /// What stands for a large value in a row that was read: a random BLOB. A row that really has it is told by its length.
 const MARK: [u8; 16] = 0x5D3A_91C7_60EB_4F28_B6D4_0793_CE18_A25F_u128.to_be_bytes();
-const MAYBE_LARGE: Value<'static> = Value::Blob(&MARK);
+
+/// Returns whether a large value may stand where this was read.
+fn may_be_large(value: &Value<'_>) -> bool {
+    matches!(value, Value::Blob(bytes) if **bytes == MARK)
+}
 
 /// Reads rows of a table without their large values, which are read one by one.
 pub(crate) struct RowReader<'e> {
@@ -483,12 +487,5 @@ impl<'e> RowReader<'e> {
         ));
         let params = params_from_iter(keys.iter().map(|v| Bind(*v)));
         Ok(self.replica.db.prepare_cached(&sql)?.query_row(params, |row| row.get(0))?)
-    }
-
-    /// Returns the key of a row of an append table.
-    pub(crate) fn integer_key(&self, row: &Row<'_>) -> Result<i64> {
-        let at =
-            self.table.def.keys().next().ok_or_else(|| Error::damaged("an append table without a key"))?;
-        Ok(row.get(at)?)
     }
 }

@@ -15,7 +15,7 @@ use crate::engine::fleet::positions::StreamPosition;
 use crate::engine::fleet::{devices, membership, positions, routes};
 use crate::engine::log::visit::{self, Part};
 use crate::engine::log::{contexts, frames, gave_up, tags};
-use crate::engine::merge::given_up;
+use crate::engine::merge::{folds, given_up};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::known::State;
@@ -155,14 +155,20 @@ pub(crate) fn built_on_by(replica: &Replica, after: u64) -> Result<Option<String
 
 /// Goes on beside the history of the identity before, which others have built on, or of which frames are folded: this device
 /// has another identity already. The rows of its own tables that came after the common part are to be sealed anew.
-pub(crate) fn go_on_beside(replica: &Replica, old: i64, common: [u64; 2]) -> Result<()> {
-    let end = |stream| end_here(replica, old, stream, common[PeerEvidence::at(stream)]);
-    let ends = [end(Stream::Shared)?, end(Stream::PerDevice)?];
+/// `same` is up to where the shared stream is known to be common: what is folded after that, nobody else has.
+pub(crate) fn go_on_beside(replica: &Replica, old: i64, ends: [StreamPosition; 2], same: u64) -> Result<()> {
+    let common = ends.map(|end| end.seq);
     let retired = retired_by(replica, old, common[0])?;
     let folded = log_begins(replica, old, Stream::PerDevice)? > common[1];
     let own = if folded { Vec::new() } else { own_rows(replica, old, common[1])? };
     let decisions = redeclare::decisions_after(replica, old, common[0])?;
+    let is_folded = membership::watermark(replica, old, Stream::Shared)? > same;
+    given_up::settle_folded(replica, old, same)?;
     cut(replica, old, ends)?;
+    if is_folded {
+        // What the lists have as settled with frames of the first history's numbers was not.
+        folds::restart(replica)?;
+    }
     replica.db.execute("UPDATE _pm_table SET announced = 0 WHERE state = ?1", [State::Tracked])?;
     seal_rows_again(replica, &own)?;
     if folded {

@@ -29,13 +29,13 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
     let shown = evidence.is_divergent() && evidence.same != [0; 2];
     let mut same = evidence.same;
     for (same, exactly) in same.iter_mut().zip(evidence.diverges_at) {
-        *same = exactly.unwrap_or(0).max(*same);
+        *same = exactly.map_or(0, |at| at.seq).max(*same);
     }
     let mut common = common_prefix(replica, same, bound, !shown)?;
     let (mut unknown, mut confirmed) = (false, false);
     for stream in Stream::ALL {
         let at = PeerEvidence::at(stream);
-        common[at] = evidence.diverges_at[at].unwrap_or(common[at]);
+        common[at] = evidence.diverges_at[at].map_or(common[at], |exactly| exactly.seq);
         // Others have more, a state of which would hide whether this device's last frames are among it.
         unknown |= evidence.by_state[at] && evidence.more[at] > positions[at] && common[at] < positions[at];
         confirmed |= peers::is_confirmed(replica, replica.me, stream, common[at])?;
@@ -51,7 +51,7 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
     let mut evidence = *evidence;
     if evidence.is_divergent() || unknown {
         if !unsay::take_back(replica, common)? {
-            rekey::rekey(replica, common)?;
+            rekey::rekey(replica, common, evidence.diverges_at)?;
             return Ok(true);
         }
         // What others have in its place comes in again.

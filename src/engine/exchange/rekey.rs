@@ -126,17 +126,22 @@ pub(crate) fn waits_here(replica: &Replica) -> Result<bool> {
     Ok(peers::is_rolled_back(replica)? && catalog::reading(replica, waits_to_know)?)
 }
 
-/// Takes a new identity, and re-authors what each stream has after its common prefix with the first history.
+/// Takes a new identity, and re-authors what each stream has after its common prefix with the first history. `shown` are the
+/// ends of these that the first history shows: of what is folded here the log has no chain.
 ///
 /// # Errors
 /// [`Error::KeyMissing`], [`Error::Io`].
-pub(crate) fn rekey(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
+pub(crate) fn rekey(
+    replica: &mut Replica,
+    common: [u64; 2],
+    shown: [Option<StreamPosition>; 2],
+) -> Result<()> {
     if replica.poisoned {
         return Err(Error::Poisoned.into());
     }
     let before = (replica.key.clone(), replica.me, replica.identity.clone());
     replica.db.execute_batch("BEGIN IMMEDIATE")?;
-    let result = rekey_here(replica, common);
+    let result = rekey_here(replica, common, shown);
     let result = transaction::end_transaction(replica, result);
     if result.is_err() {
         (replica.key, replica.me, replica.identity) = before;
@@ -146,7 +151,7 @@ pub(crate) fn rekey(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
 }
 
 /// Does the work of [`rekey`], within its transaction.
-fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
+fn rekey_here(replica: &mut Replica, common: [u64; 2], shown: [Option<StreamPosition>; 2]) -> Result<()> {
     catalog::load_catalog(replica)?;
     fresh::begin(replica)?;
     deferred::begin_deferring(replica)?;
@@ -155,15 +160,10 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     seal::seal_here(replica, SealOptions::default())?;
     let mut common = whole_seals(replica, common)?;
     let mut built_on = cut::built_on_by(replica, common[0])?;
-    for stream in Stream::ALL {
-        let at = usize::from(stream.number());
-        let begins = cut::log_begins(replica, replica.me, stream)?;
-        if begins > common[at] && cut::end_at(replica, replica.me, stream, common[at])?.is_some() {
-            // What is folded cannot be written again frame by frame: all that the tables have is.
-            built_on = Some("a fold".into());
-        } else {
-            common[at] = common[at].max(begins);
-        }
+    let same = common[0];
+    let (parts, folded) = parts_here(replica, &mut common, shown)?;
+    if folded {
+        built_on = Some("a fold".into());
     }
     let old = (replica.me, replica.identity.id);
     let was = devices::device_label(replica, replica.me)?;
@@ -177,7 +177,11 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     let done = match built_on {
         Some(other) => {
             replica.key = Some(key);
-            cut::go_on_beside(replica, old.0, common)?;
+            let end = |stream| {
+                let at = PeerEvidence::at(stream);
+                parts[at].map_or_else(|| cut::end_here(replica, old.0, stream, common[at]), Ok)
+            };
+            cut::go_on_beside(replica, old.0, [end(Stream::Shared)?, end(Stream::PerDevice)?], same)?;
             format!("as its own, since {other} has built on it")
         }
         None => {
@@ -202,6 +206,31 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2]) -> Result<()> {
     // The new identity has announced nothing of a table that is held or was changed, and whom it left does not count there.
     catalog::doubt_schema(replica)?;
     fresh::end(replica)
+}
+
+/// Finds where the streams part, of which something after the common part is folded here: that cannot be written again frame
+/// by frame, but all that the tables have is. Where nothing shows how the shared stream was at the end of the common part, all
+/// of that comes again. Of the other streams, what is folded counts as common. Returns whether any is folded so.
+fn parts_here(
+    replica: &Replica,
+    common: &mut [u64; 2],
+    shown: [Option<StreamPosition>; 2],
+) -> Result<([Option<StreamPosition>; 2], bool)> {
+    let (mut parts, mut folded) = ([None; 2], false);
+    for stream in Stream::ALL {
+        let at = PeerEvidence::at(stream);
+        let begins = cut::log_begins(replica, replica.me, stream)?;
+        let known = cut::end_at(replica, replica.me, stream, common[at])?;
+        let end = known.or(shown[at].filter(|shown| shown.seq == common[at]));
+        if begins > common[at] && (end.is_some() || stream == Stream::Shared) {
+            folded = true;
+            parts[at] = end;
+            common[at] = end.map_or(0, |end| end.seq);
+        } else {
+            common[at] = common[at].max(begins);
+        }
+    }
+    Ok((parts, folded))
 }
 
 /// Re-authors both streams, and leaves the old device with what it had up to the common prefix. Returns how many

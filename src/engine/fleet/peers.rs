@@ -6,6 +6,7 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, Position, Probe};
 
 use crate::engine::error::Result;
+use crate::engine::fleet::positions::StreamPosition;
 use crate::engine::fleet::{copies, devices, membership, positions, statements};
 use crate::engine::store::meta;
 use crate::engine::table::replica::Replica;
@@ -75,8 +76,8 @@ pub(crate) struct PeerEvidence {
     /// Peers have another history, or say so: its divergence point is after this frame or before. Where nothing shows
     /// it, that counts for nothing.
     pub diverges_by: [Option<u64>; 2],
-    /// Its divergence point is exactly after this frame.
-    pub diverges_at: [Option<u64>; 2],
+    /// Its divergence point is exactly here.
+    pub diverges_at: [Option<StreamPosition>; 2],
     /// A state comes that goes on where this device's log of a stream ends, without its frames.
     pub by_state: [bool; 2],
     /// It comes from a base.
@@ -111,6 +112,7 @@ impl PeerEvidence {
                 self.is_other_shown = true;
                 self.others_have[at] = self.others_have[at].max(checkpoint.last);
                 self.diverges_by[at] = Some(self.diverges_by[at].map_or(before, |other| other.min(before)));
+                let common = common.map(|seq| StreamPosition { seq, chain: checkpoint.prev });
                 self.diverges_at[at] = self.diverges_at[at].or(common);
             }
         }

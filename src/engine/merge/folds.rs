@@ -81,6 +81,25 @@ pub(crate) fn listed(replica: &Replica, tid: i64, key: &[u8]) -> Result<Option<F
     Ok(value::maybe(&replica.db, sql, (tid, key))?.map(Fold))
 }
 
+/// Gives the rows that the lists have of a fold and those after it.
+pub(crate) fn each_listed(
+    replica: &Replica,
+    fold: Fold,
+    each: &mut dyn FnMut(i64, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut listed = replica.db.prepare_cached("SELECT tid, key FROM _pm_folded WHERE n >= ?1")?;
+    let mut rows = listed.query([fold.0])?;
+    while let Some(row) = rows.next()? {
+        each(row.get(0)?, row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?;
+    }
+    Ok(())
+}
+
+/// Returns whether the lists have all rows of a fold and those after it.
+pub(crate) fn lists_from(replica: &Replica, fold: Fold) -> Result<bool> {
+    Ok(base(replica)?.is_some_and(|base| base < fold))
+}
+
 /// Returns the number of what was before the oldest kept list, if lists are kept.
 fn base(replica: &Replica) -> Result<Option<Fold>> {
     Ok(value::maybe::<Option<i64>>(&replica.db, "SELECT min(n) FROM _pm_fold", [])?.flatten().map(Fold))

@@ -18,7 +18,7 @@ use packmule_core::wire::OpKind;
 use crate::engine::error::Result;
 use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::heads::{self, Head};
-use crate::engine::merge::{deferred, late, stretches, versions, written};
+use crate::engine::merge::{compose, deferred, folds, late, stretches, versions, written};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
@@ -42,6 +42,50 @@ pub(crate) fn settle_all(replica: &Replica, dev: i64, frames: &RangeInclusive<u6
         }
     }
     Ok(())
+}
+
+/// Makes all that was settled here by folds with frames of a device after this one settled values, of which a verdict is to be
+/// written: those frames are nowhere any more, and nobody else has them. Where lists of folds do not reach back so far, that
+/// is every row. Before the watermarks are set back.
+pub(crate) fn settle_folded(replica: &Replica, dev: i64, after: u64) -> Result<()> {
+    let Some(fold) = folds::first_with(replica, dev, after + 1)? else { return Ok(()) };
+    stretches::spread(replica, None)?;
+    folds::each_listed(replica, fold, &mut |tid, key| {
+        let table = catalog::table(replica, tid)?;
+        if table.remembers_shared() { settle_whole(replica, &table, key) } else { Ok(()) }
+    })?;
+    if folds::lists_from(replica, fold)? {
+        return Ok(());
+    }
+    for table in catalog::tables(replica).into_iter().filter(|table| table.shows_shared()) {
+        let from = [table.sql_name.clone(), table.quarantine_table()];
+        let keys = table.def.key_list("");
+        for from in from.iter().take(if replica.quarantined.get() { 2 } else { 1 }) {
+            let mut all = replica.db.prepare(&format!("SELECT {keys} FROM {from}"))?;
+            let mut rows = all.query([])?;
+            while let Some(row) = rows.next()? {
+                settle_whole(replica, &table, &table.key_in(row)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes all of a row for which no version speaks a settled value, of which a verdict is to be written.
+fn settle_whole(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
+    let heads = heads::all_heads(replica, table.tid, key)?;
+    let Some(row) = compose::row_of(replica, table, key)? else {
+        if heads.is_empty() {
+            late::keep_absent(replica, table, key, folds::absence(replica, table.tid, key)?)?;
+        }
+        return Ok(());
+    };
+    let counted = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
+    let settled = |column: &usize| Some((*column, counters::settled_sum(&counted, *column, Some(&row))?));
+    late::keep_sums(replica, table, key, 1, table.counters.iter().filter_map(settled).collect())?;
+    let all = Head { kind: OpKind::Insert, ..Head::baseline(1, None) };
+    let columns = late::settled_columns(table, &all, &heads);
+    if columns.is_empty() { Ok(()) } else { late::add_settled(replica, table, key, row, columns, &heads) }
 }
 
 /// Does the same with the versions of contested rows that come of histories for which another was given up.

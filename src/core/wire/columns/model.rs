@@ -131,7 +131,7 @@ impl Steady {
 /// What has been learned.
 pub(super) struct Mixer {
     /// Buckets of eight. Of each: whose it is, 16 bits, and how often it was looked for; then the slots of its nodes.
-    slots: [u32; ALL],
+    slots: [Slot; ALL],
     weights: [[i32; INPUTS]; SETS],
     /// What all decisions have cost, in 1/256 bit.
     pub(super) spent: u32,
@@ -157,11 +157,11 @@ fn cost(p: u16) -> u32 {
 
 impl Mixer {
     pub(super) const fn new() -> Self {
-        Self { slots: [0; ALL], weights: [[25_000; INPUTS]; SETS], spent: 0, spent_alone: 0 }
+        Self { slots: [Slot(0); ALL], weights: [[25_000; INPUTS]; SETS], spent: 0, spent_alone: 0 }
     }
 
     pub(super) fn reset(&mut self) {
-        self.slots = [0; ALL];
+        self.slots = [Slot(0); ALL];
         self.weights = [[25_000; INPUTS]; SETS];
     }
 
@@ -171,7 +171,7 @@ impl Mixer {
         let (first, check) = ((h >> (32 - BUCKET_BITS)) * SLOTS as u32, (h & 0xFFFF) << 16);
         let mut free = (first, u32::MAX);
         for at in [first, first ^ SLOTS as u32] {
-            let whose = &mut self.slots[at as usize % ALL];
+            let Slot(whose) = &mut self.slots[at as usize % ALL];
             let times = *whose & 0xFFFF;
             if *whose & 0xFFFF_0000 == check && times > 0 {
                 *whose = check | (times + 1).min(0xFFFF);
@@ -182,8 +182,8 @@ impl Mixer {
             }
         }
         let from = free.0 as usize % ALL;
-        self.slots[from..from + SLOTS].copy_from_slice(&[UNUSED; SLOTS]);
-        self.slots[from] = check | 1;
+        self.slots[from..from + SLOTS].copy_from_slice(&[Slot::NEW; SLOTS]);
+        self.slots[from] = Slot(check | 1);
         free.0
     }
 
@@ -206,6 +206,7 @@ impl Mixer {
     }
 
     /// Codes a decision at `node`, 1 to 7, of a tree.
+    #[inline(always)] // What is not mixed has no more than its slot to do.
     pub(super) fn code<C: Coder>(
         &mut self,
         coder: &mut C,
@@ -213,19 +214,26 @@ impl Mixer {
         node: u32,
         one: bool,
     ) -> Result<bool, C::Stop> {
-        if tree.alone {
-            let at = &mut self.slots[(tree.at[0] | node) as usize % ALL];
-            let mut slot = Slot(*at);
-            let one = slot.code(coder, one)?;
-            *at = slot.0;
-            return Ok(one);
+        if !tree.alone {
+            return self.code_mixed(coder, tree, node, one);
         }
+        self.slots[(tree.at[0] | node) as usize % ALL].code(coder, one)
+    }
+
+    #[inline(never)]
+    fn code_mixed<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        tree: &Tree,
+        node: u32,
+        one: bool,
+    ) -> Result<bool, C::Stop> {
         let mut slots = [Slot(0); INPUTS];
         let mut odds = [0i32; INPUTS];
         let mut sum = 0i64;
         let weights = &mut self.weights[tree.set as usize % SETS];
         for i in 0..INPUTS {
-            slots[i] = Slot(self.slots[(tree.at[i] | node) as usize % ALL]);
+            slots[i] = self.slots[(tree.at[i] | node) as usize % ALL];
             odds[i] = i32::from(STRETCH[(slots[i].0 >> 20) as usize]);
             sum += i64::from(weights[i]) * i64::from(odds[i]);
         }
@@ -239,7 +247,7 @@ impl Mixer {
         for i in 0..INPUTS {
             weights[i] += (odds[i] * error + 0x200) >> 10;
             slots[i].learn(one);
-            self.slots[(tree.at[i] | node) as usize % ALL] = slots[i].0;
+            self.slots[(tree.at[i] | node) as usize % ALL] = slots[i];
         }
         Ok(one)
     }

@@ -31,6 +31,8 @@ pub(super) type Place = (u16, u16);
 #[derive(Clone, Copy)]
 pub(super) struct Column {
     pub(super) way: u8,
+    /// The way before that, which was another one.
+    pub(super) other: u8,
     pub(super) ways: u32,
     pub(super) stays: Steady,
     pub(super) scale: u8,
@@ -50,6 +52,7 @@ pub(super) struct Column {
 impl Column {
     const NEW: Self = Self {
         way: NULL,
+        other: NULL,
         ways: 0,
         stays: Steady::NEW,
         scale: 0,

@@ -107,18 +107,24 @@ impl Values {
         ];
         let set = id ^ 3;
         let tree = self.mixer.tree(&contexts, set, 512);
+        let other = column.other;
         let coded = if !was_steady && self.mixer.code(coder, &tree, 1, way == column.way)? {
             column.way
+        } else if other != column.way && self.mixer.code(coder, &tree, 2, way == other)? {
+            other
         } else {
             self.mixer.digits(coder, &contexts, (set, 520), 4, u32::from(way))? as u8
         };
         column.stays.count(coded == column.way);
         // What comes once is no sign of what comes next.
-        column.way = match coded {
+        let comes_on = match coded {
             RESCALED => DECIMAL,
             NEW_FACTOR => MULTIPLE,
             other => other,
         };
+        if comes_on != column.way {
+            (column.other, column.way) = (column.way, comes_on);
+        }
         column.ways = column.ways << 4 | u32::from(column.way);
         Ok(coded)
     }

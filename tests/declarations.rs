@@ -140,6 +140,31 @@ fn an_application_that_renames_its_column_away_makes_room_for_the_other() {
     }
 }
 
+/// Who decides for one by making the table anew has not seen what others wrote into theirs: its rows have the default, or NULL,
+/// and that was taken for a write.
+#[test]
+fn who_decides_by_making_its_table_anew_writes_nothing_into_what_waits() {
+    let kinds = [("INTEGER", ["5", "7"]), ("TEXT DEFAULT 'n'", ["\"05\"", "\"7\""]), ("", ["\"05\"", "7"])];
+    for (kind, expected) in kinds {
+        for merge in [Merge::Row, Merge::Cell] {
+            let (_world, mut d) = disputed(merge, 0);
+            all(&mut d);
+            sql(
+                &d[0],
+                &format!(
+                    "BEGIN; CREATE TABLE t2 (k TEXT PRIMARY KEY, v, x {kind}); INSERT INTO t2 SELECT k, v, x FROM t;
+                     DROP TABLE t; ALTER TABLE t2 RENAME TO t; COMMIT"
+                ),
+            );
+            all(&mut d);
+            for device in &d {
+                assert_eq!(device.conflicts().unwrap(), []);
+                assert_eq!(rows(device, "SELECT x FROM t ORDER BY k"), expected, "{kind} {merge:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn two_decisions_at_once_are_a_conflict_again() {
     let (_world, mut d) = disputed(Merge::Row, 0);

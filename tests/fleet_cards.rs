@@ -47,7 +47,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 60] = [
+const PARTED: [(u64, &str); 71] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (77, "a place of its own log that others have otherwise counted as what both have"),
@@ -156,6 +156,26 @@ const PARTED: [(u64, &str); 60] = [
     (
         41214,
         "a base waited for the rest of a seal of an identity that a board had lost with a restored backup",
+    ),
+    (540074, "a board read frames that were folded to find what a base lacks that was set back"),
+    (302378, "the same"),
+    (
+        300032,
+        "a silent copy said once more what its tables have, by an older word of a base, and took a new identity",
+    ),
+    (300076, "a copy did not look at a state of a base that showed another history of its readings"),
+    (300910, "a frame of readings was lost with two backups, and what came after it waited at the base"),
+    (301098, "a silent copy counted here as who has readings that the device had pruned and a base lost"),
+    (301126, "the only base waited for a part of its own seal that it had lost with its card"),
+    (301691, "boards took a history again from older files of boards that they had given up for a base's"),
+    (302106, "a board waited for what came before a later frame of an identity that both copies had left"),
+    (
+        800028,
+        "a board that had gone on otherwise took what it wrote before a restored backup, but the beginning",
+    ),
+    (
+        800228,
+        "a shared part of a seal went to a new identity, and the other part was folded under the old one",
     ),
     (
         310006,

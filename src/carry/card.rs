@@ -221,6 +221,9 @@ impl<'a> Visit<'a> {
         if let Some(problem) = survey.problem {
             // One that has not even a header is known by its name; to anybody it is nothing.
             let ours = survey.ours || survey.sender.is_none() && self.is_our_name(path);
+            if let (true, Error::Twin { seq, .. }) = (survey.ours, &problem) {
+                self.engine.hear_of_other_history(*seq)?;
+            }
             return self.note_torn(path, in_folder && ours, problem);
         }
         self.note(&survey)?;

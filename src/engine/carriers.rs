@@ -23,7 +23,7 @@ use crate::engine::exchange::verified::Progress;
 use crate::engine::fleet::admission::{self, Standing};
 use crate::engine::fleet::copies;
 use crate::engine::fleet::links::{self, LinkFigures};
-use crate::engine::fleet::peers::PeerEvidence;
+use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::table::route::Route;
 use crate::engine::{Result, UntrustedDevice};
 
@@ -146,6 +146,13 @@ impl Engine {
     /// Hears that another database under this device's identity has left something on a card.
     pub(crate) fn hear_of_copy(&mut self) -> Result<()> {
         Ok(transaction::record(&mut self.replica, copies::hear_of_another)?)
+    }
+
+    /// Hears that another database under this device's identity, or this one before it was set back, has left another history
+    /// on a card, from this frame on or before. Which of them is the second, a third device must say.
+    pub(crate) fn hear_of_other_history(&mut self, first: u64) -> Result<()> {
+        let record = |e: &_| peers::record_split(e, e.me, first.saturating_sub(1));
+        Ok(transaction::record(&mut self.replica, record)?)
     }
 
     /// Returns whether one of these places is of a history that is given up here.

@@ -100,6 +100,10 @@ impl World {
         engine
     }
 
+    pub fn now(&self) -> i64 {
+        self.clock.load(Ordering::Relaxed)
+    }
+
     pub fn tick(&self, ms: i64) {
         self.clock.fetch_add(ms, Ordering::Relaxed);
     }
@@ -138,12 +142,21 @@ pub fn sql(engine: &Engine, sql: &str) {
 /// Sets when an application wrote what is not sealed yet. Under `lww` the trigger asks the system for the time, which
 /// no test can set.
 pub fn written_at(engine: &Engine, ms: i64) {
+    note_time(engine, &format!("wall = {ms}"));
+}
+
+/// Says of what was written after this moment, by this machine's clock, that it was written then.
+pub fn written_by(engine: &Engine, ms: i64) {
+    note_time(engine, &format!("wall = {ms} WHERE wall > {ms}"));
+}
+
+fn note_time(engine: &Engine, set: &str) {
     for list in rows(
         engine,
         "SELECT name FROM sqlite_schema s WHERE name LIKE '\\_pm\\_dirty\\_%' ESCAPE '\\'
          AND EXISTS (SELECT 1 FROM pragma_table_info(s.name) WHERE name = 'wall')",
     ) {
-        sql(engine, &format!("UPDATE {} SET wall = {ms}", list.trim_matches('"')));
+        sql(engine, &format!("UPDATE {} SET {set}", list.trim_matches('"')));
     }
 }
 

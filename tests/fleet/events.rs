@@ -131,8 +131,10 @@ impl Fleet {
         let left = self.devices[d].own("readings");
         // By the word of a base that has lost them with its card, and has not said so yet, they are lost.
         let there = self.gathered_anywhere();
-        let is_there = |v: &String| !self.base_restored || there.contains(v);
-        self.pruned.extend(before.into_iter().filter(|v| !left.contains(v) && is_there(v)));
+        let is_there = |v: &&String| !self.base_restored || there.contains(*v);
+        let gone: Vec<String> = before.into_iter().filter(|v| !left.contains(v)).collect();
+        self.pruned.extend(gone.iter().filter(|v| is_there(v)).cloned());
+        self.ever_pruned.extend(gone);
         met.pruned += report.rows;
         self.trace.push(format!("d{d} prunes {} rows by the word of {:?}", report.rows, report.base));
     }

@@ -150,7 +150,8 @@ impl Fleet {
             return Err(format!("base d{n} has readings twice: {wrong:?}"));
         }
         for (m, other) in all.iter().filter(|(m, _)| *m != n) {
-            let lacks: Vec<_> = other.own("readings").into_iter().filter(|v| !distinct.contains(v)).collect();
+            let mut lacks = other.own("readings");
+            lacks.retain(|v| !(distinct.contains(v) || other.silent && self.ever_pruned.contains(v)));
             if !lacks.is_empty() {
                 return Err(format!("base d{n} lacks readings of d{m}: {lacks:?}"));
             }

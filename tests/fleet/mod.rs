@@ -105,8 +105,10 @@ struct Fleet {
     apart: bool,
     /// Which device wrote a reading.
     authors: BTreeMap<String, usize>,
-    /// Readings that were pruned, by the word of a base.
+    /// Readings that were pruned, by the word of a base, and that no base has lost with its card.
     pruned: BTreeSet<String>,
+    /// Readings that any device pruned: a silent copy of it does not bring them back.
+    ever_pruned: BTreeSet<String>,
     /// A base was restored: it may have lost what it said before that it has.
     base_restored: bool,
     trace: Vec<String>,
@@ -148,6 +150,7 @@ impl Fleet {
             apart: seed.is_multiple_of(3),
             authors: BTreeMap::new(),
             pruned: BTreeSet::new(),
+            ever_pruned: BTreeSet::new(),
             base_restored: false,
             trace: Vec::new(),
             broken,
@@ -261,6 +264,8 @@ impl Fleet {
                 Err(e) => panic!("{text}: {e}"),
             }
         }
+        // By this machine's clock no seed would live twice alike.
+        written_by(&self.devices[d].engine, self.world.now());
         self.touched(d);
         self.trace.push(format!("d{d}: {}", texts.join("; ")));
     }
@@ -437,7 +442,8 @@ pub fn life(seed: u64, broken: bool, met: &mut Met) -> Result<(), (String, Strin
         Ok(Ok(())) => return Ok(()),
         Ok(Err(why)) => why,
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
             format!("it panicked: {}", text.unwrap_or_default())
         }
     };

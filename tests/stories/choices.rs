@@ -301,6 +301,20 @@ fn what_is_too_large_for_an_undo_is_not_promised_one() {
         let size = "SELECT length(name) FROM patients WHERE id = 'u1'";
         assert_eq!(desk.rows("base.db", size), desk.rows("base.db", &format!("SELECT {bytes}")));
     }
+    // A row that is not removed, but is another one then: that is said too, and what brings back what it was.
+    let desk = clinic(&[("ward", "ward")]);
+    desk.sql("ward.db", "UPDATE patients SET name = 'Ada of the ward' WHERE id = 'p1'");
+    desk.run("seal ward.db").ok();
+    desk.sql("base.db", "UPDATE patients SET name = hex(zeroblob(20000)) WHERE id = 'p1'");
+    desk.carry("ward", "base");
+    let done = desk.run(&format!("resolve base.db {} --take ward", id(&desk, "p1"))).ok();
+    has(&done, &["it is too large for `resolve --undo`; `restore` brings back what it was"]);
+    let log = desk.run("log base.db patients p1 --by base --json").json();
+    // Inserted, made long, decided.
+    assert_eq!(log["groups"].as_array().unwrap().len(), 3, "{log}");
+    let frame = &log["groups"][1]["frames"][1];
+    desk.run(&format!("restore base.db patients p1 --from base:{frame}")).ok();
+    assert_eq!(desk.value("base.db", "SELECT length(name) FROM patients WHERE id = 'p1'"), 40_000.into());
 }
 
 /// However long a row is: what is removed is never cut off.

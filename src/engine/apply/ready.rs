@@ -3,7 +3,7 @@
 use packmule_core::model::Stream;
 
 use crate::engine::apply::report::{GatheredApart, ImportReport, WaitsForTable};
-use crate::engine::apply::{aside, groups, pending};
+use crate::engine::apply::{aside, groups, pending, refill};
 use crate::engine::error::Result;
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership, peers, revocation};
@@ -35,21 +35,23 @@ pub(crate) fn apply_pending(replica: &Replica, report: &mut ImportReport) -> Res
         for dev in &devs {
             any |= apply_ready(replica, *dev, report)?;
         }
+        for dev in &devs {
+            any |= refill::go_on_over_lost(replica, *dev)?;
+        }
         if !any {
             return devs.into_iter().try_for_each(|dev| forget_unfollowed(replica, dev));
         }
     }
 }
 
-/// Forgets what waits of a device and does not follow on what is applied, where somebody has left that identity: it can be of
-/// either history. Whoever left it says what it wrote again under its own, and who goes on under it sends it until it is
-/// acknowledged.
+/// Forgets what waits of a stream and does not follow on what is applied, where it can be of another history: nothing of such
+/// is taken in any more (`Verified::is_loose`). Whoever left an identity has sealed its rows again under its own, and who goes
+/// on under it sends what it has until that is acknowledged.
 fn forget_unfollowed(replica: &Replica, dev: i64) -> Result<()> {
-    if !devices::has_successor(&replica.db, dev)? {
-        return Ok(());
-    }
     for stream in Stream::ALL {
-        if pending::next_last(replica, dev, stream)?.is_none() {
+        if pending::next_last(replica, dev, stream)?.is_none()
+            && peers::may_be_of_other_history(replica, dev)?
+        {
             frames::forget_pending(&replica.db, dev, stream, i64::MAX as u64)?;
         }
     }

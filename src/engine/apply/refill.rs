@@ -10,7 +10,7 @@ use packmule_core::wire::{Chain, Checkpoint, FrameFlags};
 use crate::engine::error::{self, Result};
 use crate::engine::fleet::gaps::{self, Gap};
 use crate::engine::fleet::positions::{self, StreamPosition};
-use crate::engine::fleet::{devices, membership};
+use crate::engine::fleet::{devices, membership, peers};
 use crate::engine::log::frames;
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
@@ -31,6 +31,7 @@ pub(crate) fn go_on_from(replica: &Replica, dev: i64, checkpoint: &Checkpoint) -
         return Ok(());
     }
     go_over(replica, dev, first - 1, prev)?;
+    gaps::ask(replica, dev, false)?;
     for before in devices::issuers(&replica.db, dev)? {
         let Some(before) = devices::device_number(replica, before)?.filter(|dev| *dev != replica.me) else {
             continue;
@@ -47,6 +48,28 @@ pub(crate) fn go_on_from(replica: &Replica, dev: i64, checkpoint: &Checkpoint) -
         }
     }
     Ok(())
+}
+
+/// Goes on with what waits of a per-device stream beyond frames that are lost: its author says that it has less itself, as one
+/// that was set back, and no base has them. Until it has reissued its rows, this device says that it has the stream up to the gap
+/// alone (`fleet/gaps.rs`): should that be an older word, or a copy's, the frames come again. Returns whether it did.
+pub(crate) fn go_on_over_lost(replica: &Replica, dev: i64) -> Result<bool> {
+    let stream = Stream::PerDevice;
+    if !replica.identity.base || dev == replica.me || peers::may_be_of_other_history(replica, dev)? {
+        return Ok(false);
+    }
+    let waiting = "SELECT checkpoint FROM _pm_group INDEXED BY _pm_group_waiting
+         WHERE dev = ?1 AND stream = ?2 AND NOT applied ORDER BY first LIMIT 1";
+    let waiting: Option<Vec<u8>> = value::maybe(&replica.db, waiting, (dev, stream.number()))?;
+    let Some(bytes) = waiting else { return Ok(false) };
+    let Checkpoint { first, prev, .. } = Checkpoint::decode(&bytes).map_err(error::bad)?;
+    let lost = first - 1;
+    if positions::position(replica, dev, stream)?.seq >= lost || !gaps::is_lost(replica, dev, lost)? {
+        return Ok(false);
+    }
+    go_over(replica, dev, lost, prev)?;
+    gaps::ask(replica, dev, true)?;
+    Ok(true)
 }
 
 /// Goes on in a per-device stream after a frame, over those before it that are missing here, if any are.

@@ -18,6 +18,7 @@ use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::{OpDef, Table};
 use crate::engine::table::replica::Replica;
+use crate::engine::table::shapes;
 
 /// What is to be said of rows: `what` is a [`What`], `columns` those that differ, if not all. The spans, by the canonical keys
 /// of their ends; `last` is the first key of the next run. And of a per-device table, the rows that are in the log: `state` 0
@@ -312,9 +313,9 @@ impl Comparison<'_> {
         let is_told = heads.iter().any(|head| head.kind == OpKind::Delete);
         let mut differing = Columns::default();
         for (at, column) in table.def.columns.iter().enumerate() {
-            let is_in = |names: &[String]| names.iter().any(|name| name.eq_ignore_ascii_case(&column.name));
-            let is_disputed = table.disputed.contains(at) && !is_in(self.added);
-            if column.key > 0 || is_disputed || is_in(self.unshown) {
+            let is_disputed = table.disputed.contains(at) && !self.is_added(&column.name);
+            let is_unshown = self.unshown.iter().any(|name| name.eq_ignore_ascii_case(&column.name));
+            if column.key > 0 || is_disputed || is_unshown || self.waited(at, own, &said)? {
                 continue;
             }
             let counted =
@@ -335,10 +336,28 @@ impl Comparison<'_> {
         Ok(Some(differing))
     }
 
+    fn is_added(&self, name: &str) -> bool {
+        self.added.iter().any(|added| added.eq_ignore_ascii_case(name))
+    }
+
+    /// Returns whether what versions say of a column waits still to be shown: its application has decided on its kind now, and
+    /// the row has but what the column gave to it itself while it was disputed.
+    fn waited(&self, at: usize, own: &[OwnedValue], said: &[OwnedValue]) -> Result<bool> {
+        let Self { replica, table, .. } = *self;
+        let name = &table.def.columns[at].name;
+        if !self.is_added(name) || said.get(at) == Some(&own[at]) {
+            return Ok(false);
+        }
+        let before = shapes::past_shapes(replica, table.tid, replica.me)?;
+        let last = shapes::own_shape(replica, table.tid)?.map(|shape| shape.def);
+        let mut was = before.iter().chain(&last).filter_map(|def| Some(&def.columns[def.column(name)?]));
+        Ok(was.any(|column| column.is_constant(&own[at])))
+    }
+
     /// Returns whether a column of which no version of a row speaks came after them: it was added now; or it was not there
     /// when one of them was written as a whole, and the log tells all that was written since.
     fn came_later(&self, name: &str, heads: &[Head]) -> Result<bool> {
-        if self.added.iter().any(|added| added.eq_ignore_ascii_case(name)) {
+        if self.is_added(name) {
             return Ok(true);
         }
         let mut whole =

@@ -91,12 +91,17 @@ fn lost_before(replica: &Replica) -> Result<Vec<i64>> {
     Ok(lost)
 }
 
-/// Returns whether bases have been heard of, and none of them has a per-device stream up to a frame.
+/// Returns whether bases have been heard of, and none of them has a per-device stream of an identity before this one up to a
+/// frame. What a base has beyond what is here can be of another copy's history, unless the device itself went on and is retired.
 fn is_with_no_base(replica: &Replica, dev: i64, seq: u64) -> Result<bool> {
+    let most = match membership::is_retired(replica, dev)? {
+        true => u64::MAX,
+        false => positions::position(replica, dev, Stream::PerDevice)?.seq,
+    };
     let heard = "SELECT 1 FROM _pm_device WHERE n = ?1 AND heard IS NOT NULL";
     let mut any = false;
     for base in membership::active_bases(replica)? {
-        if membership::said(replica, base, dev, Stream::PerDevice)?.unwrap_or(0) >= seq {
+        if (seq..=most).contains(&membership::said(replica, base, dev, Stream::PerDevice)?.unwrap_or(0)) {
             return Ok(false);
         }
         any |= value::maybe::<i64>(&replica.db, heard, [base])?.is_some();

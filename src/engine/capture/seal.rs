@@ -64,6 +64,9 @@ pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<S
     }
     for (tid, column) in noticed.decided {
         redeclare::decide_column(replica, tid, &column)?;
+        // What others wrote into theirs was waiting.
+        deferred::defer_all(replica, tid)?;
+        constraints::resolve_constraints(replica)?;
     }
     Ok(report)
 }

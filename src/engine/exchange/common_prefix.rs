@@ -88,12 +88,8 @@ fn with_other_parts(replica: &Replica, mut common_prefix: [u64; 2], bound: [u64;
                  WHERE g.dev = ?1 AND g.stream = ?2 AND g.last <= ?3 AND g.applied AND o.applied";
     for stream in Stream::ALL {
         let (at, other) = (PeerEvidence::at(stream), PeerEvidence::at(stream.other()));
-        let part: Option<u64> = replica
-            .db
-            .prepare_cached(parts)?
-            .query_row((replica.me, stream.number(), common_prefix[at].min(i64::MAX as u64)), |row| {
-                row.get(0)
-            })?;
+        let of = (replica.me, stream.number(), common_prefix[at].min(i64::MAX as u64));
+        let part: Option<u64> = replica.db.prepare_cached(parts)?.query_row(of, |row| row.get(0))?;
         common_prefix[other] = common_prefix[other].max(part.unwrap_or(0).min(bound[other]));
     }
     Ok(common_prefix)

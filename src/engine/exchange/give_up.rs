@@ -161,7 +161,10 @@ fn gives_up(replica: &Replica, verified: &Verified, other: &OtherHistory) -> Res
         (true, false) => return Ok(false),
         _ => {}
     }
-    if !replica.identity.base && peers::is_confirmed(replica, dev, Stream::Shared, common)? {
+    // What was given up here for a base's comes again with older files of boards, before that base says that it has what is here.
+    if is_given_up(replica, dev, other)?
+        || !replica.identity.base && peers::is_confirmed(replica, dev, Stream::Shared, common)?
+    {
         return Ok(false);
     }
     // Of a group that is folded its tag is left, so both compare the same, whoever has folded.

@@ -32,12 +32,15 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
         *same = exactly.map_or(0, |at| at.seq).max(*same);
     }
     let mut common = common_prefix(replica, same, bound, !shown)?;
-    let (mut unknown, mut confirmed) = (false, false);
+    let (mut unknown, mut confirmed, mut bounds) = (false, false, bound);
     for stream in Stream::ALL {
         let at = PeerEvidence::at(stream);
         common[at] = evidence.diverges_at[at].map_or(common[at], |exactly| exactly.seq);
         // Others have more, a state of which would hide whether this device's last frames are among it.
-        unknown |= evidence.by_state[at] && evidence.more[at] > positions[at] && common[at] < positions[at];
+        if evidence.by_state[at] && evidence.more[at] > positions[at] && common[at] < positions[at] {
+            unknown = true;
+            bounds[at] = common[at];
+        }
         confirmed |= peers::is_confirmed(replica, replica.me, stream, common[at])?;
     }
     // A base has this history: who has the other one gives it up, or is it. Also what this device only said stays then:
@@ -50,7 +53,7 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
     // What others have may still come frame by frame, which shows it.
     let mut evidence = *evidence;
     if evidence.is_divergent() || unknown {
-        if !unsay::take_back(replica, common)? {
+        if !unsay::take_back(replica, common, bounds)? {
             rekey::rekey(replica, common, evidence.diverges_at)?;
             return Ok(true);
         }

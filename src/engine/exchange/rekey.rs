@@ -449,8 +449,10 @@ fn move_group(
             }
         }
         let start = frame.group.map(|head| {
-            let is_here = head.pair > 0 && head.pair <= of.ends[PeerEvidence::at(other)];
-            pair = if is_here { of.seq(other, head.pair) } else { 0 };
+            // Where the other part is folded, it stays the old device's.
+            let at = PeerEvidence::at(other);
+            let moves = head.pair > of.common[at] && head.pair <= of.ends[at];
+            pair = if moves { of.seq(other, head.pair) } else { 0 };
             GroupStart { lamport: head.lamport, wall: head.wall, pair, context: &context }
         });
         let too_long = |_| Error::damaged("a frame whose head became longer");

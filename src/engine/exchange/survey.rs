@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Read, Seek};
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Certificate, Position, Revocation, Section};
+use packmule_core::wire::{Certificate, Chain, Checkpoint, Position, Revocation, Section};
 use sha2::{Digest, Sha256};
 
 use crate::engine::apply::report::ImportReport;
@@ -14,7 +14,7 @@ use crate::engine::error::{BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Found};
 use crate::engine::exchange::records::Positions;
 use crate::engine::exchange::session::{self, StreamOut};
-use crate::engine::exchange::state_rows::StateRow;
+use crate::engine::exchange::state_rows::{Proof, StateRow};
 use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{
     certificates, gathered_state, give_up, newest, reconcile, rekey, revoke, transaction, twin,
@@ -151,15 +151,7 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
             }
             Item::Frame(..) | Item::Revocation(_) | Item::Newest(_) => {}
             Item::Checkpoint(checkpoint, _, end) => {
-                if checkpoint.author == replica.identity.id
-                    && let Some(key) = trust::trusted_key(replica, checkpoint.author)?
-                {
-                    if survey.sender == Some(replica.identity.id) {
-                        // A clone of this device made it: this device cannot judge what it is worth.
-                        twin::refuse_twin(replica, &checkpoint, Some(&end), &key)?;
-                    }
-                    survey.apart |= twin::fit(replica, &checkpoint, Some(&end), &key)? != Fit::Fits;
-                }
+                survey.apart |= is_apart(replica, survey.sender, &checkpoint, &end)?;
                 let (author, stream) = (checkpoint.author, checkpoint.stream);
                 let (first, last) = (checkpoint.first, checkpoint.last);
                 let goes_on = |s: &&mut Span| (s.author, s.stream, s.last + 1) == (author, stream, first);
@@ -171,7 +163,11 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
             Item::State(body) => {
                 let row = StateRow::parse(replica, body)?;
                 match row.kind {
-                    "stream" => survey.stands_for.push(row.place()?),
+                    "stream" => {
+                        let Proof { checkpoint, end, .. } = row.proof()?;
+                        survey.apart |= is_apart(replica, survey.sender, &checkpoint, &end)?;
+                        survey.stands_for.push(row.place()?);
+                    }
                     "since" if survey.ours => {
                         let (id, seq) = row.since()?;
                         survey.since.insert((id, Stream::Shared), seq);
@@ -184,6 +180,25 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
             Item::End => return Ok(()),
         }
     }
+}
+
+/// Returns whether a group is of another history of this device than is here. One that another database under its identity
+/// brings is refused.
+fn is_apart(
+    replica: &Replica,
+    sender: Option<DeviceId>,
+    checkpoint: &Checkpoint,
+    end: &Chain,
+) -> Result<bool> {
+    if checkpoint.author != replica.identity.id {
+        return Ok(false);
+    }
+    let Some(key) = trust::trusted_key(replica, checkpoint.author)? else { return Ok(false) };
+    if sender == Some(replica.identity.id) {
+        // A clone of this device made it: this device cannot judge what it is worth.
+        twin::refuse_twin(replica, checkpoint, Some(end), &key)?;
+    }
+    Ok(twin::fit(replica, checkpoint, Some(end), &key)? != Fit::Fits)
 }
 
 /// Returns whether one of these places is of a history that is given up here.

@@ -23,23 +23,30 @@ use crate::engine::table::declared::Subject;
 use crate::engine::table::replica::Replica;
 
 /// Drops what this device's log has after the common prefix, if nothing of that writes anything and nobody has built on
-/// it. Returns whether nothing is left of it.
-pub(super) fn take_back(replica: &mut Replica, common: [u64; 2]) -> Result<bool> {
+/// it. Where some of it does, what only says something after that is dropped, if the log can be one with what others have then:
+/// it goes no further than `bounds`. Returns whether nothing is left that contradicts them.
+pub(super) fn take_back(replica: &mut Replica, common: [u64; 2], bounds: [u64; 2]) -> Result<bool> {
     transaction::record(replica, |e| {
-        let common = rekey::whole_seals(e, common)?;
-        let (mut ends, mut said) = (Vec::new(), Said::default());
+        let mut to = rekey::whole_seals(e, common)?;
+        let mut said = Said::default();
         for stream in Stream::ALL {
-            let after = common[PeerEvidence::at(stream)];
-            let Some(end) = cut::end_at(e, e.me, stream, after)? else { return Ok(false) };
-            if !says_only(e, stream, after, &mut said)? {
-                return Ok(false);
-            }
-            ends.push(end);
+            let at = PeerEvidence::at(stream);
+            to[at] = says_only_after(e, stream, to[at], &mut said)?;
         }
-        if cut::built_on_by(e, common[0])?.is_some() {
+        if rekey::whole_seals(e, to)? != to || to.iter().zip(bounds).any(|(to, bound)| *to > bound) {
             return Ok(false);
         }
-        let contexts = cut::contexts_at(e, e.me, common)?;
+        let mut ends = Vec::new();
+        for stream in Stream::ALL {
+            let Some(end) = cut::end_at(e, e.me, stream, to[PeerEvidence::at(stream)])? else {
+                return Ok(false);
+            };
+            ends.push(end);
+        }
+        if cut::built_on_by(e, to[0])?.is_some() {
+            return Ok(false);
+        }
+        let contexts = cut::contexts_at(e, e.me, to)?;
         for (stream, (end, context)) in Stream::ALL.into_iter().zip(ends.into_iter().zip(contexts)) {
             cut::cut_stream(e, (e.me, stream), end, &context)?;
             peers::forget_common_after(e, stream, end.seq)?;
@@ -47,6 +54,7 @@ pub(super) fn take_back(replica: &mut Replica, common: [u64; 2]) -> Result<bool>
         if said.back {
             membership::owe_return(e)?;
         }
+        reissue::forget_after(e, to[PeerEvidence::at(Stream::PerDevice)])?;
         // It may be in what comes in again.
         said.tables.iter().try_for_each(|tid| adopt::announce_again(e, *tid))?;
         catalog::reload_catalog(e)?;
@@ -65,38 +73,41 @@ struct Said {
     tables: Vec<i64>,
 }
 
-/// Returns whether the groups of a stream after a frame only say something of this device, and what. They do not if they write
-/// anything, say anything of another device, decide anything, or are folded, so that nobody knows what they said.
-fn says_only(replica: &Replica, stream: Stream, after: u64, said: &mut Said) -> Result<bool> {
-    if cut::log_begins(replica, replica.me, stream)? > after {
+/// Finds the frame, this one or later, after which the groups of a stream only say something of this device, and what. They do
+/// not if they write anything, say anything of another device, decide anything, or are folded, so that nobody knows what they
+/// said.
+fn says_only_after(replica: &Replica, stream: Stream, after: u64, said: &mut Said) -> Result<u64> {
+    let begins = cut::log_begins(replica, replica.me, stream)?;
+    let mut from = positions::position(replica, replica.me, stream)?.seq;
+    while from > after.max(begins) && says_only(replica, stream, from, said)? {
+        from -= 1;
+    }
+    Ok(from)
+}
+
+/// Returns whether a frame only says something of this device, and what.
+fn says_only(replica: &Replica, stream: Stream, seq: u64, said: &mut Said) -> Result<bool> {
+    let body = frames::frame_here(replica, replica.me, stream, seq)?;
+    let frame = frames::parse(&body)?;
+    if frame.head.flags.has(FrameFlags::REISSUES) {
+        return Ok(true); // What it has was sealed before.
+    }
+    let (mut only, mut defs) = (true, Vec::new());
+    let walked = visit::visit(replica, &frame, |part| {
+        match part {
+            Part::Return(id) if id == replica.identity.id => said.back = true,
+            Part::Definition(def) => defs.push(DefId::of(def)),
+            Part::Schema(schema) if schema.bits == SchemaBits::FOLLOWS => defs.push(DefId::of(schema.def)),
+            _ => only = false,
+        }
+        Ok(())
+    });
+    if !only || walked.is_err() {
         return Ok(false);
     }
-    for seq in after + 1..=positions::position(replica, replica.me, stream)?.seq {
-        let body = frames::frame_here(replica, replica.me, stream, seq)?;
-        let frame = frames::parse(&body)?;
-        // What it reissues was sealed before: it is in what stays, or in another group that is looked at here.
-        if frame.head.flags.has(FrameFlags::REISSUES) {
-            continue;
-        }
-        let (mut only, mut defs) = (true, Vec::new());
-        let walked = visit::visit(replica, &frame, |part| {
-            match part {
-                Part::Return(id) if id == replica.identity.id => said.back = true,
-                Part::Definition(def) => defs.push(DefId::of(def)),
-                Part::Schema(schema) if schema.bits == SchemaBits::FOLLOWS => {
-                    defs.push(DefId::of(schema.def))
-                }
-                _ => only = false,
-            }
-            Ok(())
-        });
-        if !only || walked.is_err() {
-            return Ok(false);
-        }
-        for def in defs {
-            let Some(tid) = announced(replica, seq, def)? else { return Ok(false) };
-            said.tables.push(tid);
-        }
+    for def in defs {
+        let Some(tid) = announced(replica, seq, def)? else { return Ok(false) };
+        said.tables.push(tid);
     }
     Ok(true)
 }

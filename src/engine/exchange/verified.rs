@@ -71,12 +71,12 @@ pub(crate) struct Verified {
     pub parted: HashMap<DeviceId, Parting>,
     /// Streams of which what waits here gives way to what it has.
     pub gives_way: HashSet<(DeviceId, Stream)>,
-    /// Streams of authors that have left a history, of which what it has does not follow on what is here, and up to which frame:
+    /// Streams of authors that have two histories, of which what it has does not follow on what is here, and up to which frame:
     /// nothing is taken, for it can be of either history, and comes again. A group that reissues tables follows on anything.
     pub loose: HashMap<(DeviceId, Stream), u64>,
     /// Where what it has of a stream goes up to, so far, and the chain there.
     ends: HashMap<(DeviceId, Stream), (u64, Chain)>,
-    /// Whether authors of which something does not follow have left a history.
+    /// Whether authors of which something does not follow have two histories.
     split: HashMap<DeviceId, bool>,
     /// Nothing is taken of a state in it: that stands for frames of another history than is here.
     pub leaves_state: bool,
@@ -161,7 +161,7 @@ impl Verified {
         if self.is_left(&of, checkpoint.last) {
             return Ok(true);
         }
-        let Some(dev) = dev.filter(|dev| *dev != replica.me) else { return Ok(false) };
+        let Some(dev) = dev else { return Ok(false) };
         if before == Some((checkpoint.first - 1, checkpoint.prev))
             || frames::reaches(&replica.db, dev, checkpoint.stream, checkpoint.first)?
         {
@@ -169,7 +169,7 @@ impl Verified {
         }
         let split = match self.split.get(&of.0) {
             Some(split) => *split,
-            None => devices::has_successor(&replica.db, dev)?,
+            None => peers::may_be_of_other_history(replica, dev)?,
         };
         self.split.insert(of.0, split);
         if split {

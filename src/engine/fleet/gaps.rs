@@ -6,9 +6,10 @@
 //!
 //! **Rule.** As long as a base that counts has said that it has what the gap lacks, this device says that it has the stream
 //! up to the gap alone: so it is sent what that base has, as frames or as what that has gathered. Meanwhile it folds nothing
-//! of the stream: what comes after the gap is applied once more when that is filled (`apply/refill.rs`). Where no base has
-//! it, nothing is claimed less: a board would seal its rows again for nothing, and nobody would fold. A base that has the
-//! same gap says so with what it has gathered.
+//! of the stream: what comes after the gap is applied once more when that is filled (`apply/refill.rs`). It says so, too,
+//! where the author says that it has no more itself, until that has reissued its rows: what it lost with a backup is
+//! nowhere, but a copy of its card can have said so. Where else no base has it, nothing is claimed less: a board would seal
+//! its rows again for nothing, and nobody would fold. A base that has the same gap says so with what it has gathered.
 
 use packmule_core::model::Stream;
 use packmule_core::wire::{Chain, Position};
@@ -68,7 +69,18 @@ pub(crate) fn record(replica: &Replica, dev: i64, gap: &Gap) -> Result<()> {
 
 /// Forgets the gap in a device's per-device stream: it is filled.
 pub(crate) fn close(replica: &Replica, dev: i64) -> Result<()> {
+    meta::forget(&replica.db, &asked(dev))?;
     meta::forget(&replica.db, &name(dev))
+}
+
+/// The name under which `_pm_meta` has that a device is asked for what a gap lacks of its own stream.
+fn asked(dev: i64) -> String {
+    format!("asked {dev}")
+}
+
+/// Records whether a device is asked for what a gap lacks of its own stream.
+pub(crate) fn ask(replica: &Replica, dev: i64, is_asked: bool) -> Result<()> {
+    if is_asked { meta::set(&replica.db, &asked(dev), true) } else { meta::forget(&replica.db, &asked(dev)) }
 }
 
 /// Returns whether all that was taken in after a gap is in the log.
@@ -83,9 +95,26 @@ pub(crate) fn is_rest_in_log(replica: &Replica, dev: i64, gap: &Gap) -> Result<b
     Ok(gap.up_to + frames.unwrap_or(0) == seq)
 }
 
-/// Finds the gap in a device's per-device stream which another base is to fill.
+/// Returns whether a device says that it lacks frames of its own per-device stream up to this one, and no base has them.
+pub(crate) fn is_lost(replica: &Replica, dev: i64, up_to: u64) -> Result<bool> {
+    let has = |peer| {
+        membership::said(replica, peer, dev, Stream::PerDevice).map(|said| said.map(|said| said >= up_to))
+    };
+    for base in membership::active_bases(replica)? {
+        if base != dev && has(base)? == Some(true) {
+            return Ok(false);
+        }
+    }
+    Ok(has(dev)? == Some(false))
+}
+
+/// Finds the gap in a device's per-device stream which another base is to fill, or the author, should it not have lost it.
 pub(crate) fn to_be_filled(replica: &Replica, dev: i64) -> Result<Option<Gap>> {
     let Some(gap) = gap(replica, dev)? else { return Ok(None) };
+    if meta::get(&replica.db, &asked(dev))?.unwrap_or(false) {
+        let whole = is_rest_in_log(replica, dev, &gap)?;
+        return Ok(Some(gap).filter(|_| whole));
+    }
     for base in membership::active_bases(replica)? {
         let said = membership::said(replica, base, dev, Stream::PerDevice)?;
         if !gap.alike.contains(&base)

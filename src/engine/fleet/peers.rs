@@ -386,6 +386,13 @@ pub(crate) fn splits(replica: &Replica) -> Result<BTreeMap<i64, u64>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Returns whether what comes of a device's streams, and does not follow on what is here, can be of another history: somebody
+/// has left its identity, or it is this device, and has found what a copy under its own name left.
+pub(crate) fn may_be_of_other_history(replica: &Replica, dev: i64) -> Result<bool> {
+    Ok(devices::has_successor(&replica.db, dev)?
+        || dev == replica.me && meta::get::<u64>(&replica.db, &split(dev))?.is_some())
+}
+
 /// A history of a device that is given up here for another.
 #[derive(Debug)]
 pub(crate) struct GivenUp {
@@ -533,7 +540,8 @@ pub(crate) fn is_rolled_back(replica: &Replica) -> Result<bool> {
 
 /// Returns whether the per-device part of a seal, which begins with the frame `pair`, is lost with a card: its author has
 /// the shared part, which ends with the frame `last`, and not the other. This device itself is given its shared frames
-/// back by whoever has them, and the others by bases alone: it waits for them if it has heard that somebody has them.
+/// back by whoever has them, and the others by other bases alone: it waits for them if there are such, or may be, and it has
+/// heard that somebody has them, be it in its own words.
 /// Of an identity that somebody has left for a new one nothing may come any more: nobody waits for what no base has, and a
 /// copy that goes on under it neither. Nor of the new one, as long as somebody may go on under the one before: a card that was
 /// restored to before it took the new one has lost that, and cannot know it.
@@ -543,6 +551,7 @@ pub(crate) fn is_lost(replica: &Replica, dev: i64, last: u64, pair: u64) -> Resu
     };
     let is_said_lost = if dev == replica.me {
         beyond_acked(replica, Stream::PerDevice)? < pair
+            || replica.identity.base && membership::active_bases(replica)?.is_empty()
     } else {
         has(dev, Stream::Shared, last)? && !has(dev, Stream::PerDevice, pair)?
     };

@@ -184,14 +184,13 @@ fn print(path: &Path, decided: &Decided, (whole, dry_run): (bool, bool), out: &m
         let told = paragraph(&change(row), 2, 4);
         if row.removes() { out.styled(Style::Warn, &told) } else { say!(out, "{told}") }
     }
-    let mut removed = decided.rows.iter().filter(|row| row.removes()).peekable();
-    if dry_run || removed.peek().is_none() {
+    if dry_run {
         return;
     }
-    if removed.all(|row| row.undoable) {
+    if !decided.rows.iter().all(|row| row.undoable) {
+        say!(out, "  it is too large for `resolve --undo`; `restore` brings back what it was");
+    } else if decided.rows.iter().any(RowChange::removes) {
         say!(out, "  to bring it back: `packmule resolve {} --undo {}`", quoted(path), conflict.id);
-    } else {
-        say!(out, "  it is too large for `resolve --undo`");
     }
 }
 

@@ -459,7 +459,7 @@ each board gets its own `init`. A board that is made without \
         examples: &[
             "packmule resolve base.db 5f3a9c01d2 --take north",
             "packmule resolve base.db 5f3a9c01d2 --set value=45 note='agreed on the phone'",
-            "packmule resolve base.db --table settings --kind update/update --take newest --dry-run",
+            "packmule resolve base.db --kind update/update --take newest --dry-run",
             "packmule resolve base.db --all --older-than 30d --take shown",
             "packmule resolve base.db --undo 5f3a9c01d2",
         ],

@@ -137,6 +137,7 @@ fn with_insider() -> (World, Engine, Insider, Vec<Def>) {
 }
 
 fn frame(
+    flags: FrameFlags,
     seq: u64,
     lamport: u64,
     context: &[(Named, u64)],
@@ -144,7 +145,7 @@ fn frame(
 ) -> Vec<u8> {
     let group = GroupStart { lamport, wall: 1_700_000_000_000, pair: 0, context };
     let mut buf = vec![0; 65_000];
-    let mut writer = FrameWriter::new(&mut buf, FrameFlags::default(), seq, Some(group)).unwrap();
+    let mut writer = FrameWriter::new(&mut buf, flags, seq, Some(group)).unwrap();
     write(&mut writer);
     writer.finish().to_vec()
 }
@@ -168,19 +169,24 @@ fn id(n: u64) -> DeviceId {
 }
 
 /// Contexts that name devices of which nobody has heard, `seen` up to this frame; then groups without anything in them.
-fn contexts(counted: &mut Counted, n: u64, seen: u64) {
+fn contexts(counted: &mut Counted, n: u64, seen: u64, flags: FrameFlags, introduced: bool) {
     let (_world, mut base, mut insider, _) = with_insider();
-    let named: Vec<(Named, u64)> = (0..n).map(|at| (Named::Id(id(at)), seen)).collect();
+    let named: Vec<(Named, u64)> = (0..n)
+        .map(|at| match introduced {
+            true => (Named::Introduced(at as u32 + 2, id(at)), seen),
+            false => (Named::Id(id(at)), seen),
+        })
+        .collect();
     let mut all = Vec::new();
     for (at, some) in named.chunks(200).enumerate() {
-        let body = frame(insider.seq + 1, 20 + at as u64, some, |_| ());
+        let body = frame(flags, insider.seq + 1, 20 + at as u64, some, |_| ());
         all.push(insider.sign(body));
     }
     let bytes = together(&all);
     counted.part(n, "contexts", || drop(import(&mut base, &bytes)));
     let empty: Vec<Vec<u8>> = (0..n / 10)
         .map(|at| {
-            let body = frame(insider.seq + 1, 1_000 + at, &[], |_| ());
+            let body = frame(FrameFlags::default(), insider.seq + 1, 1_000 + at, &[], |_| ());
             insider.sign(body)
         })
         .collect();
@@ -196,8 +202,10 @@ fn contexts(counted: &mut Counted, n: u64, seen: u64) {
 
 #[test]
 fn contexts_of_devices_that_nobody_has_heard_of() {
-    is_linear(400, |counted, n| contexts(counted, n, 0));
-    is_linear(400, |counted, n| contexts(counted, n, 1));
+    is_linear(400, |counted, n| contexts(counted, n, 0, FrameFlags(0), false));
+    is_linear(400, |counted, n| contexts(counted, n, 1, FrameFlags(0), false));
+    is_linear(400, |counted, n| contexts(counted, n, 0, FrameFlags(0), true));
+    is_linear(400, |counted, n| contexts(counted, n, 0, FrameFlags::GAVE_UP, false));
 }
 
 /// Definitions of one table, each another one.
@@ -218,7 +226,7 @@ fn definitions(counted: &mut Counted, n: u64) {
             let mut writer = DefWriter::new(&mut buf, &head).unwrap();
             columns.iter().for_each(|column| writer.item(column).unwrap());
             let def = Def::of(writer.finish());
-            let body = frame(insider.seq + 1, 20 + at, &[], |writer| {
+            let body = frame(FrameFlags::default(), insider.seq + 1, 20 + at, &[], |writer| {
                 writer.def(&def.bytes).unwrap();
                 let head = OpHead::plain(OpKind::Insert);
                 writer.op(def.id, &head, [Value::Int(at as i64 + 1), Value::Int(1)].into_iter()).unwrap();

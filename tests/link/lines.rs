@@ -5,7 +5,8 @@
 mod sim;
 
 use packmule_core::link::{Cause, Config, Heard};
-use sim::{Change, Faults, World, make};
+use sim::cable::Change;
+use sim::{Faults, World, make};
 
 const S: u64 = 1_000_000;
 /// How long nothing may get through.

@@ -192,12 +192,13 @@ pub fn odd_frame(random: &mut Random, seq: u64, own: DeviceId, scene: &mut Scene
     if flags & 8 != 0 || (!sound && random.chance(20)) {
         odd_keep(random, &mut writer, scene.devices);
     }
-    let mut rows = Vec::new();
+    let (mut rows, mut has_span) = (Vec::new(), false);
     for _ in 0..1 + random.below(4) {
         let def = random.pick(scene.defs).clone();
         match if sound { 4 } else { random.below(20) } {
             0 => _ = writer.piece(random.below(2) as u32, &[7; 5]).unwrap(),
-            1 | 4 if flags & 32 != 0 && (!sound || random.chance(25)) => {
+            1 | 4 if flags & 32 != 0 && (!sound || !has_span && random.chance(25)) => {
+                has_span = true;
                 writer.span(&Span { def: def.id, from: &[], to: &[] }).unwrap()
             }
             2 => writer.retire(random.pick(scene.devices).0).unwrap(),

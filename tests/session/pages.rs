@@ -12,7 +12,7 @@ use packmule_core::model::{DeviceId, Stream};
 use packmule_core::session::{Body, Frontier, Group, Heard, Incoming, Log, NextGroup, Trust};
 use packmule_core::wire::{
     CERT_MAX, CHECKPOINT_LEN, Certificate, Chain, Checkpoint, FORMAT_VERSION, Frame, FrameFlags, FrameWriter,
-    GroupDigest, GroupStart, Header, HeaderReader, Message, Position, Refusal, Section,
+    GroupDigest, GroupStart, Header, HeaderReader, Message, NEWEST_LEN, Position, Refusal, Section,
 };
 
 /// The streams that it knows.
@@ -31,6 +31,8 @@ pub enum Refused {
     Wrong,
     /// Nobody trusted wrote it.
     UntrustedDevice,
+    /// The peer has another history than what is here of it.
+    Twin,
 }
 
 /// A stream up to where it is applied.
@@ -68,6 +70,8 @@ pub struct Pages<const FRAME: usize, const PAGES: usize> {
     lamport: u64,
     /// Something was recorded since the log was sealed last.
     is_new: bool,
+    /// Of a peer with another history: the newest checkpoint that is here of what it signed.
+    pub newest: Option<[u8; NEWEST_LEN]>,
 }
 
 impl<const FRAME: usize, const PAGES: usize> Pages<FRAME, PAGES> {
@@ -90,6 +94,7 @@ impl<const FRAME: usize, const PAGES: usize> Pages<FRAME, PAGES> {
             groups: Vec::new(),
             lamport: 0,
             is_new: false,
+            newest: None,
         };
         log.learn(&public_key).unwrap();
         log
@@ -344,7 +349,17 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
         Ok(())
     }
 
+    fn next_newest(&mut self, body: &mut Body<'_>) -> Result<bool, Refused> {
+        Ok(self.log.newest.take().is_some_and(|newest| {
+            body.extend(&newest);
+            true
+        }))
+    }
+
     fn receive_header(&mut self, header: &HeaderReader<'_>) -> Result<Heard, Refused> {
+        if self.log.newest.is_some() {
+            return Err(Refused::Twin);
+        }
         for Position { author, stream, seq, .. } in header.applied() {
             self.peer_has(Frontier { section: Section { author, stream }, groups: seq, frames: seq })?;
             if author == self.log.me {
@@ -450,6 +465,7 @@ impl<const FRAME: usize, const PAGES: usize> Log for Talk<'_, FRAME, PAGES> {
             Refused::Full | Refused::Missing => (Refusal::Failed, None),
             Refused::Wrong => (Refusal::Damaged, None),
             Refused::UntrustedDevice => (Refusal::Untrusted, None),
+            Refused::Twin => (Refusal::Twin, None),
         }
     }
 }

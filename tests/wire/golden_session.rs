@@ -4,13 +4,17 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod asm;
+#[path = "../session/pages.rs"]
+mod pages;
 
 use asm::Asm;
 use packmule_core::model::{DeviceId, Stream};
+use packmule_core::session::{Error, Session};
 use packmule_core::wire::{
     CHUNK_MAX, Message, Offer, RecordHead, RecordKind, Refusal, SESSION_VERSION, SESSION_VERSION_MIN,
     begin_chunk, write_record,
 };
+use pages::{Pages, Refused, Talk};
 
 /// The crate writes exactly `by_hand`, a body, and reads `message` from it; both also in a record.
 fn agree(file: &str, title: &str, messages: &[(Asm, Message<'_>)]) {
@@ -145,6 +149,46 @@ fn every_other_message() {
         (follows, Message::Follows(&statement)),
     ]);
     agree("session-messages", "Every message of a session but the first two, as records.", &all);
+}
+
+/// What a peer hears whose other history is here: what it has signed itself, and only then that it is refused.
+#[test]
+fn a_twin_hears_the_newest_before_it_is_refused() {
+    let fleet = asm::key(3).sk;
+    let mut twin = Pages::<160, 24>::new(1, "board", false, &fleet);
+    let mut base = Pages::<160, 24>::new(2, "base", true, &fleet);
+    let newest = asm::vector("newest");
+    base.newest = newest.clone().try_into().ok();
+    let (mut refused, mut shown) = (Asm::new(), Asm::new());
+    refused.u8("message: refused", 6).u8("why: twin", 4).raw("device", &asm::id(&asm::key(1)));
+    shown.raw("as in newest.hex", &newest);
+    let mut whole = Asm::new();
+    whole.all(&asm::record(11, &shown)).all(&asm::record(7, &refused));
+    whole.matches_file(
+        "session-twin",
+        "The end of a session with a twin, as records: seed 02 refuses seed 01.",
+    );
+
+    let (mut one, mut two) = (Talk::new(&mut twin), Talk::new(&mut base));
+    let mut twin = Session::<heapless::Vec<u8, 512>>::new(&mut one, [1; 32], 0).unwrap();
+    let mut base = Session::<heapless::Vec<u8, 512>>::new(&mut two, [2; 32], 0).unwrap();
+    for _ in 0..20 {
+        let said = base.output(&mut two).unwrap().to_vec();
+        let taken = twin.receive(&mut one, 0, &said).unwrap();
+        base.sent(taken);
+        let said = twin.output(&mut one).unwrap().to_vec();
+        match base.receive(&mut two, 0, &said) {
+            Ok(taken) => twin.sent(taken),
+            Err(e) => {
+                assert_eq!(e, Error::Log(Refused::Twin));
+                assert!(base.pending_output().ends_with(&whole.bytes));
+                return;
+            }
+        }
+        twin.caught_up(&mut one).unwrap();
+        base.caught_up(&mut two).unwrap();
+    }
+    panic!("the twin is not refused");
 }
 
 #[test]

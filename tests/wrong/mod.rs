@@ -123,6 +123,21 @@ fn def(head: TableHead<'_>, columns: &[Column<'_>], parent: Option<(&str, &[(&st
     Content::Def(writer.finish().to_vec())
 }
 
+/// A definition with so many UNIQUEs and foreign keys.
+fn ruled(uniques: u16, foreign_keys: u16) -> Content {
+    let head = TableHead { columns: 2, uniques, foreign_keys, ..named("ruled") };
+    let mut buf = vec![0; 60_000];
+    let mut writer = DefWriter::new(&mut buf, &head).unwrap();
+    [ID, Column { name: "value", decl_type: "", key: 0, ..ID }].iter().for_each(|c| writer.item(c).unwrap());
+    (0..uniques).for_each(|_| writer.item(&(1_u16, 1_u16)).unwrap());
+    for _ in 0..foreign_keys {
+        let key = ForeignKey { parent: "settings", on_delete: 0, on_update: 0, columns: 1 };
+        writer.item(&key).unwrap();
+        writer.item(&("value", "id")).unwrap();
+    }
+    Content::Def(writer.finish().to_vec())
+}
+
 const ID: Column<'static> = Column {
     name: "id",
     decl_type: "INTEGER",
@@ -164,6 +179,8 @@ fn definitions() -> Vec<(&'static str, Content)> {
         ("a DEFAULT that is no number", def(named("nan"), &[ID, nan], None)),
         ("a DEFAULT in pieces", def(named("pieces"), &[ID, pieces], None)),
         ("more than 1,000 columns", def(named("wide"), &wide, None)),
+        ("more than 100 UNIQUEs", ruled(101, 0)),
+        ("more than 100 foreign keys", ruled(0, 101)),
         ("a foreign key without columns", def(named("child"), &[ID, value], Some(("settings", &[])))),
         ("a table without a key", def(named("keyless"), &[value], None)),
         ("a table whose name turns the text around", def(named("a\u{202e}b"), &[ID, value], None)),

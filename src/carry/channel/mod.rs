@@ -15,6 +15,7 @@
 //! |---|---|
 //! | this one | [`Wire`]: bytes in, bytes out; it has no stream and no clock |
 //! | `noise` | the encrypted channel |
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod noise;
 
@@ -155,7 +156,7 @@ impl Wire {
         loop {
             if let Some(some) = self.ready.get(self.taken..).filter(|some| !some.is_empty()) {
                 let count = some.len().min(to.len());
-                to[..count].copy_from_slice(&some[..count]);
+                to.iter_mut().zip(some).for_each(|(to, byte)| *to = *byte);
                 self.taken += count;
                 return Ok(count);
             }
@@ -207,11 +208,10 @@ impl Wire {
 
     /// Goes on with the opening.
     fn open(&mut self) -> Result<bool, Broken> {
-        let known = self.raw.len().min(MAGIC.len());
-        if self.raw[..known] != MAGIC[..known] {
+        if self.raw.iter().zip(&MAGIC).any(|(byte, of_magic)| byte != of_magic) {
             return Err(Broken::Foreign);
         }
-        let Some(theirs) = self.raw.first_chunk::<OPENING>().copied() else { return Ok(false) };
+        let Some((&theirs, rest)) = self.raw.split_first_chunk::<OPENING>() else { return Ok(false) };
         let ours = opening(self.plain);
         if theirs != ours {
             if matches!(self.stage, Stage::Listens) {
@@ -220,7 +220,6 @@ impl Wire {
             }
             return Err(Broken::Clear { theirs: theirs[OPENING - 1] == 0 });
         }
-        let rest = &self.raw[OPENING..];
         let used = match (&mut self.stage, self.plain) {
             (Stage::Called(handshake), false) => {
                 let Some(second) = rest.first_chunk::<SECOND>() else { return Ok(false) };
@@ -279,11 +278,11 @@ impl Wire {
             return Ok(());
         };
         if let Some(channel) = channel {
-            let tag = channel.seal(&mut self.out[start + 2..])?;
+            let tag = channel.seal(self.out.get_mut(start + 2..).unwrap_or_default())?;
             self.out.extend(tag);
         }
         let len = (self.out.len() - start - 2) as u16;
-        self.out[start..start + 2].copy_from_slice(&len.to_le_bytes());
+        self.out.iter_mut().skip(start).zip(len.to_le_bytes()).for_each(|(to, byte)| *to = byte);
         Ok(())
     }
 
@@ -295,7 +294,7 @@ impl Wire {
 
     /// Returns what is to go out: whole records.
     pub(super) fn to_go(&self) -> &[u8] {
-        &self.out[self.gone..self.record.unwrap_or(self.out.len())]
+        self.out.get(self.gone..self.record.unwrap_or(self.out.len())).unwrap_or_default()
     }
 
     /// Records that so many bytes of it have gone.
@@ -316,7 +315,7 @@ impl Wire {
 /// The first bytes of an end.
 fn opening(plain: bool) -> [u8; OPENING] {
     let mut opening = [u8::from(!plain); OPENING];
-    opening[..MAGIC.len()].copy_from_slice(&MAGIC);
+    opening.iter_mut().zip(MAGIC).for_each(|(to, byte)| *to = byte);
     opening
 }
 

@@ -4,6 +4,7 @@
 //! Noise proves nothing of who they are: the session does, whose nonces follow from the channel
 //! ([`Channel::nonces`]). Who stands in between has two channels with two pairs of nonces, and a proof of one is of no
 //! use in the other.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, Key, KeyInit, Nonce, Tag};
 use ed25519_compact::x25519;

@@ -2,6 +2,7 @@
 //!
 //! Only what that needs: no extensions, no text. Pings are answered; what is not as it should be closes the connection
 //! with the code that the RFC has for it.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 use std::io::{self, Read, Write};
 use std::os::fd::BorrowedFd;
@@ -107,7 +108,7 @@ impl WebSocket {
         self.out.extend(mask.into_iter().flatten());
         self.out.extend_from_slice(payload);
         if let Some(mask) = mask {
-            unmask(&mut self.out[start..], mask, 0);
+            unmask(self.out.get_mut(start..).unwrap_or_default(), mask, 0);
         }
     }
 
@@ -181,20 +182,18 @@ impl WebSocket {
         if count == 0 && head.left > 0 {
             return Ok(None);
         }
-        let some = &mut self.raw[..count];
         if let Some(mask) = head.mask {
-            unmask(some, mask, head.at);
+            unmask(self.raw.get_mut(..count).unwrap_or_default(), mask, head.at);
         }
         head.at += count;
         head.left -= count as u64;
         let taken = if is_control {
-            self.control.extend_from_slice(some);
+            self.control.extend(self.raw.drain(..count));
             0
         } else {
-            to[..count].copy_from_slice(some);
+            to.iter_mut().zip(self.raw.drain(..count)).for_each(|(to, byte)| *to = byte);
             count
         };
-        self.raw.drain(..count);
         if head.left == 0 {
             let (last, kind) = (head.last, head.kind);
             self.head = None;
@@ -250,7 +249,7 @@ impl Read for WebSocket {
             if count == 0 {
                 return Ok(0);
             }
-            self.raw.extend_from_slice(&bytes[..count]);
+            self.raw.extend(bytes.into_iter().take(count));
         }
     }
 }
@@ -271,7 +270,7 @@ impl Write for WebSocket {
 
     fn flush(&mut self) -> io::Result<()> {
         while self.gone < self.out.len() {
-            match self.inner.write(&self.out[self.gone..]) {
+            match self.inner.write(self.out.get(self.gone..).unwrap_or_default()) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => self.gone += count,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -311,7 +310,7 @@ impl Drop for WebSocket {
 
 /// Masks or unmasks bytes, the first of which is the `at`th of its payload.
 fn unmask(bytes: &mut [u8], mask: [u8; 4], at: usize) {
-    bytes.iter_mut().zip(at..).for_each(|(byte, at)| *byte ^= mask[at % 4]);
+    bytes.iter_mut().zip(mask.iter().cycle().skip(at % 4)).for_each(|(byte, mask)| *byte ^= mask);
 }
 
 /// Returns what is answered to a key.
@@ -320,6 +319,7 @@ pub(super) fn accept(key: &str) -> String {
 }
 
 /// Base64 with padding.
+#[allow(clippy::indexing_slicing)] // Six bits are below 64.
 pub(super) fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
@@ -334,6 +334,7 @@ pub(super) fn base64(bytes: &[u8]) -> String {
 }
 
 /// SHA-1, which the opening asks for: it protects nothing here.
+#[allow(clippy::indexing_slicing)] // Its own words, by numbers of its own.
 fn sha1(bytes: &[u8]) -> [u8; 20] {
     let mut state = [0x6745_2301_u32, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
     let mut all = bytes.to_vec();

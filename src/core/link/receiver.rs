@@ -1,4 +1,5 @@
 //! The receiving half: the bytes that are here, in order or beyond a gap, and what to report to the sender.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 use super::packet::{AckOut, Data, MAP_MAX};
 use super::sender::{FIRST, before};
@@ -196,7 +197,7 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         let ahead = from.wrapping_add(skip as u32).wrapping_sub(self.read) as usize;
         let mut at = (self.start + self.left + ahead) % RX;
         for byte in fresh {
-            self.ring[at] = *byte;
+            self.ring.get_mut(at).into_iter().for_each(|slot| *slot = *byte);
             at = if at + 1 == RX { 0 } else { at + 1 };
         }
         Outcome::New
@@ -224,20 +225,23 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         let known = self.spans.get(..self.used).unwrap_or_default();
         let first = known.iter().position(|s| !before(s.1, from)).unwrap_or(self.used);
         let past = known.iter().position(|s| before(to, s.0)).unwrap_or(self.used);
-        if first >= past {
-            if self.used >= FLIGHT {
-                return false;
+        let joined = known.get(first..past).unwrap_or_default();
+        let span = match (joined.first().copied(), joined.last().copied()) {
+            (Some((low, _)), Some((_, high))) => {
+                self.spans.copy_within(past..self.used, first + 1);
+                self.used -= past - first - 1;
+                (if before(low, from) { low } else { from }, if before(to, high) { high } else { to })
             }
-            self.spans.copy_within(first..self.used, first + 1);
-            self.spans[first] = (from, to);
-            self.used += 1;
-        } else {
-            let (low, high) = (self.spans[first].0, self.spans[past - 1].1);
-            self.spans[first] =
-                (if before(low, from) { low } else { from }, if before(to, high) { high } else { to });
-            self.spans.copy_within(past..self.used, first + 1);
-            self.used -= past - first - 1;
-        }
+            _ => {
+                if self.used >= FLIGHT {
+                    return false;
+                }
+                self.spans.copy_within(first..self.used, first + 1);
+                self.used += 1;
+                (from, to)
+            }
+        };
+        self.spans.get_mut(first).into_iter().for_each(|place| *place = span);
         true
     }
 
@@ -245,7 +249,7 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
     pub(super) fn read(&mut self, out: &mut [u8], payload: u16) -> usize {
         let count = out.len().min(self.ready());
         for slot in out.iter_mut().take(count) {
-            *slot = self.ring[self.start];
+            *slot = self.ring.get(self.start).copied().unwrap_or_default();
             self.start = if self.start + 1 == RX { 0 } else { self.start + 1 };
         }
         if self.left > 0 {

@@ -8,8 +8,6 @@
 mod blocks;
 mod cert;
 mod checkpoint;
-#[allow(clippy::indexing_slicing)]
-// Models and tables of its own, by numbers that the coder bounds; fuzzed whole.
 mod columns;
 mod def;
 mod error;

@@ -7,10 +7,11 @@
 use std::collections::HashSet;
 
 use packmule_core::model::{Stream, Value};
-use packmule_core::wire::{ColumnMerge, FrameFlags, FrameHead, Mode, Op, OpKind};
+use packmule_core::wire::{ColumnMerge, DefId, FrameFlags, FrameHead, Mode, Op, OpKind, Span};
+use rusqlite::{Connection, params_from_iter};
 
 use crate::engine::error::{Error, Result};
-use crate::engine::store::value::{self, OwnedValue};
+use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::known::{Carried, OpDef};
 
 /// What the ops of one frame must keep to.
@@ -102,6 +103,49 @@ impl Rules {
         }
         Ok(())
     }
+}
+
+/// Where the last span of a group ended: an honest seal says those of one table, one after the other.
+///
+/// Whoever applies them walks over each span's rows. So a group that said its whole table a thousand times would cost as
+/// many walks over it.
+#[derive(Default)]
+pub(crate) struct SpanOrder {
+    /// The definition, and the last key; none: to the end of the table.
+    last: Option<(DefId, Vec<OwnedValue>)>,
+}
+
+impl SpanOrder {
+    /// Refuses a span that no seal writes behind those before it.
+    pub(crate) fn check(&mut self, db: &Connection, def: &OpDef, span: &Span<'_>) -> Result<()> {
+        let (from, to) = (value::read_key(span.from)?, value::read_key(span.to)?);
+        if [&from, &to].iter().any(|key| !key.is_empty() && key.len() != def.keys.len()) {
+            return Err(Error::damaged("a span between keys that its table does not have"));
+        }
+        let begins = match &self.last {
+            None => true,
+            Some((id, _)) if *id != def.id => false,
+            Some((_, end)) => !end.is_empty() && !from.is_empty() && is_in_order(db, def, end, &from)?,
+        };
+        let ends = from.is_empty() || to.is_empty() || is_in_order(db, def, &from, &to)?;
+        if !begins || !ends {
+            return Err(Error::damaged("spans that are not in the order of one table"));
+        }
+        self.last = Some((def.id, to));
+        Ok(())
+    }
+}
+
+/// Returns whether a key is another one, or before it, in the order of their table.
+fn is_in_order(db: &Connection, def: &OpDef, key: &[OwnedValue], other: &[OwnedValue]) -> Result<bool> {
+    let marks = |from: usize| {
+        let columns = def.keys.iter().map(|(at, _)| def.def.columns[*at].collate());
+        let marks: Vec<String> = columns.zip(from..).map(|(collate, n)| format!("?{n}{collate}")).collect();
+        marks.join(", ")
+    };
+    let sql = format!("SELECT ({}) <= ({})", marks(1), marks(1 + def.keys.len()));
+    let binds = params_from_iter(key.iter().chain(other).map(|value| Bind(value.borrow())));
+    Ok(db.prepare_cached(&sql)?.query_row(binds, |row| row.get(0))?)
 }
 
 /// Refuses a value that the author's column cannot have.

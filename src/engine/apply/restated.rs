@@ -7,6 +7,7 @@ use packmule_core::model::Value;
 use packmule_core::wire::{DefId, Op, OpKind, Span};
 use rusqlite::params_from_iter;
 
+use crate::engine::apply::admissible::SpanOrder;
 use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
@@ -16,6 +17,7 @@ use crate::engine::merge::{compose, deferred, late, versions, written};
 use crate::engine::show::write::{self, Writer};
 use crate::engine::show::{constraints, references};
 use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::{OpDef, State, Table};
 use crate::engine::table::replica::Replica;
@@ -52,11 +54,13 @@ impl Restating<'_> {
 #[derive(Default)]
 pub(crate) struct Spans {
     any: bool,
+    order: SpanOrder,
 }
 
 impl Spans {
     /// Takes a span down.
     pub(crate) fn take_down(&mut self, replica: &Replica, span: &Span<'_>) -> Result<()> {
+        self.order.check(&replica.db, &*catalog::op_def(replica, span.def)?, span)?;
         if !self.any {
             replica.db.execute_batch(TEMP)?;
             self.any = true;
@@ -146,7 +150,7 @@ fn list_left_out(replica: &Replica, writer: &Writer<'_>, from: &[u8], to: &[u8])
     let mut conditions = Vec::new();
     for (key, compared) in [(from, ">="), (to, "<=")] {
         let values = value::read_key(key)?;
-        if values.len() == table.def.keys().count() {
+        if !values.is_empty() {
             let marks: Vec<String> = (1..=values.len()).map(|n| format!("?{}", n + binds.len())).collect();
             conditions.push(format!("({keys}) {compared} ({})", marks.join(", ")));
             binds.extend(values);

@@ -12,7 +12,7 @@
 use std::fmt;
 use std::ops::BitOr;
 
-use packmule_core::wire::{Collation, Merge, Mode};
+use packmule_core::wire::{Merge, Mode};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{ToSql, params_from_iter};
 
@@ -213,12 +213,7 @@ pub(crate) fn make_lists(replica: &Replica, table: &Table) -> Result<()> {
 /// Makes the list of a table, or adds the columns that it lacks.
 pub(crate) fn make_change_list(replica: &Replica, table: &Table) -> Result<()> {
     let def = &table.def;
-    let collated = |at: usize| match def.columns[at].collation {
-        Collation::Binary => "",
-        Collation::NoCase => " COLLATE NOCASE",
-        Collation::RTrim => " COLLATE RTRIM",
-    };
-    let keys = def.keys().enumerate().map(|(n, at)| format!("k{}{}", n + 1, collated(at)));
+    let keys = def.keys().enumerate().map(|(n, at)| format!("k{}{}", n + 1, def.columns[at].collate()));
     let mut columns: Vec<String> = keys.collect();
     columns.push("note INTEGER NOT NULL".into());
     columns.extend(extra_columns(table));

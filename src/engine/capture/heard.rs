@@ -1,10 +1,10 @@
 //! Takes in what other devices say of tables: definitions, and what a table is on its author's device.
 
-use packmule_core::model::Stream;
+use packmule_core::model::{Stream, is_unseen};
 use packmule_core::wire::{DefId, Mode, Schema, SchemaBits};
 
 use crate::engine::capture::{adopt, declare, follow, gathering, merge_definitions, other_key};
-use crate::engine::error::{self, Result};
+use crate::engine::error::{self, Error, Result};
 use crate::engine::merge::heads::Stamp;
 use crate::engine::merge::stretches;
 use crate::engine::table::declared::Subject;
@@ -83,7 +83,10 @@ pub(crate) fn hear_def(replica: &Replica, stream: Stream, body: &[u8], stamp: &S
 /// Takes in what a device says of a table of its own.
 pub(crate) fn hear_schema(replica: &Replica, schema: &Schema<'_>, place: (i64, u64, u64)) -> Result<()> {
     stretches::pause(replica)?;
-    let def = TableDef::decode(schema.def).map_err(error::bad)?;
+    let def = TableDef::hear(schema.def).map_err(error::bad)?;
+    if schema.names.flat_map(|(before, after)| before.chars().chain(after.chars())).any(is_unseen) {
+        return Err(Error::damaged("renamed columns whose names have letters that nobody sees"));
+    }
     let id = DefId::of(schema.def);
     let names: Vec<(String, String)> = schema.names.map(|(a, b)| (a.into(), b.into())).collect();
     let tid = catalog::keep_said_def(replica, &def, id, schema.def, &names)?;

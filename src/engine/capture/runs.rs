@@ -21,7 +21,7 @@
 //! knows how many columns there were; columns that came later must have their default.
 
 use packmule_core::model::{Stream, Value};
-use packmule_core::wire::{Collation, Mode, Op};
+use packmule_core::wire::{Mode, Op};
 use rusqlite::{Row, params_from_iter};
 use sha2::{Digest, Sha256};
 
@@ -190,13 +190,13 @@ impl<'e> Runs<'e> {
 
     /// Makes the table of the further runs.
     fn make_further(&mut self) -> Result<()> {
-        let collated = |at: usize| match self.table.def.columns[at].collation {
-            Collation::Binary => "",
-            Collation::NoCase => " COLLATE NOCASE",
-            Collation::RTrim => " COLLATE RTRIM",
-        };
-        let keys: Vec<String> =
-            self.table.def.keys().enumerate().map(|(n, at)| format!("k{}{}", n + 1, collated(at))).collect();
+        let keys: Vec<String> = self
+            .table
+            .def
+            .keys()
+            .enumerate()
+            .map(|(n, at)| format!("k{}{}", n + 1, self.table.def.columns[at].collate()))
+            .collect();
         let db = &self.replica.db;
         db.execute_batch(&format!(
             "CREATE TABLE IF NOT EXISTS {} ({}, sum INTEGER, columns INTEGER NOT NULL, PRIMARY KEY ({})) WITHOUT ROWID",

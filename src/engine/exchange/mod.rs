@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `admit` | requests for admission found and signed; a place in a fleet taken |
 //! | `certificates` | certificates stored; another name |
+//! | `common_prefix` | up to where our own log is the same as another history of it |
 //! | `cut` | what is here of a device's streams, cut off after a frame |
 //! | `export` | bundles written |
 //! | `import` | bundles verified and taken in |
@@ -50,6 +51,7 @@
 
 pub(crate) mod admit;
 pub(crate) mod certificates;
+pub(crate) mod common_prefix;
 pub(crate) mod cut;
 pub(crate) mod export;
 pub(crate) mod gathered_state;

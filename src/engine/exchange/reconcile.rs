@@ -3,6 +3,7 @@
 use packmule_core::model::Stream;
 
 use crate::engine::error::Result;
+use crate::engine::exchange::common_prefix::common_prefix;
 use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{rekey, transaction, twin, unsay};
 use crate::engine::fleet::peers::{self, PeerEvidence};
@@ -30,7 +31,7 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
     for (same, exactly) in same.iter_mut().zip(evidence.diverges_at) {
         *same = exactly.map_or(0, |at| at.seq).max(*same);
     }
-    let mut common = twin::common_prefix(replica, same, bound, !shown)?;
+    let mut common = common_prefix(replica, same, bound, !shown)?;
     let (mut unknown, mut confirmed, mut bounds) = (false, false, bound);
     for stream in Stream::ALL {
         let at = PeerEvidence::at(stream);

@@ -32,8 +32,8 @@ use packmule_core::wire::{
 use crate::engine::capture::groups::{self, SealOptions};
 use crate::engine::capture::{fresh, runs, seal};
 use crate::engine::error::{Error, Hint, Result};
+use crate::engine::exchange::common_prefix::common_prefix;
 use crate::engine::exchange::cut::{self, Old};
-use crate::engine::exchange::twin;
 use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership};
@@ -109,7 +109,7 @@ pub(crate) fn waits_to_know(replica: &Replica) -> Result<bool> {
     if !must_rekey(replica)? || peers::times_waited(replica)? >= PATIENCE {
         return Ok(false);
     }
-    let common = twin::common_prefix(replica, [0; 2], [u64::MAX; 2], true)?;
+    let common = common_prefix(replica, [0; 2], [u64::MAX; 2], true)?;
     for stream in Stream::ALL {
         let at = usize::from(stream.number());
         // Of the per-device stream only a base can say it.

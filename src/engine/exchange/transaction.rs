@@ -4,7 +4,8 @@ use crate::engine::capture::groups::{SealOptions, SealReport};
 use crate::engine::capture::{fresh, other_key, reissue, reshape, seal, verdict};
 use crate::engine::conflicts::{listed, wishes};
 use crate::engine::error::{Error, Result};
-use crate::engine::exchange::{rekey, twin};
+use crate::engine::exchange::common_prefix::common_prefix;
+use crate::engine::exchange::rekey;
 use crate::engine::fleet::{peers, statements};
 use crate::engine::merge::deferred;
 use crate::engine::show::transaction::{end_transaction, take_back};
@@ -24,7 +25,7 @@ pub(crate) fn transaction<R>(replica: &mut Replica, work: impl FnOnce(&Replica) 
         && catalog::load_catalog(replica).and_then(|()| rekey::must_rekey(replica))?
     {
         connection::roll_back(&replica.db);
-        let common = twin::common_prefix(replica, [0; 2], [u64::MAX; 2], true)?;
+        let common = common_prefix(replica, [0; 2], [u64::MAX; 2], true)?;
         rekey::rekey(replica, common, [None; 2])?;
         replica.db.execute_batch("BEGIN IMMEDIATE")?;
     }

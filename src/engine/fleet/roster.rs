@@ -8,7 +8,7 @@ use crate::engine::fleet::{clocks, membership, peers, revocation};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
-/// Returns all known devices, this one first.
+/// Returns all known devices, this one first. Of what somebody only names, without a certificate, nothing is known.
 pub(crate) fn devices(replica: &Replica) -> Result<Vec<DeviceInfo>> {
     catalog::reading(replica, |e| {
         let clocks = clocks::clocks(e)?;
@@ -18,7 +18,8 @@ pub(crate) fn devices(replica: &Replica) -> Result<Vec<DeviceInfo>> {
                 (SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND stream = ?2),
                 (SELECT seq FROM _pm_stream s WHERE s.dev = d.n AND stream = ?3),
                 (SELECT CAST(min(total(seq), 9e18) AS INTEGER) FROM _pm_ack a WHERE a.peer = d.n AND a.dev = ?1)
-             FROM _pm_device d WHERE n > 0 ORDER BY n <> ?1, name, id",
+             FROM _pm_device d WHERE n > 0 AND (n = ?1 OR public_key IS NOT NULL OR trust <> 0 OR retired)
+             ORDER BY n <> ?1, name, id",
         )?;
         let rows =
             statement.query_map((e.me, Stream::Shared.number(), Stream::PerDevice.number()), |row| {

@@ -90,11 +90,11 @@ pub(crate) fn say(replica: &Replica) -> Result<()> {
     meta::forget(&replica.db, UNSAID)
 }
 
-/// Lowers the context of an author to what it kept.
+/// Lowers the context of an author to what it kept. Of devices that nobody has heard of it has nothing.
 fn lower(replica: &Replica, author: i64, mut places: impl Iterator<Item = Place>) -> Result<()> {
-    places.try_for_each(|place| {
-        let other = devices::device_number_or_new(replica, place.device)?;
-        positions::lower_context(replica, author, Stream::Shared, other, place.kept)
+    places.try_for_each(|place| match devices::device_number(replica, place.device)? {
+        Some(other) => positions::lower_context(replica, author, Stream::Shared, other, place.kept),
+        None => Ok(()),
     })
 }
 

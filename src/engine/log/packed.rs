@@ -1,10 +1,11 @@
 //! A packed bundle: the records of a bundle for one device without what its reader knows from those before them. See
 //! `FORMAT.md`, "Packed bundle".
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{
-    Checkpoint, DecodeError, FORMAT_VERSION, Header, HeaderReader, Position, RecordKind, Section, put, take,
-    take_bytes,
+    Checkpoint, DecodeError, FORMAT_VERSION, Header, HeaderReader, NoRoom, Position, RecordKind, Section,
+    put, take, take_bytes,
 };
 use sha2::{Digest, Sha256};
 
@@ -62,7 +63,8 @@ impl Packer {
                 let section: Section = take(&mut &*body).map_err(error::bad)?;
                 (self.section, self.closed) = (Some(section), None);
                 if self.between.is_some_and(|between| between.sender == section.author) {
-                    return Ok(vec![OWN_SECTIONS[usize::from(section.stream.number())]]);
+                    let [shared, per_device] = OWN_SECTIONS;
+                    return Ok(vec![if section.stream == Stream::Shared { shared } else { per_device }]);
                 }
                 with_length(3, body)
             }
@@ -77,7 +79,10 @@ impl Packer {
                     [&[CHECKPOINT][..], &prev.0, &signature].concat()
                 })
             }
-            RecordKind::Footer => Ok([&[FOOTER][..], &before.clone().finalize()[..FOOTER_LEN]].concat()),
+            RecordKind::Footer => {
+                let hash = before.clone().finalize();
+                Ok(std::iter::once(FOOTER).chain(hash.into_iter().take(FOOTER_LEN)).collect())
+            }
             kind => with_length(kind.number(), body),
         }
     }
@@ -85,12 +90,11 @@ impl Packer {
 
 /// Returns a kind, the length of a body, and the body.
 fn with_length(kind: u8, body: &[u8]) -> Result<Vec<u8>> {
-    let mut record = vec![0; body.len() + 6];
-    record[0] = kind;
+    let mut record = vec![0; 6];
     let too_long = |_| Error::damaged("a record that is too long");
-    let at = 1 + put(&mut record[1..], &(body.len() as u32)).map_err(too_long)?;
-    record.truncate(at + body.len());
-    record[at..].copy_from_slice(body);
+    let len = put(&mut record, &(kind, body.len() as u32)).map_err(too_long)?;
+    record.truncate(len);
+    record.extend_from_slice(body);
     Ok(record)
 }
 
@@ -103,23 +107,25 @@ pub(crate) fn between(header: &Header) -> Between {
 fn pack_header(header: &HeaderReader<'_>) -> Result<Vec<u8>> {
     let no_room = |_| Error::damaged("a header without room");
     let names = between(&header.header).names();
-    let mut buf = vec![0; header.bytes().len() + 8];
-    let mut len = put(&mut buf, &header.header).map_err(no_room)?;
+    let mut packed = vec![0; header.bytes().len() + 8];
+    let len = put(&mut packed, &header.header).map_err(no_room)?;
+    packed.truncate(len);
     let probes =
         header.probes().map(|p| Position { author: p.author, stream: p.stream, seq: p.seq, tag: p.tag });
     for Position { author, stream, seq, tag } in header.applied().chain(probes) {
         let name = names.iter().find_map(|(name, of)| (*of == Some(author)).then_some(*name));
         let first = name.unwrap_or(0) | stream.number();
-        buf.resize(buf.len() + 1, 0);
-        len += match name {
-            Some(_) => put(&mut buf[len..], &(first, seq, tag)),
-            None => put(&mut buf[len..], &(first, author, seq, tag)),
+        let mut buf = [0; 40];
+        let len = match name {
+            Some(_) => put(&mut buf, &(first, seq, tag)),
+            None => put(&mut buf, &(first, author, seq, tag)),
         }
         .map_err(no_room)?;
+        packed.extend(buf.into_iter().take(len));
     }
-    buf.truncate(len);
-    buf.extend_from_slice(&header.bytes()[header.bytes().len() - SIGNATURE_LEN..]);
-    Ok(buf)
+    let signature = header.bytes().last_chunk::<SIGNATURE_LEN>();
+    packed.extend_from_slice(signature.ok_or(NoRoom).map_err(no_room)?);
+    Ok(packed)
 }
 
 /// Makes a header of what [`pack_header`] made. Whether it is one is for its reader to find out.
@@ -132,7 +138,7 @@ pub(crate) fn unpack_header(packed: &[u8]) -> Result<(Between, Vec<u8>), DecodeE
     rest = packed;
     let header: Header = take(&mut rest)?;
     let between = between(&header);
-    let mut whole = packed[..packed.len() - rest.len()].to_vec();
+    let mut whole: Vec<u8> = packed.iter().take(packed.len() - rest.len()).copied().collect();
     for _ in 0..u64::from(header.applied) + u64::from(header.probes) {
         let first: u8 = take(&mut rest)?;
         let author = match (first & !1, between.receiver) {
@@ -145,7 +151,7 @@ pub(crate) fn unpack_header(packed: &[u8]) -> Result<(Between, Vec<u8>), DecodeE
         let (seq, tag) = take(&mut rest)?;
         let mut buf = [0; 40];
         let len = put(&mut buf, &Position { author, stream, seq, tag }).map_err(|_| DecodeError::Short)?;
-        whole.extend_from_slice(&buf[..len]);
+        whole.extend(buf.into_iter().take(len));
     }
     whole.extend_from_slice(take_bytes(&mut rest, SIGNATURE_LEN)?);
     if !rest.is_empty() {

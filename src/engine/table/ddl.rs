@@ -1,7 +1,5 @@
 //! Definitions made into SQL. What comes from outside is quoted, or left out.
 
-use packmule_core::wire::Collation;
-
 use crate::engine::store::value::{self, Affinity};
 use crate::engine::table::def::{ACTIONS, ColumnDef, ColumnDefault, DEVICE_COLUMN, TableDef};
 
@@ -64,16 +62,11 @@ impl TableDef {
     /// Returns a column of the quarantine table: without a type, so that every value stays what it is. Rows that are
     /// there already when a column is added have its default.
     pub(crate) fn quarantine_sql(&self, c: &ColumnDef) -> String {
-        let collated = match c.collation {
-            Collation::Binary => "",
-            Collation::NoCase => " COLLATE NOCASE",
-            Collation::RTrim => " COLLATE RTRIM",
-        };
         let default = match &c.default {
             ColumnDefault::Literal(value) => format!(" DEFAULT {}", value::literal(value)),
             _ => String::new(),
         };
-        format!("{}{collated}{default}", value::quote(&c.name))
+        format!("{}{}{default}", value::quote(&c.name), c.collate())
     }
 
     /// Returns a column's part of `CREATE TABLE`.
@@ -87,11 +80,7 @@ impl TableDef {
         if c.not_null {
             sql.push_str(" NOT NULL");
         }
-        match c.collation {
-            Collation::Binary => {}
-            Collation::NoCase => sql.push_str(" COLLATE NOCASE"),
-            Collation::RTrim => sql.push_str(" COLLATE RTRIM"),
-        }
+        sql.push_str(c.collate());
         match &c.default {
             ColumnDefault::None | ColumnDefault::Expression => {}
             ColumnDefault::Literal(value) => {

@@ -73,6 +73,9 @@ pub(crate) const DEVICE_COLUMN: &str = "device";
 /// The most columns that a table can have: more do not fit into a frame even when every value is carried in pieces.
 pub(crate) const COLUMNS_MAX: usize = 1000;
 
+/// The most UNIQUEs that a table can have, and the most foreign keys: each row that comes is held against all of them.
+pub(crate) const RULES_MAX: usize = 100;
+
 /// What a foreign key does, by the number that the wire has for it.
 pub(super) const ACTIONS: [&str; 5] = ["NO ACTION", "RESTRICT", "SET NULL", "SET DEFAULT", "CASCADE"];
 
@@ -225,14 +228,19 @@ impl ColumnDef {
         !self.not_null || matches!(self.default, ColumnDefault::Literal(_))
     }
 
-    /// Returns its type, collation and default, for people.
-    pub(crate) fn show(&self) -> String {
-        let mut text = if self.decl_type.is_empty() { "no type" } else { &self.decl_type }.to_owned();
-        text.push_str(match self.collation {
+    /// Returns its collation in SQL, to stand behind a name or a parameter.
+    pub(crate) fn collate(&self) -> &'static str {
+        match self.collation {
             Collation::Binary => "",
             Collation::NoCase => " COLLATE NOCASE",
             Collation::RTrim => " COLLATE RTRIM",
-        });
+        }
+    }
+
+    /// Returns its type, collation and default, for people.
+    pub(crate) fn show(&self) -> String {
+        let mut text = if self.decl_type.is_empty() { "no type" } else { &self.decl_type }.to_owned();
+        text.push_str(self.collate());
         if let ColumnDefault::Literal(value) = &self.default {
             text.push_str(&format!(" DEFAULT {}", value::literal(value)));
         }

@@ -8,7 +8,9 @@ use packmule_core::wire::{
 
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::OwnedValue;
-use crate::engine::table::def::{ACTIONS, COLUMNS_MAX, ColumnDef, ColumnDefault, ForeignKeyDef, TableDef};
+use crate::engine::table::def::{
+    ACTIONS, COLUMNS_MAX, ColumnDef, ColumnDefault, ForeignKeyDef, RULES_MAX, TableDef,
+};
 
 /// What stands in a frame besides a definition that fills it, in bytes, at most.
 const FRAME_HEAD_MAX: usize = 128;
@@ -120,7 +122,8 @@ impl TableDef {
         if def.keyless && !(def.mode == Mode::PerDevice && n == 1 && def.columns[0].is_rowid()) {
             return Err(DecodeError::Malformed("a table without a key with an impossible key"));
         }
-        if n == 0 || def.keys().count() != n || !reader.at_end() {
+        let counted = def.columns.iter().all(|c| usize::from(c.key) <= n);
+        if n == 0 || !counted || def.keys().count() != n || !reader.at_end() {
             return Err(DecodeError::Malformed("a table definition with an impossible key"));
         }
         Ok(def)
@@ -214,6 +217,11 @@ impl TableDef {
 fn check_head(head: &TableHead<'_>) -> Result<(), DecodeError> {
     if usize::from(head.columns) > COLUMNS_MAX || head.columns == 0 {
         return Err(DecodeError::Malformed("a table definition with an impossible number of columns"));
+    }
+    if usize::from(head.uniques) > RULES_MAX || usize::from(head.foreign_keys) > RULES_MAX {
+        return Err(DecodeError::Malformed(
+            "a table definition with an impossible number of UNIQUEs or foreign keys",
+        ));
     }
     let name = head.name.to_ascii_lowercase();
     let reserved = name.starts_with("_pm_") || name.starts_with("sqlite_") || hides_function(&name);

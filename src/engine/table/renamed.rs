@@ -4,7 +4,7 @@
 //! superseded and travels with every state. What a name means is a function of what is said, and of the definitions that were
 //! announced.
 
-use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use packmule_core::wire::{DefId, SchemaBits};
 
@@ -25,39 +25,70 @@ pub(crate) fn record_renamed(
     declared::record(replica, tid, (Subject::Renamed, &before), place, after.as_bytes(), id)
 }
 
-/// Returns the other names that a column has or had, in small letters.
-pub(crate) fn names_of(replica: &Replica, tid: i64, name: &str) -> Result<Vec<String>> {
-    Ok(names_by(&renames(replica, tid)?, name))
+/// A column has no more names than that: who says more of them makes nobody look through all.
+const NAMES_MAX: usize = 100;
+
+/// What devices have said that columns of a table are called since, as far as it holds, in small letters.
+struct Renames {
+    /// By the name before: those after it, in the order of the alphabet.
+    after: BTreeMap<String, BTreeSet<String>>,
+    /// By a name, those that stand for the same column, before or after.
+    beside: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// Returns the same by what devices have said: those that were said of the name first, in the order of the alphabet.
-fn names_by(renames: &[(String, String)], name: &str) -> Vec<String> {
-    let mut names = vec![name.to_ascii_lowercase()];
-    let mut at = 0;
-    while let Some(name) = names.get(at).cloned() {
-        let other = |(before, after): &(String, String)| match (*before == name, *after == name) {
-            (true, _) => Some(after.clone()),
-            (_, true) => Some(before.clone()),
-            _ => None,
-        };
-        let mut found: Vec<String> = renames.iter().filter_map(other).collect();
-        found.sort();
-        for other in found {
-            if !names.contains(&other) {
-                names.push(other);
-            }
+impl Renames {
+    fn new(said: Vec<(String, String)>) -> Self {
+        let mut all = Self { after: BTreeMap::new(), beside: BTreeMap::new() };
+        for (before, after) in said {
+            all.beside.entry(before.clone()).or_default().insert(after.clone());
+            all.beside.entry(after.clone()).or_default().insert(before.clone());
+            all.after.entry(before).or_default().insert(after);
         }
-        at += 1;
+        all
     }
-    names.remove(0);
-    names
+
+    fn is_empty(&self) -> bool {
+        self.after.is_empty()
+    }
+
+    /// Returns the other names of a column: those that were said of the name first, in the order of the alphabet.
+    fn names_of(&self, name: &str) -> Vec<String> {
+        let mut names = vec![name.to_ascii_lowercase()];
+        let mut known: HashSet<String> = names.iter().cloned().collect();
+        let mut at = 0;
+        while let Some(beside) = names.get(at).map(|name| self.beside.get(name)) {
+            for other in beside.into_iter().flatten().take(NAMES_MAX) {
+                if names.len() <= NAMES_MAX && known.insert(other.clone()) {
+                    names.push(other.clone());
+                }
+            }
+            at += 1;
+        }
+        names.remove(0);
+        names
+    }
+
+    /// Returns the names that came after one, in the order of the alphabet.
+    fn after(&self, name: &str) -> impl Iterator<Item = &String> {
+        self.after.get(&name.to_ascii_lowercase()).into_iter().flatten().take(NAMES_MAX)
+    }
+
+    /// Finds the column of `now` that a name means which it has not, of the names that it `may` have.
+    fn meant(&self, now: &TableDef, name: &str, may: &dyn Fn(&str) -> bool) -> Option<usize> {
+        self.names_of(name).iter().filter(|name| may(name)).find_map(|name| now.column(name))
+    }
+}
+
+/// Returns the other names that a column has or had, in small letters.
+pub(crate) fn names_of(replica: &Replica, tid: i64, name: &str) -> Result<Vec<String>> {
+    Ok(renames(replica, tid)?.names_of(name))
 }
 
 /// Finds the column of `now` that has this name, or another one since it was renamed.
 pub(crate) fn column_now(replica: &Replica, tid: i64, now: &TableDef, name: &str) -> Result<Option<usize>> {
     match now.column(name) {
         Some(at) => Ok(Some(at)),
-        None => Ok(meant(&renames(replica, tid)?, now, name, &|_| true)),
+        None => Ok(renames(replica, tid)?.meant(now, name, &|_| true)),
     }
 }
 
@@ -68,12 +99,12 @@ pub(crate) fn as_now(replica: &Replica, tid: i64, def: &mut TableDef, now: &Tabl
         let name = &def.columns[at].name;
         let is_free = |name: &str| def.column(name).is_none();
         let found = match now.column(name) {
-            None => meant(&renames, now, name, &is_free),
+            None => renames.meant(now, name, &is_free),
             // Where another column has got the name since, this one stands where it stood, before the new one.
             Some(reused) => renames
-                .iter()
-                .filter(|(before, after)| before.eq_ignore_ascii_case(name) && is_free(after))
-                .find_map(|(_, after)| now.column(after).filter(|at| *at < reused)),
+                .after(name)
+                .filter(|after| is_free(after))
+                .find_map(|after| now.column(after).filter(|at| *at < reused)),
         };
         if let Some(here) = found {
             def.columns[at].name.clone_from(&now.columns[here].name);
@@ -82,30 +113,20 @@ pub(crate) fn as_now(replica: &Replica, tid: i64, def: &mut TableDef, now: &Tabl
     Ok(())
 }
 
-/// Finds the column of `now` that a name means which it has not, of the names that it `may` have.
-fn meant(
-    renames: &[(String, String)],
-    now: &TableDef,
-    name: &str,
-    may: &dyn Fn(&str) -> bool,
-) -> Option<usize> {
-    names_by(renames, name).iter().filter(|name| may(name)).find_map(|name| now.column(name))
-}
-
 /// Returns what devices have said that columns of a table are called since, each with its name before, as far as it holds.
 ///
 /// A device that skips versions, or whose table has no rows, can take two columns for one. Another that had both at once tells
-/// (`are_two`): what the first one said is void then, for everybody.
-fn renames(replica: &Replica, tid: i64) -> Result<Vec<(String, String)>> {
-    let sql = "SELECT DISTINCT name, CAST(value AS TEXT) FROM _pm_declared WHERE tid = ?1 AND what = ?2 ORDER BY 1, 2";
+/// (`Shapes::are_two`): what the first one said is void then, for everybody.
+fn renames(replica: &Replica, tid: i64) -> Result<Renames> {
+    let sql = "SELECT DISTINCT name, CAST(value AS TEXT) FROM _pm_declared WHERE tid = ?1 AND what = ?2";
     let mut statement = replica.db.prepare_cached(sql)?;
     let rows = statement.query_map((tid, Subject::Renamed), |row| Ok((row.get(0)?, row.get(1)?)))?;
     let mut said = rows.collect::<rusqlite::Result<Vec<(String, String)>>>()?;
     if !said.is_empty() {
-        let shapes = ever_announced(replica, tid)?;
-        said.retain(|(before, after)| !are_two(&shapes, before, after));
+        let shapes = Shapes::of(&ever_announced(replica, tid)?);
+        said.retain(|(before, after)| !shapes.are_two(before, after));
     }
-    Ok(said)
+    Ok(Renames::new(said))
 }
 
 /// Returns the definitions in which an application ever had a table of a name, as far as devices have announced them: none that
@@ -121,17 +142,34 @@ fn ever_announced(replica: &Replica, tid: i64) -> Result<Vec<TableDef>> {
     bodies.iter().map(|body| TableDef::stored(body)).collect()
 }
 
-/// Returns whether devices have told that a name is of another column than the one before it: an application had both at once,
-/// and none had them the other way round. A column that gets the name of a renamed one comes after that.
-fn are_two(shapes: &[TableDef], before: &str, after: &str) -> bool {
-    let order = |def: &TableDef| Some(def.column(before)?.cmp(&def.column(after)?));
-    let orders: Vec<Ordering> = shapes.iter().filter_map(order).collect();
-    !orders.is_empty() && orders.iter().all(|order| order.is_lt())
+/// Where the columns stand in the definitions in which an application ever had a table: by a name in small letters, the numbers
+/// of these definitions, and its place in each.
+struct Shapes(HashMap<String, BTreeMap<usize, usize>>);
+
+impl Shapes {
+    fn of(defs: &[TableDef]) -> Self {
+        let mut places: HashMap<String, BTreeMap<usize, usize>> = HashMap::new();
+        for (n, def) in defs.iter().enumerate() {
+            for (at, column) in def.columns.iter().enumerate() {
+                places.entry(column.name.to_ascii_lowercase()).or_default().entry(n).or_insert(at);
+            }
+        }
+        Self(places)
+    }
+
+    /// Returns whether devices have told that a name is of another column than the one before it: an application had both at
+    /// once, and none had them the other way round. A column that gets the name of a renamed one comes after that.
+    fn are_two(&self, before: &str, after: &str) -> bool {
+        let place = |name: &str| self.0.get(&name.to_ascii_lowercase());
+        let (Some(before), Some(after)) = (place(before), place(after)) else { return false };
+        let mut both = before.iter().filter_map(|(n, at)| Some((at, after.get(n)?))).peekable();
+        both.peek().is_some() && both.all(|(before, after)| before < after)
+    }
 }
 
 /// Returns whether a column that is not there any more is known not to be the one that has this name now.
 pub(crate) fn is_another(replica: &Replica, tid: i64, gone: &str, name: &str) -> Result<bool> {
-    Ok(are_two(&ever_announced(replica, tid)?, gone, name))
+    Ok(Shapes::of(&ever_announced(replica, tid)?).are_two(gone, name))
 }
 
 /// Returns whether a definition of a table's name has its primary key.
@@ -143,4 +181,21 @@ pub(crate) fn is_of(replica: &Replica, tid: i64, def: &TableDef) -> Result<bool>
     let mut def = def.clone();
     as_now(replica, tid, &mut def, &table.def)?;
     Ok(table.def.has_key_of(&def))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(names: usize) -> Renames {
+        Renames::new((1..names).map(|n| (format!("c{}", n - 1), format!("c{n}"))).collect())
+    }
+
+    #[test]
+    fn of_a_column_with_names_without_end_some_are_looked_through() {
+        assert_eq!(chain(4).names_of("C1"), ["c0", "c2", "c3"]);
+        assert_eq!(chain(100_000).names_of("c50000").len(), NAMES_MAX);
+        let star = Renames::new((0..100_000).map(|n| ("c".into(), format!("d{n}"))).collect());
+        assert_eq!((star.names_of("c").len(), star.names_of("d7").len()), (NAMES_MAX, NAMES_MAX));
+    }
 }

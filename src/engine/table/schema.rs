@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::def::{
-    ACTIONS, COLUMNS_MAX, ColumnDef, ColumnDefault, ForeignKeyDef, ROWID_NAMES, TableDef,
+    ACTIONS, COLUMNS_MAX, ColumnDef, ColumnDefault, ForeignKeyDef, ROWID_NAMES, RULES_MAX, TableDef,
 };
 use crate::engine::table::encoding::hides_function;
 use crate::engine::table::keyless::By;
@@ -101,6 +101,11 @@ impl TableDef {
         }
         def.read_uniques(db)?;
         def.read_foreign_keys(db)?;
+        for (n, what) in [(def.uniques.len(), "UNIQUEs"), (def.foreign_keys.len(), "foreign keys")] {
+            if n > RULES_MAX {
+                return Err(Error::cannot_track(&def.name, format!("it has more than {RULES_MAX} {what}")));
+            }
+        }
         if let Some(name) = def.unseen_name() {
             let reason = format!(
                 "`{}` has a letter that nobody sees, with which one name looks like another: other devices refuse it; \

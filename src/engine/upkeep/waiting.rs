@@ -7,7 +7,7 @@ use std::sync::Arc;
 use packmule_core::model::Stream;
 use packmule_core::wire::DefId;
 
-use crate::engine::apply::admissible::Rules;
+use crate::engine::apply::admissible::{Rules, SpanOrder};
 use crate::engine::apply::aside::{self, Pieces};
 use crate::engine::error::{self, Result};
 use crate::engine::fleet::devices;
@@ -70,7 +70,7 @@ fn look_into(
     (first, last): (u64, u64),
     defs: &Defs,
 ) -> Result<()> {
-    let mut pieces = Pieces::default();
+    let (mut pieces, mut spans) = (Pieces::default(), SpanOrder::default());
     for seq in first..=last {
         let body = frames::frame_here(replica, dev, stream, seq)?;
         let frame = frames::parse(&body)?;
@@ -85,6 +85,11 @@ fn look_into(
                     let (id, def) = (DefId::of(body), TableDef::hear(body).map_err(error::bad)?);
                     let tid = catalog::table_of(replica, &def, &[])?.map_or(-1, |table| table.tid);
                     defs.borrow_mut().insert(id, Arc::new(OpDef::of(id, tid, def)));
+                }
+                Part::Span(span) => {
+                    if let Ok(def) = find(span.def) {
+                        spans.check(&replica.db, &def, &span)?;
+                    }
                 }
                 Part::Piece(piece) => pieces.note_piece(seq, &piece)?,
                 Part::Op(def, op) => {

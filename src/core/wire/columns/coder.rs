@@ -58,7 +58,7 @@ impl<'b> Encoder<'b> {
         if self.low > 0 {
             self.put((self.low >> 24) as u8 + 1)?;
         }
-        while self.len > 0 && self.out[self.len - 1] == 0 {
+        while self.len > 0 && self.out.get(self.len - 1) == Some(&0) {
             self.len -= 1;
         }
         Ok(self.len)

@@ -18,28 +18,30 @@ impl Values {
         of: Of,
         last: Place,
     ) -> Result<usize, C::Stop> {
-        let mut text = [0; 64];
+        let mut last_text = [0; 64];
         let of_last = buf.get(range(last)).filter(|last| last.first() == Some(&TEXT)).ok_or_else(C::bad)?;
         let hexed = Hexed::of(body(of_last)).ok_or_else(C::bad)?;
         let len = body(of_last).len();
-        text[..len].copy_from_slice(body(of_last));
-        let (start, end) = (at + 2, at + 2 + len);
-        let given = buf.get_mut(at..end).ok_or_else(C::bad)?;
-        (given[0], given[1]) = (TEXT, len as u8);
+        let text = last_text.get_mut(..len).ok_or_else(C::bad)?;
+        text.copy_from_slice(body(of_last));
+        let end = at + 2 + len;
+        let whole = buf.get_mut(at..end).ok_or_else(C::bad)?;
+        let (tag, values) = whole.split_at_mut_checked(2).ok_or_else(C::bad)?;
+        tag.copy_from_slice(&[TEXT, len as u8]);
         let id = of.id ^ u32::from(TEXT);
         let noise = of.index % COLUMNS;
         self.noise[noise].count();
         let (mut prefix, mut one, mut same) = (0, 0, 1);
-        let values = &mut buf[start..end];
         let mut place = 0;
-        while place < len {
-            let Some(before) = hexed.digit(text[place]) else {
-                values[place] = text[place];
+        while let (Some(was), Some(value)) = (text.get(place).copied(), values.get_mut(place)) {
+            let Some(before) = hexed.digit(was) else {
+                *value = was;
                 place += 1;
                 continue;
             };
-            let given = |place: usize| u32::from(hexed.digit(values[place]).unwrap_or(0));
-            let is_noise = |at: &usize| hexed.digit(text[*at]).is_some() && self.noise[noise].is_at(*at);
+            let digit_of = |text: &[u8], at| text.get(at).and_then(|byte| hexed.digit(*byte));
+            let given = |place: usize| u32::from(digit_of(values, place).unwrap_or(0));
+            let is_noise = |at: &usize| digit_of(text, *at).is_some() && self.noise[noise].is_at(*at);
             let noisy = (place..len.min(place + TOGETHER)).take_while(is_noise).count();
             let digits = if noisy > 0 {
                 let given = (place..place + noisy).fold(0, |all, at| all << 4 | given(at));
@@ -59,10 +61,10 @@ impl Values {
             };
             for left in (0..noisy.max(1)).rev() {
                 let digit = digits >> (4 * left) & 15;
-                same &= u32::from(hexed.digit(text[place]) == Some(digit as u8));
+                same &= u32::from(digit_of(text, place) == Some(digit as u8));
                 prefix = hash(prefix, digit + 1);
                 one = digit + 1;
-                values[place] = hexed.written(digit as u8);
+                *values.get_mut(place).ok_or_else(C::bad)? = hexed.written(digit as u8);
                 place += 1;
             }
         }

@@ -12,6 +12,7 @@ mod noise;
 mod number;
 mod real;
 mod size;
+mod table;
 mod text;
 mod value;
 mod way;
@@ -120,9 +121,8 @@ impl Columns {
             at = match kind {
                 BLOCK_ROWS => {
                     at = self.values.raw(coder, buf, at, 8, BLOCKS + 1)?;
-                    let mut id = [0; 8];
-                    id.copy_from_slice(&buf[at - 8..at]);
-                    let id = DefId(id);
+                    let id = buf.get(at - 8..).and_then(|id| id.first_chunk()).ok_or_else(C::bad)?;
+                    let id = DefId(*id);
                     if last.0 != id || last.1 == 0 {
                         let given = if C::ENCODES { shape(id, &mut keys).ok_or_else(C::bad)? } else { 0 };
                         last = (id, self.shape(coder, &mut keys, given)?);
@@ -131,7 +131,7 @@ impl Columns {
                             return Err(C::bad());
                         }
                     }
-                    self.rows(coder, buf, at, &keys[..last.1])?
+                    self.rows(coder, buf, at, keys.get(..last.1).ok_or_else(C::bad)?)?
                 }
                 BLOCK_DEF => self.run(coder, buf, at)?,
                 BLOCK_PIECE => {
@@ -149,7 +149,7 @@ impl Columns {
                     at = self.run(coder, buf, at)?;
                     (_, at) = self.values.raw_varint(coder, buf, at, OTHER + 2)?;
                     at = self.values.raw(coder, buf, at, 1, OTHER + 3)?;
-                    if buf[at - 1] == 1 { self.run(coder, buf, at)? } else { at }
+                    if buf.get(at - 1) == Some(&1) { self.run(coder, buf, at)? } else { at }
                 }
                 BLOCK_KEEP => {
                     let runs;
@@ -191,10 +191,8 @@ impl Columns {
         let mut count = (given as u32).to_le_bytes();
         self.values.raw(coder, &mut count, 0, 2, SHAPES)?;
         let count = u32::from_le_bytes(count) as usize & 0xFFFF;
-        if count == 0 || count > keys.len() {
-            return Err(C::bad());
-        }
-        for key in &mut keys[..count] {
+        let keys = keys.get_mut(..count).filter(|keys| !keys.is_empty()).ok_or_else(C::bad)?;
+        for key in keys {
             *key = self.values.yes(coder, &[SHAPES; INPUTS], SHAPES, 301, *key)?;
         }
         Ok(count)
@@ -221,7 +219,7 @@ impl Columns {
             };
             steady.count(again);
             let byte = if again { before as u8 } else { self.values.byte(coder, buf, at, &contexts, OPS)? };
-            buf[at] = byte;
+            *buf.get_mut(at).ok_or_else(C::bad)? = byte;
             before = u32::from(byte);
             at += 1;
             if byte == 0 {
@@ -233,7 +231,8 @@ impl Columns {
             let mut mask = None;
             if byte & HAS_COLUMNS != 0 {
                 for i in 0..mask_len {
-                    let old = mask_at.map_or(0, |from: usize| u32::from(buf[from + i]) + 1);
+                    let old = mask_at.and_then(|from: usize| buf.get(from + i));
+                    let old = old.map_or(0, |byte| u32::from(*byte) + 1);
                     let contexts = [hash(hash(MASKS, i as u32), old); INPUTS];
                     self.values.byte(coder, buf, at + i, &contexts, MASKS)?;
                 }
@@ -247,7 +246,9 @@ impl Columns {
             let keys_only = byte == KEEPS || (byte & KIND_MASK == 3 && byte & HAS_IMAGE == 0);
             let mut beside = Beside::default();
             for (index, key) in keys.iter().enumerate() {
-                let masked = mask.is_none_or(|from| buf[from + index / 8] >> (index % 8) & 1 == 1);
+                let masked = mask.is_none_or(|from| {
+                    buf.get(from + index / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 1)
+                });
                 if *key || (!keys_only && masked) {
                     at = self.values.value(coder, buf, at, index, &mut beside)?;
                 }

@@ -5,6 +5,7 @@
 //! alone, so that every machine computes the same.
 
 use super::coder::Coder;
+use super::table::Table;
 
 /// How many contexts a decision has.
 pub(super) const INPUTS: usize = 4;
@@ -13,7 +14,6 @@ pub(super) const TOGETHER: u32 = 3;
 const BUCKET_BITS: u32 = 12;
 /// What says whose a bucket is, and a slot for each node of a tree of three decisions.
 const SLOTS: usize = 1 << TOGETHER;
-const ALL: usize = SLOTS << BUCKET_BITS;
 const SETS: usize = 256;
 /// A slot adapts slower with each decision, down to this.
 const COUNT_MAX: u32 = 90;
@@ -21,10 +21,11 @@ const RATE: i32 = 2;
 const UNUSED: u32 = 1 << 31;
 
 /// How far a slot moves with each decision, by how many it has had, in 1/32,768.
-static SHARES: [i32; COUNT_MAX as usize + 2] = shares();
+static SHARES: Table<i32, 128> = Table::new(shares());
 
-const fn shares() -> [i32; COUNT_MAX as usize + 2] {
-    let mut table = [0; COUNT_MAX as usize + 2];
+#[allow(clippy::indexing_slicing)] // Computed by the compiler.
+const fn shares() -> [i32; 128] {
+    let mut table = [0; 128];
     let mut count = 0;
     while count < table.len() {
         table[count] = 65_536 / (2 * count as i32 + 3);
@@ -34,7 +35,7 @@ const fn shares() -> [i32; COUNT_MAX as usize + 2] {
 }
 
 /// The natural logarithm of the odds of each probability in 1/4,096, in 1/256.
-static STRETCH: [i16; 4096] = stretches();
+static STRETCH: Table<i16, 4096> = Table::new(stretches());
 
 const SQUASH: [i32; 33] = [
     1, 2, 3, 6, 10, 16, 27, 45, 73, 120, 194, 310, 488, 747, 1101, 1546, 2047, 2549, 2994, 3348, 3607, 3785,
@@ -42,6 +43,7 @@ const SQUASH: [i32; 33] = [
 ];
 
 /// Returns the probability, in 1/4,096, of a logarithm of odds in 1/256: the inverse of [`STRETCH`].
+#[allow(clippy::indexing_slicing)] // What is beyond its ends is told before.
 const fn squash(odds: i32) -> i32 {
     if odds > 2047 {
         return 4095;
@@ -53,6 +55,7 @@ const fn squash(odds: i32) -> i32 {
     (SQUASH[at] * (128 - part) + SQUASH[at + 1] * part + 64) >> 7
 }
 
+#[allow(clippy::indexing_slicing)] // Computed by the compiler.
 const fn stretches() -> [i16; 4096] {
     let mut table = [2047; 4096];
     let (mut from, mut odds) = (0, -2047);
@@ -131,8 +134,8 @@ impl Steady {
 /// What has been learned.
 pub(super) struct Mixer {
     /// Buckets of eight. Of each: whose it is, 16 bits, and how often it was looked for; then the slots of its nodes.
-    slots: [Slot; ALL],
-    weights: [[i32; INPUTS]; SETS],
+    slots: Table<Table<Slot, SLOTS>, { 1 << BUCKET_BITS }>,
+    weights: Table<[i32; INPUTS], SETS>,
     /// What all decisions have cost, in 1/256 bit.
     pub(super) spent: u32,
     /// And what they would have, by their first context alone.
@@ -157,21 +160,26 @@ fn cost(p: u16) -> u32 {
 
 impl Mixer {
     pub(super) const fn new() -> Self {
-        Self { slots: [Slot(0); ALL], weights: [[25_000; INPUTS]; SETS], spent: 0, spent_alone: 0 }
+        Self {
+            slots: Table::all(Table::all(Slot(0))),
+            weights: Table::all([25_000; INPUTS]),
+            spent: 0,
+            spent_alone: 0,
+        }
     }
 
     pub(super) fn reset(&mut self) {
-        self.slots = [Slot(0); ALL];
-        self.weights = [[25_000; INPUTS]; SETS];
+        self.slots = Table::all(Table::all(Slot(0)));
+        self.weights = Table::all([25_000; INPUTS]);
     }
 
-    /// Returns where the bucket of a context begins, which is taken from one that was looked for less often if it has none.
+    /// Returns the bucket of a context, which is taken from one that was looked for less often if it has none.
     fn bucket(&mut self, of: u32) -> u32 {
         let h = (of ^ of >> 16).wrapping_mul(0x85EB_CA77);
-        let (first, check) = ((h >> (32 - BUCKET_BITS)) * SLOTS as u32, (h & 0xFFFF) << 16);
+        let (first, check) = (h >> (32 - BUCKET_BITS), (h & 0xFFFF) << 16);
         let mut free = (first, u32::MAX);
-        for at in [first, first ^ SLOTS as u32] {
-            let Slot(whose) = &mut self.slots[at as usize % ALL];
+        for at in [first, first ^ 1] {
+            let Slot(whose) = &mut self.slots[at as usize][0];
             let times = *whose & 0xFFFF;
             if *whose & 0xFFFF_0000 == check && times > 0 {
                 *whose = check | (times + 1).min(0xFFFF);
@@ -181,9 +189,9 @@ impl Mixer {
                 free = (at, times);
             }
         }
-        let from = free.0 as usize % ALL;
-        self.slots[from..from + SLOTS].copy_from_slice(&[Slot::NEW; SLOTS]);
-        self.slots[from] = Slot(check | 1);
+        let bucket = &mut self.slots[free.0 as usize];
+        *bucket = Table::all(Slot::NEW);
+        bucket[0] = Slot(check | 1);
         free.0
     }
 
@@ -217,7 +225,7 @@ impl Mixer {
         if !tree.alone {
             return self.code_mixed(coder, tree, node, one);
         }
-        self.slots[(tree.at[0] | node) as usize % ALL].code(coder, one)
+        self.slots[tree.at[0] as usize][node as usize].code(coder, one)
     }
 
     #[inline(never)]
@@ -231,11 +239,12 @@ impl Mixer {
         let mut slots = [Slot(0); INPUTS];
         let mut odds = [0i32; INPUTS];
         let mut sum = 0i64;
-        let weights = &mut self.weights[tree.set as usize % SETS];
-        for i in 0..INPUTS {
-            slots[i] = self.slots[(tree.at[i] | node) as usize % ALL];
-            odds[i] = i32::from(STRETCH[(slots[i].0 >> 20) as usize]);
-            sum += i64::from(weights[i]) * i64::from(odds[i]);
+        let weights = &mut self.weights[tree.set as usize];
+        let inputs = slots.iter_mut().zip(&mut odds).zip(&tree.at).zip(weights.iter());
+        for (((slot, odds), at), weight) in inputs {
+            *slot = self.slots[*at as usize][node as usize];
+            *odds = i32::from(STRETCH[(slot.0 >> 20) as usize]);
+            sum += i64::from(*weight) * i64::from(*odds);
         }
         let mixed = squash(((sum >> 16) as i32).clamp(-2047, 2047));
         let p = mixed * 16 + 8;
@@ -244,10 +253,10 @@ impl Mixer {
         self.spent = self.spent.wrapping_add(of(p));
         self.spent_alone = self.spent_alone.wrapping_add(of(slots[0].probability()));
         let error = (if one { 4095 } else { 0 } - mixed) * RATE;
-        for i in 0..INPUTS {
-            weights[i] += (odds[i] * error + 0x200) >> 10;
-            slots[i].learn(one);
-            self.slots[(tree.at[i] | node) as usize % ALL] = slots[i];
+        for (((slot, odds), at), weight) in slots.iter_mut().zip(&odds).zip(&tree.at).zip(weights) {
+            *weight += (odds * error + 0x200) >> 10;
+            slot.learn(one);
+            self.slots[*at as usize][node as usize] = *slot;
         }
         Ok(one)
     }

@@ -1,6 +1,8 @@
 //! Bytes of which nothing can be learned: random keys, hashes, pictures. Where they have cost what they are long, they
 //! are said as they are, at a tenth of the work; now and then it is tried anew.
 
+use super::table::Table;
+
 /// So many places of a column's values are told apart; what comes after is one more.
 const PLACES: usize = 63;
 /// What a byte costs at which nothing is to be gained, in 1/16 bit.
@@ -14,12 +16,12 @@ const OF_BYTES: usize = 1_024;
 /// What the bytes of a column's values cost, by their place: running means.
 #[derive(Clone, Copy)]
 pub(super) struct Noise {
-    costs: [u8; PLACES + 1],
+    costs: Table<u8, { PLACES + 1 }>,
     values: u8,
 }
 
 impl Noise {
-    pub(super) const NEW: Self = Self { costs: [AT_FIRST; PLACES + 1], values: 0 };
+    pub(super) const NEW: Self = Self { costs: Table::all(AT_FIRST), values: 0 };
 
     /// Counts a value.
     pub(super) fn count(&mut self) {

@@ -1,10 +1,12 @@
 //! Reals as what people meant: decimals, or whole numbers times a constant.
 
+use super::table::Table;
+
 /// The powers of ten that a REAL has exactly.
-pub(super) const POWERS: [f64; 23] = [
+static POWERS: Table<f64, 23> = Table::new([
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
     1e19, 1e20, 1e21, 1e22,
-];
+]);
 /// Above this not every integer is a REAL.
 const EXACT: i64 = 1 << 53;
 const FACTOR_TIMES: i64 = 128;
@@ -12,7 +14,7 @@ const FACTOR_SCALE: u8 = 6;
 
 /// Returns the REAL that `mantissa` stands for at a scale.
 pub(super) fn decimal(mantissa: i64, scale: u8) -> f64 {
-    mantissa as f64 / POWERS[usize::from(scale) % POWERS.len()]
+    mantissa as f64 / POWERS[usize::from(scale)]
 }
 
 fn nearest(number: f64) -> Option<i64> {

@@ -19,27 +19,30 @@ impl Runs {
             return None;
         }
         let mut runs = Self { at: [(0, 0); RUNS], len: 0 };
-        let mut at = 0;
-        while at < text.len() {
-            if !text[at].is_ascii_digit() {
-                at += 1;
-                continue;
-            }
-            let len = text[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-            if runs.len == RUNS || len > DIGITS_MAX {
+        let mut rest = text;
+        while let Some(first) = rest.iter().position(u8::is_ascii_digit) {
+            let (_, digits) = rest.split_at(first);
+            let len = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            if len > DIGITS_MAX {
                 return None;
             }
-            runs.at[runs.len] = (at as u16, len as u8);
+            *runs.at.get_mut(runs.len)? = ((text.len() - digits.len()) as u16, len as u8);
             runs.len += 1;
-            at += len;
+            rest = digits.split_at(len).1;
         }
         (runs.len > 0).then_some(runs)
     }
 
+    /// Where the digits of a run stand.
+    fn range(&self, run: usize) -> core::ops::Range<usize> {
+        let (at, len) = self.at.get(run).copied().unwrap_or_default();
+        usize::from(at)..usize::from(at) + usize::from(len)
+    }
+
     /// Reads the number of a run.
     pub(super) fn number(&self, run: usize, text: &[u8]) -> i64 {
-        let (at, len) = self.at[run];
-        text[usize::from(at)..][..usize::from(len)].iter().fold(0, |n, d| n * 10 + i64::from(d - b'0'))
+        let digits = text.get(self.range(run)).unwrap_or_default();
+        digits.iter().fold(0, |n, digit| n * 10 + i64::from(digit - b'0'))
     }
 
     /// Returns whether both texts are the same but for the digits.
@@ -50,8 +53,8 @@ impl Runs {
 
     /// Writes a number over a run; `false` if it does not fit.
     pub(super) fn write(&self, run: usize, mut number: i64, text: &mut [u8]) -> bool {
-        let (at, len) = self.at[run];
-        for digit in text[usize::from(at)..][..usize::from(len)].iter_mut().rev() {
+        let Some(digits) = text.get_mut(self.range(run)) else { return false };
+        for digit in digits.iter_mut().rev() {
             *digit = b'0' + number.rem_euclid(10) as u8;
             number = number.div_euclid(10);
         }

@@ -7,6 +7,7 @@ use super::model::{Contexts, INPUTS, Mixer, Steady, hash};
 use super::noise::Noise;
 use super::number::{self, Beside, Numbers};
 use super::real::{self, Factor};
+use super::table::Table;
 use super::text::Runs;
 
 pub(super) const COLUMNS: usize = 64;
@@ -71,12 +72,12 @@ impl Column {
 /// All that is learned of the values in a frame.
 pub(super) struct Values {
     pub(super) mixer: Mixer,
-    pub(super) columns: [Column; COLUMNS],
+    pub(super) columns: Table<Column, COLUMNS>,
     /// Of the bytes of each column, and of those of other blocks.
-    pub(super) noise: [Noise; COLUMNS + 1],
-    fields: [Numbers; FIELDS],
+    pub(super) noise: Table<Noise, { COLUMNS + 1 }>,
+    fields: Table<Numbers, FIELDS>,
     /// By what stood before it: the place of a value.
-    memo: [Place; 1 << MEMO_BITS],
+    memo: Table<Place, { 1 << MEMO_BITS }>,
 }
 
 /// A column: which one, and a hash that tells its contexts from those of others.
@@ -106,19 +107,19 @@ impl Values {
     pub(super) const fn new() -> Self {
         Self {
             mixer: Mixer::new(),
-            columns: [Column::NEW; COLUMNS],
-            noise: [Noise::NEW; COLUMNS + 1],
-            fields: [Numbers::NEW; FIELDS],
-            memo: [(0, 0); 1 << MEMO_BITS],
+            columns: Table::all(Column::NEW),
+            noise: Table::all(Noise::NEW),
+            fields: Table::all(Numbers::NEW),
+            memo: Table::all((0, 0)),
         }
     }
 
     pub(super) fn reset(&mut self) {
         self.mixer.reset();
-        self.columns = [Column::NEW; COLUMNS];
-        self.noise = [Noise::NEW; COLUMNS + 1];
-        self.fields = [Numbers::NEW; FIELDS];
-        self.memo = [(0, 0); 1 << MEMO_BITS];
+        self.columns = Table::all(Column::NEW);
+        self.noise = Table::all(Noise::NEW);
+        self.fields = Table::all(Numbers::NEW);
+        self.memo = Table::all((0, 0));
     }
 
     pub(super) fn memo(&mut self, of: u32) -> &mut Place {
@@ -236,7 +237,7 @@ impl Values {
     ) -> Result<usize, C::Stop> {
         let given = if C::ENCODES { varint(buf, at).ok_or_else(C::bad)?.0 } else { 0 };
         let given = unzigzag(given);
-        let numbers = &mut self.fields[id as usize % FIELDS];
+        let numbers = &mut self.fields[id as usize];
         let number = number::code(&mut self.mixer, coder, numbers, id, &mut Beside::default(), given)?;
         put_varint(buf, at, zigzag(number)).ok_or_else(C::bad)
     }
@@ -303,7 +304,7 @@ impl Values {
         beside: &mut Beside,
     ) -> Result<(usize, u32), C::Stop> {
         let (Of { index, id }, Said { way, bits }) = (of, said);
-        let column = &mut self.columns[index % COLUMNS];
+        let column = &mut self.columns[index];
         let mixer = &mut self.mixer;
         if way == INT {
             let number = number::code(mixer, coder, &mut column.integers, id, beside, bits as i64)?;
@@ -314,12 +315,11 @@ impl Values {
         let start = put_tag::<C>(buf, at, REAL)?;
         let end = start + 8;
         if way == REAL {
-            buf.get(start..end).ok_or_else(C::bad)?;
             self.bytes(coder, buf, start..end, Of { index: index % COLUMNS, id: id ^ 5 })?;
-            return Ok((end, hash_bytes(&buf[start..end])));
+            return Ok((end, hash_bytes(buf.get(start..end).ok_or_else(C::bad)?)));
         }
         self.unit(coder, of, said)?;
-        let column = &mut self.columns[index % COLUMNS];
+        let column = &mut self.columns[index];
         let mixer = &mut self.mixer;
         let number = if way == DECIMAL || way == RESCALED {
             let given = if C::ENCODES { real::mantissa(bits, column.scale).ok_or_else(C::bad)? } else { 0 };
@@ -335,7 +335,7 @@ impl Values {
 
     /// Codes what numbers of a column are counted in from here on, where it is new.
     fn unit<C: Coder>(&mut self, coder: &mut C, of: Of, said: Said) -> Result<(), C::Stop> {
-        let column = &mut self.columns[of.index % COLUMNS];
+        let column = &mut self.columns[of.index];
         let mixer = &mut self.mixer;
         let mut code = |id, given| {
             let mut numbers = Numbers::NEW;
@@ -367,7 +367,7 @@ impl Values {
         beside: Beside,
     ) -> Result<(usize, u32), C::Stop> {
         let Of { index, id } = of;
-        let Column { last, last_hash, .. } = self.columns[index % COLUMNS];
+        let Column { last, last_hash, .. } = self.columns[index];
         let after = hash(hash(id, 1), last_hash);
         let beside_key = hash(hash(id, 2), beside.before);
         let end = match way {
@@ -378,7 +378,7 @@ impl Values {
                     _ => *self.memo(beside_key),
                 };
                 let end = at + usize::from(place.1);
-                if place.1 == 0 || end > buf.len() {
+                if place.1 == 0 || end > buf.len() || range(place).end > buf.len() {
                     return Err(C::bad());
                 }
                 buf.copy_within(range(place), at);
@@ -389,7 +389,7 @@ impl Values {
             TEXT | BLOB => {
                 let start = put_tag::<C>(buf, at, way)?;
                 let len = if C::ENCODES { varint(buf, start).ok_or_else(C::bad)?.0 as i64 } else { 0 };
-                let lengths = &mut self.columns[index % COLUMNS].lengths;
+                let lengths = &mut self.columns[index].lengths;
                 let len = number::code(&mut self.mixer, coder, lengths, id ^ 9, &mut Beside::default(), len)?;
                 let start = put_varint(buf, start, len as u64).ok_or_else(C::bad)?;
                 let len = usize::try_from(len).map_err(|_| C::bad())?;
@@ -403,10 +403,10 @@ impl Values {
             _ => return Err(C::bad()),
         };
         let place = (at as u16, (end - at) as u16);
-        let of_value = hash_bytes(&buf[at..end]);
+        let of_value = hash_bytes(buf.get(at..end).ok_or_else(C::bad)?);
         *self.memo(after) = place;
         *self.memo(beside_key) = place;
-        let column = &mut self.columns[index % COLUMNS];
+        let column = &mut self.columns[index];
         (column.last, column.last_hash) = (place, of_value);
         Ok((end, of_value))
     }
@@ -428,29 +428,29 @@ impl Values {
         }
         let len = body(of_last).len();
         let runs = Runs::of(body(of_last)).ok_or_else(C::bad)?;
-        text[..len].copy_from_slice(body(of_last));
-        let (start, end) = (at + 2, at + 2 + len);
-        if end > buf.len() {
-            return Err(C::bad());
-        }
+        let text = text.get_mut(..len).ok_or_else(C::bad)?;
+        text.copy_from_slice(body(of_last));
+        let end = at + 2 + len;
+        let whole = buf.get_mut(at..end).ok_or_else(C::bad)?;
+        let (tag, given) = whole.split_at_mut_checked(2).ok_or_else(C::bad)?;
         let mut of_step = 0;
         for run in (0..runs.len).rev() {
             let field = index * 8 + run;
-            let before = runs.number(run, &text);
-            let numbers = &mut self.fields[field % FIELDS];
+            let before = runs.number(run, text);
+            let numbers = &mut self.fields[field];
             numbers.last = before;
-            let given = if C::ENCODES { runs.number(run, &buf[start..end]) } else { 0 };
+            let given = if C::ENCODES { runs.number(run, given) } else { 0 };
             let id = hash(hash(id, 31), field as u32);
             let mut around = Beside { before: of_step, steps: [0.0; 2] };
             let number = number::code(&mut self.mixer, coder, numbers, id, &mut around, given)?;
-            if !runs.write(run, number, &mut text) {
+            if !runs.write(run, number, text) {
                 return Err(C::bad());
             }
             let step = number.wrapping_sub(before);
             of_step = step.signum() as u32;
         }
-        (buf[at], buf[at + 1]) = (TEXT, len as u8);
-        buf[start..end].copy_from_slice(&text[..len]);
+        tag.copy_from_slice(&[TEXT, len as u8]);
+        given.copy_from_slice(text);
         Ok(end)
     }
 }

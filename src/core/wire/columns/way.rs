@@ -6,7 +6,7 @@ use super::number::Beside;
 use super::real::{self, Factor};
 use super::text::{Hexed, Runs};
 use super::value::{
-    AFTER_LAST, AS_LAST, BESIDE, BLOB, COLUMNS, Column, DECIMAL, FIELDED, HEXED, MULTIPLE, NEW_FACTOR, Of,
+    AFTER_LAST, AS_LAST, BESIDE, BLOB, Column, DECIMAL, FIELDED, HEXED, MULTIPLE, NEW_FACTOR, NULL, Of,
     Place, REAL, RESCALED, SCALE_MAX, TEXT, Values, body, range,
 };
 
@@ -26,11 +26,11 @@ impl Values {
         beside: Beside,
     ) -> u8 {
         let Of { index, id } = of;
-        match buf[value.start] {
+        match buf.get(value.start).copied().unwrap_or(NULL) {
             REAL => self.way_of_real(index, bits),
             kind @ (TEXT | BLOB) => {
-                let Column { last, last_hash, .. } = self.columns[index % COLUMNS];
-                let bytes = &buf[value];
+                let Column { last, last_hash, .. } = self.columns[index];
+                let bytes = buf.get(value).unwrap_or_default();
                 let is = |place: Place| place.1 > 0 && buf.get(range(place)) == Some(bytes);
                 if is(*self.memo(hash(hash(id, 1), last_hash))) {
                     return AFTER_LAST;
@@ -41,24 +41,24 @@ impl Values {
                 if is(*self.memo(hash(hash(id, 2), beside.before))) {
                     return BESIDE;
                 }
-                let last = &buf[range(last)];
+                let last = buf.get(range(last)).unwrap_or_default();
                 let alike =
                     kind == TEXT && Runs::same_but_digits(bytes, last) && Runs::of(body(last)).is_some();
-                let alike = alike && bytes[1] < 128;
-                if alike {
+                let is_short = bytes.get(1).is_some_and(|len| *len < 128);
+                if alike && is_short {
                     return FIELDED;
                 }
                 let hexed =
                     if kind == TEXT && last.first() == Some(&TEXT) { Hexed::of(body(last)) } else { None };
                 let alike = hexed.is_some_and(|of| of.same_but_digits(body(last), body(bytes)));
-                if alike && bytes[1] < 128 { HEXED } else { kind }
+                if alike && is_short { HEXED } else { kind }
             }
             kind => kind,
         }
     }
 
     fn way_of_real(&mut self, index: usize, bits: u64) -> u8 {
-        let column = &mut self.columns[index % COLUMNS];
+        let column = &mut self.columns[index];
         column.recent.rotate_right(1);
         column.recent[0] = bits;
         if column.factor.mantissa > 0 && column.factor.count(bits).is_some() {
@@ -91,7 +91,7 @@ impl Values {
         way: u8,
     ) -> Result<u8, C::Stop> {
         let Of { index, id } = of;
-        let column = &mut self.columns[index % COLUMNS];
+        let column = &mut self.columns[index];
         let steady = column.stays.slot();
         let was_steady = steady.is_some();
         if let Some(slot) = steady

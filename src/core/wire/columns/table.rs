@@ -1,0 +1,34 @@
+//! Tables that any number finds a place in: the numbers come from outside, and none is out of bounds.
+
+use core::ops::{Index, IndexMut};
+
+/// A table of `N` places, of which a number has the one that it leaves over.
+#[derive(Clone, Copy)]
+pub(super) struct Table<T, const N: usize>([T; N]);
+
+impl<T: Copy, const N: usize> Table<T, N> {
+    pub(super) const fn new(places: [T; N]) -> Self {
+        const { assert!(N > 0) };
+        Self(places)
+    }
+
+    pub(super) const fn all(place: T) -> Self {
+        Self::new([place; N])
+    }
+}
+
+impl<T, const N: usize> Index<usize> for Table<T, N> {
+    type Output = T;
+
+    #[allow(clippy::indexing_slicing)] // What is left over is below the length.
+    fn index(&self, number: usize) -> &T {
+        &self.0[number % N]
+    }
+}
+
+impl<T, const N: usize> IndexMut<usize> for Table<T, N> {
+    #[allow(clippy::indexing_slicing)] // As above.
+    fn index_mut(&mut self, number: usize) -> &mut T {
+        &mut self.0[number % N]
+    }
+}

@@ -1,6 +1,6 @@
 //! Two ends of a link, a virtual clock, and a line that does to bytes what a bad cable does. All is a
 //! function of the seed: nothing sleeps, nothing is random beyond it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)] // Each test takes what it needs.
 
 use packmule_core::link::{Config, Event, Heard, Link, State, Stats, WIRE_MAX};
 #[path = "cable.rs"]

@@ -101,11 +101,6 @@ impl TableDef {
         }
         def.read_uniques(db)?;
         def.read_foreign_keys(db)?;
-        for (n, what) in [(def.uniques.len(), "UNIQUEs"), (def.foreign_keys.len(), "foreign keys")] {
-            if n > RULES_MAX {
-                return Err(Error::cannot_track(&def.name, format!("it has more than {RULES_MAX} {what}")));
-            }
-        }
         if let Some(name) = def.unseen_name() {
             let reason = format!(
                 "`{}` has a letter that nobody sees, with which one name looks like another: other devices refuse it; \
@@ -120,6 +115,11 @@ impl TableDef {
 
     /// Refuses a definition that others would refuse, and that could not be read back here.
     fn can_be_heard(&self) -> Result<()> {
+        for (n, what) in [(self.uniques.len(), "UNIQUEs"), (self.foreign_keys.len(), "foreign keys")] {
+            if n > RULES_MAX {
+                return Err(Error::cannot_track(&self.name, format!("it has more than {RULES_MAX} {what}")));
+            }
+        }
         let mode = if self.keyless { Mode::PerDevice } else { self.mode };
         let (_, encoded) = Self { mode, ..self.clone() }.encode()?;
         match Self::hear(&encoded) {

@@ -127,6 +127,10 @@ fn a_bit_flipped_or_a_byte_lost_anywhere_is_refused() {
     for _ in 0..20_000 {
         let mut wrong = bytes[..8 + random.below(bytes.len() as u64 - 8) as usize].to_vec();
         wrong.extend((0..random.below(40)).map(|_| random.next() as u8));
+        // Now and then chance makes the bundle itself: the number drawn for that is another one each time.
+        if wrong == bytes {
+            continue;
+        }
         assert!(try_import(&mut base, &wrong).is_err());
         assert!(packmule::inspect(&wrong[..]).is_err());
     }

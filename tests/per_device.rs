@@ -433,3 +433,17 @@ fn what_follows_a_state_is_shown_of_a_bundle() {
     import(&mut late, &bytes);
     assert_eq!(rows(&late, "SELECT v FROM log"), ["1"]);
 }
+
+/// What a base gathers is no table of its own: whoever tracks it hears that nothing need be done.
+#[test]
+fn a_table_in_which_a_base_gathers_is_not_tracked() {
+    let world = World::new();
+    let (mut a, mut base) = (board(&world, "a"), world.base("base"));
+    sql(&a, "INSERT INTO reading (v) VALUES (1)");
+    carry(&mut a, &mut base);
+    for options in [TrackOptions::default(), per_device(), append()] {
+        let refused = base.track("reading", &options).unwrap_err().to_string();
+        assert!(refused.contains("gathers the rows of other devices"), "{refused}");
+    }
+    assert_eq!(rows(&base, "SELECT v FROM reading"), ["1.0r"]);
+}

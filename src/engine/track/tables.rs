@@ -116,6 +116,13 @@ fn track_here(replica: &Replica, name: &str, options: &TrackOptions) -> Result<(
     if let Some(report) = gathered::track_gathered(replica, name, options)? {
         return Ok((report, None));
     }
+    if catalog::table_here(replica, name).is_some_and(|table| table.state == State::Gathered) {
+        return Err(Error::cannot_track(
+            name,
+            "this base gathers the rows of other devices in it, and need not be told to; a table of the base's own \
+             has another name",
+        ));
+    }
     let mut def = wanted_def(replica, name, options)?;
     if options.as_others {
         merge_as_others(replica, &mut def);
@@ -162,9 +169,6 @@ fn look_at_rows(replica: &Replica, table: &Table, report: &mut TrackReport) -> R
 /// Compares what is wanted with what is known of the table. Returns a report if nothing more is to be done, and
 /// `None` if the table is to be tracked now.
 fn track_known(replica: &Replica, known: &Table, def: &TableDef) -> Result<Option<TrackReport>> {
-    if known.state == State::Gathered {
-        return Err(Error::cannot_track(&def.name, "rows of other devices are gathered in it"));
-    }
     let way = |d: &TableDef| (d.mode, d.append);
     let redeclares = known.state == State::Tracked && def.declares() && way(&known.def) == way(def);
     if !merges_alike(&known.def, def) && redeclares {
@@ -325,7 +329,8 @@ fn wanted_def(replica: &Replica, name: &str, options: &TrackOptions) -> Result<T
     if options.append && !(def.autoincrement && def.integer_key()) {
         return Err(Error::cannot_track(
             &def.name,
-            "an append table needs an INTEGER PRIMARY KEY AUTOINCREMENT, by which new rows are found; track it as a plain per-device table",
+            "an append table needs an INTEGER PRIMARY KEY AUTOINCREMENT, by which new rows are found; without \
+             --append it is tracked as any other per-device table",
         ));
     }
     if let Some(reason) = def.ungatherable() {

@@ -58,7 +58,6 @@ pub(super) fn take_back(replica: &mut Replica, common: [u64; 2], bounds: [u64; 2
         // It may be in what comes in again.
         said.tables.iter().try_for_each(|tid| adopt::announce_again(e, *tid))?;
         catalog::reload_catalog(e)?;
-        reissue::forget_after(e, common[PeerEvidence::at(Stream::PerDevice)])?;
         statements::forget_all(e)?;
         Ok(true)
     })

@@ -36,15 +36,8 @@ pub(crate) fn go_on_from(replica: &Replica, dev: i64, checkpoint: &Checkpoint) -
         let Some(before) = devices::device_number(replica, before)?.filter(|dev| *dev != replica.me) else {
             continue;
         };
-        let waiting: Option<Vec<u8>> = value::maybe(
-            &replica.db,
-            "SELECT checkpoint FROM _pm_group INDEXED BY _pm_group_waiting
-             WHERE dev = ?1 AND stream = ?2 AND NOT applied ORDER BY first LIMIT 1",
-            (before, stream.number()),
-        )?;
-        if let Some(bytes) = waiting {
-            let next = Checkpoint::decode(&bytes).map_err(error::bad)?;
-            go_over(replica, before, next.first - 1, next.prev)?;
+        if let Some(Checkpoint { first, prev, .. }) = first_waiting(replica, before)? {
+            go_over(replica, before, first - 1, prev)?;
         }
     }
     Ok(())
@@ -58,11 +51,7 @@ pub(crate) fn go_on_over_lost(replica: &Replica, dev: i64) -> Result<bool> {
     if !replica.identity.base || dev == replica.me || peers::may_be_of_other_history(replica, dev)? {
         return Ok(false);
     }
-    let waiting = "SELECT checkpoint FROM _pm_group INDEXED BY _pm_group_waiting
-         WHERE dev = ?1 AND stream = ?2 AND NOT applied ORDER BY first LIMIT 1";
-    let waiting: Option<Vec<u8>> = value::maybe(&replica.db, waiting, (dev, stream.number()))?;
-    let Some(bytes) = waiting else { return Ok(false) };
-    let Checkpoint { first, prev, .. } = Checkpoint::decode(&bytes).map_err(error::bad)?;
+    let Some(Checkpoint { first, prev, .. }) = first_waiting(replica, dev)? else { return Ok(false) };
     let lost = first - 1;
     if positions::position(replica, dev, stream)?.seq >= lost || !gaps::is_lost(replica, dev, lost)? {
         return Ok(false);
@@ -70,6 +59,14 @@ pub(crate) fn go_on_over_lost(replica: &Replica, dev: i64) -> Result<bool> {
     go_over(replica, dev, lost, prev)?;
     gaps::ask(replica, dev, true)?;
     Ok(true)
+}
+
+/// Returns the checkpoint of the first group of a per-device stream that waits.
+fn first_waiting(replica: &Replica, dev: i64) -> Result<Option<Checkpoint>> {
+    let sql = "SELECT checkpoint FROM _pm_group INDEXED BY _pm_group_waiting
+               WHERE dev = ?1 AND stream = ?2 AND NOT applied ORDER BY first LIMIT 1";
+    let bytes: Option<Vec<u8>> = value::maybe(&replica.db, sql, (dev, Stream::PerDevice.number()))?;
+    bytes.map(|bytes| Checkpoint::decode(&bytes).map_err(error::bad)).transpose()
 }
 
 /// Goes on in a per-device stream after a frame, over those before it that are missing here, if any are.

@@ -158,7 +158,8 @@ impl<'e> Sides<'e> {
         folded: &Folded,
     ) -> Result<Option<SettledRow>> {
         let Some(values) = values else { return Ok(None) };
-        let unsaid = defaults::unsaid(self.replica, row.table, &values, &|dev, seq| folded.has(dev, seq))?;
+        let unsaid =
+            defaults::unsaid(self.replica, row.table, &values, &|dev, seq| Ok(folded.has(dev, seq)))?;
         Ok(Some((values, unsaid)))
     }
 

@@ -1,7 +1,8 @@
 //! Defaults that nobody has written: of a column that is newer than what is folded, a settled row has no value.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
+use packmule_core::model::Stream;
 use packmule_core::wire::DefId;
 
 use crate::engine::error::Result;
@@ -19,7 +20,7 @@ pub(crate) fn unsaid(
     replica: &Replica,
     table: &Table,
     row: &[OwnedValue],
-    folded: &dyn Fn(i64, u64) -> bool,
+    folded: &dyn Fn(i64, u64) -> Result<bool>,
 ) -> Result<Columns> {
     let is_default = |at: &usize| {
         let column = &table.def.columns[*at];
@@ -35,18 +36,21 @@ pub(crate) fn unsaid(
 
 /// Returns the same, of a row that is settled here.
 pub(crate) fn unsaid_here(replica: &Replica, table: &Table, row: &[OwnedValue]) -> Result<Columns> {
-    let floors: HashMap<i64, u64> = membership::floors(replica)?.into_iter().collect();
-    unsaid(replica, table, row, &|dev, seq| floors.get(&dev).is_some_and(|last| seq <= *last))
+    unsaid(replica, table, row, &|dev, seq| Ok(seq <= membership::watermark(replica, dev, Stream::Shared)?))
 }
 
 /// Returns the columns of a table that no device had announced in any of these frames: none of them can speak for one.
-fn columns_since(replica: &Replica, table: &Table, within: &dyn Fn(i64, u64) -> bool) -> Result<Columns> {
+fn columns_since(
+    replica: &Replica,
+    table: &Table,
+    within: &dyn Fn(i64, u64) -> Result<bool>,
+) -> Result<Columns> {
     let sql = "SELECT dev, seq, def FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = ''";
     let mut statement = replica.db.prepare_cached(sql)?;
     let mut rows = statement.query((declared::root_of(replica, table.tid), Subject::Shape))?;
     let mut defs = BTreeSet::new();
     while let Some(row) = rows.next()? {
-        if within(row.get(0)?, row.get(1)?) {
+        if within(row.get(0)?, row.get(1)?)? {
             defs.insert(row.get::<_, [u8; 8]>(2)?);
         }
     }

@@ -19,6 +19,7 @@ use rusqlite::{ToSql, params_from_iter};
 use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::columns::Columns;
+use crate::engine::table::def::TableDef;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
@@ -210,11 +211,15 @@ pub(crate) fn make_lists(replica: &Replica, table: &Table) -> Result<()> {
     Ok(())
 }
 
+/// Returns the columns of a list that have the keys of a table's rows, compared as the table compares them.
+pub(crate) fn key_columns(def: &TableDef) -> Vec<String> {
+    def.keys().enumerate().map(|(n, at)| format!("k{}{}", n + 1, def.columns[at].collate())).collect()
+}
+
 /// Makes the list of a table, or adds the columns that it lacks.
 pub(crate) fn make_change_list(replica: &Replica, table: &Table) -> Result<()> {
     let def = &table.def;
-    let keys = def.keys().enumerate().map(|(n, at)| format!("k{}{}", n + 1, def.columns[at].collate()));
-    let mut columns: Vec<String> = keys.collect();
+    let mut columns = key_columns(def);
     columns.push("note INTEGER NOT NULL".into());
     columns.extend(extra_columns(table));
     let added = make_list(replica, &table.dirty(), &columns, "")?;

@@ -25,6 +25,7 @@ use packmule_core::wire::{Mode, Op};
 use rusqlite::{Row, params_from_iter};
 use sha2::{Digest, Sha256};
 
+use crate::engine::capture::dirty;
 use crate::engine::error::Result;
 use crate::engine::fleet::{membership, positions};
 use crate::engine::log::frames;
@@ -190,18 +191,11 @@ impl<'e> Runs<'e> {
 
     /// Makes the table of the further runs.
     fn make_further(&mut self) -> Result<()> {
-        let keys: Vec<String> = self
-            .table
-            .def
-            .keys()
-            .enumerate()
-            .map(|(n, at)| format!("k{}{}", n + 1, self.table.def.columns[at].collate()))
-            .collect();
         let db = &self.replica.db;
         db.execute_batch(&format!(
             "CREATE TABLE IF NOT EXISTS {} ({}, sum INTEGER, columns INTEGER NOT NULL, PRIMARY KEY ({})) WITHOUT ROWID",
             self.name,
-            keys.join(", "),
+            dirty::key_columns(&self.table.def).join(", "),
             self.keys
         ))?;
         db.execute("UPDATE _pm_run SET split = 1 WHERE tid = ?1", [self.table.tid])?;

@@ -80,9 +80,7 @@ fn settle_whole(replica: &Replica, table: &Table, key: &[u8]) -> Result<()> {
         }
         return Ok(());
     };
-    let counted = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
-    let settled = |column: &usize| Some((*column, counters::settled_sum(&counted, *column, Some(&row))?));
-    late::keep_sums(replica, table, key, 1, table.counters.iter().filter_map(settled).collect())?;
+    late::keep_settled_sums(replica, table, key, &row)?;
     let all = Head { kind: OpKind::Insert, ..Head::baseline(1, None) };
     let columns =
         late::settled_columns(table, &all, &heads).minus(&defaults::unsaid_here(replica, table, &row)?);

@@ -162,14 +162,21 @@ pub(crate) fn keep_sums(
     sums.into_iter().try_for_each(|sum| counters::settle(replica, table.tid, key, number, sum))
 }
 
+/// Keeps what is settled of the counters of a row until the verdict, whose values are these.
+pub(crate) fn keep_settled_sums(
+    replica: &Replica,
+    table: &Table,
+    key: &[u8],
+    row: &[OwnedValue],
+) -> Result<()> {
+    let counted = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
+    let settled = |column: &usize| Some((*column, counters::settled_sum(&counted, *column, Some(row))?));
+    keep_sums(replica, table, key, 1, table.counters.iter().filter_map(settled).collect())
+}
+
 /// Keeps all that is settled of a row until the verdict, whose values are these.
 pub(crate) fn keep_row(replica: &Replica, table: &Table, key: &[u8], row: &[OwnedValue]) -> Result<()> {
-    let counted = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
-    let sums = table
-        .counters
-        .iter()
-        .filter_map(|column| Some((*column, counters::settled_sum(&counted, *column, Some(row))?)));
-    keep_sums(replica, table, key, 1, sums.collect())?;
+    keep_settled_sums(replica, table, key, row)?;
     let columns: Columns = table.counters.iter().copied().collect();
     let columns = Columns::all(table.def.columns.len()).minus(&columns);
     add_baseline(replica, table, key, 1, row, &columns).map(|_| ())

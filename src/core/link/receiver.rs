@@ -197,7 +197,9 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
         let ahead = from.wrapping_add(skip as u32).wrapping_sub(self.read) as usize;
         let mut at = (self.start + self.left + ahead) % RX;
         for byte in fresh {
-            self.ring.get_mut(at).into_iter().for_each(|slot| *slot = *byte);
+            if let Some(slot) = self.ring.get_mut(at) {
+                *slot = *byte;
+            }
             at = if at + 1 == RX { 0 } else { at + 1 };
         }
         Outcome::New
@@ -241,7 +243,9 @@ impl<const RX: usize, const FLIGHT: usize> Receiver<RX, FLIGHT> {
                 (from, to)
             }
         };
-        self.spans.get_mut(first).into_iter().for_each(|place| *place = span);
+        if let Some(place) = self.spans.get_mut(first) {
+            *place = span;
+        }
         true
     }
 

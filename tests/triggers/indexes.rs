@@ -84,14 +84,7 @@ fn a_full_text_index_follows() {
 fn a_full_text_index_follows_quarantined_rows() {
     for (own, external) in [(EXTERNAL, true), (CONTENTLESS, false)] {
         let (_world, mut a, mut b) = two(own);
-        // The claim of `a` is the earlier one: the row of `b` must make room, and comes back.
-        sql(&a, "INSERT INTO docs VALUES (1, 'red', 'one', 'x')");
-        a.seal().unwrap();
-        sql(&b, "INSERT INTO docs VALUES (7, 'blue', 'two', 'y')");
-        b.seal().unwrap();
-        sql(&b, "INSERT INTO docs VALUES (2, 'green', 'one two', 'x')");
-        carry_all(&mut [&mut a, &mut b]);
-        digests_equal(&[&a, &b]);
+        one_makes_room(&mut a, &mut b);
         index_is_right(&b, external);
         assert_eq!(rows(&b, "SELECT id FROM docs ORDER BY 1"), ["1", "7"]);
         sql(&a, "UPDATE docs SET tag = 'free' WHERE id = 1");

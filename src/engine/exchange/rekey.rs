@@ -159,11 +159,11 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2], shown: [Option<StreamPosi
     // set back writes no frame then.
     seal::seal_here(replica, SealOptions::default())?;
     let mut common = whole_seals(replica, common)?;
-    let mut built_on = cut::built_on_by(replica, common[0])?;
+    let mut since = cut::built_on_by(replica, common[0])?.map(|other| format!("{other} has built on it"));
     let same = common[0];
     let (parts, folded) = parts_here(replica, &mut common, shown)?;
     if folded {
-        built_on = Some("a fold".into());
+        since = Some("part of it is compacted away here".into());
     }
     let old = (replica.me, replica.identity.id);
     let was = devices::device_label(replica, replica.me)?;
@@ -174,15 +174,15 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2], shown: [Option<StreamPosi
         // Of the per-device stream of a device like others, this one takes nothing.
         frames::forget_pending(&replica.db, old.0, Stream::PerDevice, i64::MAX as u64)?;
     }
-    let done = match built_on {
-        Some(other) => {
+    let done = match since {
+        Some(since) => {
             replica.key = Some(key);
             let end = |stream| {
                 let at = PeerEvidence::at(stream);
                 parts[at].map_or_else(|| cut::end_here(replica, old.0, stream, common[at]), Ok)
             };
             cut::go_on_beside(replica, old.0, [end(Stream::Shared)?, end(Stream::PerDevice)?], same)?;
-            format!("as its own, since {other} has built on it")
+            format!("as its own, since {since}")
         }
         None => {
             let contexts = cut::contexts_at(replica, old.0, common)?;

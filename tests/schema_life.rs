@@ -6,7 +6,7 @@ mod common;
 mod migrating;
 use common::*;
 use migrating::*;
-use packmule::{Engine, Merge, TrackOptions};
+use packmule::{Engine, Merge, Part, TrackOptions};
 
 const COLUMNS: &str = "k TEXT PRIMARY KEY, c0 TEXT, c1 INTEGER, c2";
 
@@ -339,6 +339,47 @@ fn a_device_that_lets_a_table_go_holds_nobody_back() {
     sql(&devices[2], "ALTER TABLE t RENAME COLUMN c0 TO c3");
     devices[2].track("t", &TrackOptions::default()).unwrap();
     in_step(&mut devices, "SELECT k FROM t");
+}
+
+/// Nor does who could not say so at once: it had been set back, and waited for its own log.
+#[test]
+fn a_device_that_is_set_back_lets_a_table_go_once_its_log_is_back() {
+    let (world, mut devices) = devices(Merge::Row);
+    let backup = world.dir.path().join("backup.db");
+    copy_card(&devices[2], &backup);
+    sql(&devices[2], "UPDATE t SET c1 = 7");
+    for device in &devices[..2] {
+        sql(device, "ALTER TABLE t RENAME COLUMN c0 TO c3");
+    }
+    meet(&mut devices);
+    let [first, other, last] = devices;
+    let place = last.path().to_owned();
+    drop(last);
+    std::fs::copy(&backup, &place).unwrap();
+    let mut devices = [first, other, Engine::open_with(&place, world.options()).unwrap()];
+    // It hears how far its own log goes, and does not get it yet.
+    carry_between(&mut devices, 2, 0);
+    let have = devices[0].positions().unwrap();
+    let receiver = Some(devices[2].identity().id);
+    let part = Part { receiver, have: &have, enough_bytes: u64::MAX, most_bytes: u64::MAX };
+    let mut told = Vec::new();
+    let report = devices[0].export_part(&mut told, &part).unwrap();
+    told.extend(report.footer);
+    devices[2].hear(&told[..]).unwrap();
+    let before = devices[2].status().unwrap().log_frames;
+    devices[2].untrack("t").unwrap();
+    assert_eq!(
+        devices[2].status().unwrap().log_frames,
+        before,
+        "it says nothing before it has its own log back"
+    );
+    assert!(note(&devices[0]).unwrap().contains("not yet on c"));
+    carry_between(&mut devices, 0, 2);
+    meet(&mut devices);
+    for device in &devices[..2] {
+        assert_eq!(note(device), None);
+    }
+    digests_equal(&[&devices[0], &devices[1]]);
 }
 
 /// A UNIQUE over a column that another device lacks: it holds where the column is, and everywhere once it is there.

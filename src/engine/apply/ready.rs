@@ -87,7 +87,9 @@ fn apply_next(replica: &Replica, dev: i64, stream: Stream, report: &mut ImportRe
             _ if membership::is_retired(replica, dev)? || revocation::is_revoked(replica, dev)? => {}
             // What others wrote after it is not to wait for rows that may be nowhere any more.
             _ if stream == Stream::Shared && pending::is_built_on(replica, dev, next.first)? => {}
-            _ if stream == Stream::Shared && peers::is_lost(replica, dev, next.last, next.pair)? => {
+            _ if stream == Stream::Shared
+                && peers::is_other_part_lost(replica, dev, next.last, next.pair)? =>
+            {
                 // What came of this device's own stream after it was sealed by a copy, which has written it again.
                 if dev == replica.me {
                     frames::forget_pending_after(&replica.db, dev, other, next.pair)?;

@@ -53,7 +53,7 @@ pub(crate) fn go_on_over_lost(replica: &Replica, dev: i64) -> Result<bool> {
     }
     let Some(Checkpoint { first, prev, .. }) = first_waiting(replica, dev)? else { return Ok(false) };
     let lost = first - 1;
-    if positions::position(replica, dev, stream)?.seq >= lost || !gaps::is_lost(replica, dev, lost)? {
+    if positions::position(replica, dev, stream)?.seq >= lost || !gaps::is_lost_to_all(replica, dev, lost)? {
         return Ok(false);
     }
     go_over(replica, dev, lost, prev)?;

@@ -25,6 +25,7 @@
 //! | `reshape` | columns that an application renames, drops or retypes |
 //! | `column_order` | the order in which columns stood, by which one is noticed that was dropped and added again |
 //! | `column_numbers` | what is recorded of rows, when columns get other numbers |
+//! | `leaving` | tables that this device tracks no longer, said to the others |
 //! | `held` | tables that are held and were made anew |
 //! | `suspended` | what the application of a suspended table had seen |
 //! | `renumbered` | tables without a key whose rows have got other rowids |
@@ -53,6 +54,7 @@ pub(crate) mod gathering;
 pub(crate) mod groups;
 pub(crate) mod heard;
 pub(crate) mod held;
+pub(crate) mod leaving;
 pub(crate) mod merge_definitions;
 pub(crate) mod not_sent;
 pub(crate) mod ops;

@@ -96,7 +96,7 @@ pub(crate) fn is_rest_in_log(replica: &Replica, dev: i64, gap: &Gap) -> Result<b
 }
 
 /// Returns whether a device says that it lacks frames of its own per-device stream up to this one, and no base has them.
-pub(crate) fn is_lost(replica: &Replica, dev: i64, up_to: u64) -> Result<bool> {
+pub(crate) fn is_lost_to_all(replica: &Replica, dev: i64, up_to: u64) -> Result<bool> {
     let has = |peer| {
         membership::said(replica, peer, dev, Stream::PerDevice).map(|said| said.map(|said| said >= up_to))
     };

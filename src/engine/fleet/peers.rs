@@ -545,7 +545,7 @@ pub(crate) fn is_rolled_back(replica: &Replica) -> Result<bool> {
 /// Of an identity that somebody has left for a new one nothing may come any more: nobody waits for what no base has, and a
 /// copy that goes on under it neither. Nor of the new one, as long as somebody may go on under the one before: a card that was
 /// restored to before it took the new one has lost that, and cannot know it.
-pub(crate) fn is_lost(replica: &Replica, dev: i64, last: u64, pair: u64) -> Result<bool> {
+pub(crate) fn is_other_part_lost(replica: &Replica, dev: i64, last: u64, pair: u64) -> Result<bool> {
     let has = |peer, stream, seq| {
         membership::said(replica, peer, dev, stream).map(|said| said.is_some_and(|said| said >= seq))
     };

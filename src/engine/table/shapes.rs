@@ -92,6 +92,13 @@ pub(crate) fn own_shape(replica: &Replica, tid: i64) -> Result<Option<Shape>> {
     Ok(own.into_iter().find(|shape| shape.dev == replica.me))
 }
 
+/// Returns whether the others count on what this device announced last of this very table: that it is as it was said, and
+/// that it is not left.
+pub(crate) fn is_counted_on(replica: &Replica, tid: i64) -> Result<bool> {
+    let Some(own) = own_shape(replica, tid)? else { return Ok(false) };
+    Ok(!own.bits.says(SchemaBits::LEFT) && renamed::is_of(replica, tid, &own.def)?)
+}
+
 /// Returns what each device that counts announced last of the table of a name, and has not let it go since: of that and of
 /// others with another primary key.
 pub(crate) fn shapes(replica: &Replica, tid: i64) -> Result<Vec<Shape>> {

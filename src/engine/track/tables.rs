@@ -2,17 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use packmule_core::wire::{FrameFlags, Mode, SchemaBits};
+use packmule_core::wire::{FrameFlags, Mode};
 
 use crate::engine::capture::follow::Added;
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::respeak::Unread;
 use crate::engine::capture::{
-    adopt, follow, groups, held, merge_definitions, not_sent, other_key, redeclare, restate, seal, suspended,
-    uniques, verdict, waited, watch,
+    adopt, follow, held, leaving, merge_definitions, not_sent, other_key, redeclare, restate, seal,
+    suspended, uniques, verdict, waited, watch,
 };
 use crate::engine::error::{Error, Result};
-use crate::engine::fleet::peers;
 use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::show::{constraints, writable};
 use crate::engine::store::value;
@@ -21,7 +20,6 @@ use crate::engine::table::def::TableDef;
 use crate::engine::table::keyless::By;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
-use crate::engine::table::shapes;
 use crate::engine::track::gathered;
 use crate::engine::track::options::{NewColumns, TrackOptions, TrackReport};
 
@@ -374,17 +372,7 @@ fn untrack_here(replica: &Replica, table: &Table) -> Result<()> {
     // The name may be free for a table of others.
     catalog::doubt_schema(replica)?;
     catalog::reload_catalog(replica)?;
-    leave(replica, table)
-}
-
-/// Says to the others that a table is not tracked here any more: what they do to theirs waits for this device no longer.
-fn leave(replica: &Replica, table: &Table) -> Result<()> {
-    let counts = table.def.mode == Mode::Shared && shapes::own_shape(replica, table.tid)?.is_some();
-    if !counts || !replica.can_sign() || peers::is_rolled_back(replica)? {
-        return Ok(());
-    }
-    let says = groups::Says { def: &table.def, bits: SchemaBits::LEFT, names: &[] };
-    groups::seal_groups(replica, SealOptions { says: Some(&says), ..SealOptions::default() }).map(|_| ())
+    leaving::leave_all(replica).map(|_| ())
 }
 
 /// Says how a table is tracked elsewhere or here, and how it was to be tracked now.

@@ -324,18 +324,10 @@ impl Fleet {
             return;
         }
         let now = positions(&device.engine);
-        // A verdict is written, too. A copy that nobody writes to still says that it is back, if it was retired: others
-        // can take that in and build on it.
-        let ends = |d: &Device| {
-            let id = d.engine.identity().id;
-            let of = format!("dev = (SELECT n FROM _pm_device WHERE id = x'{id}')");
-            dump(&d.app, &format!("SELECT stream, chain FROM _pm_stream WHERE {of} ORDER BY 1"))
-        };
-        let is_ahead = |twin: usize| {
-            let (ours, its) = (now, positions(&self.devices[twin].engine));
-            ours.iter().zip(its).any(|(ours, its)| *ours > its)
-                || (ours == its && ends(device) != ends(&self.devices[twin]))
-        };
+        // A verdict is written, too. A copy that nobody writes to still says that it is back, if it was retired, and says
+        // its rows again for a base that seems to lack them: others can take that in and build on it. The one stream can be
+        // behind while the other is not.
+        let is_ahead = |twin: usize| writes_otherwise(device, &self.devices[twin]);
         let ahead = device.silent && device.twin.is_some_and(is_ahead);
         let device = &mut self.devices[d];
         let said = ahead || own_verdicts(device) > device.verdicts;
@@ -422,6 +414,23 @@ impl Device {
 fn positions(engine: &Engine) -> [u64; 2] {
     let this = engine.devices().unwrap().into_iter().find(|d| d.this).unwrap();
     [this.shared, this.own]
+}
+
+/// Whether of one of its own streams a device has what another database under its identity has not.
+fn writes_otherwise(device: &Device, twin: &Device) -> bool {
+    let id = device.engine.identity().id;
+    let of = format!("dev = (SELECT n FROM _pm_device WHERE id = x'{id}')");
+    let ends = dump(&device.app, &format!("SELECT stream, seq, hex(chain) FROM _pm_stream WHERE {of}"));
+    let known = format!(
+        "SELECT stream, seq, hex(chain) FROM _pm_stream WHERE {of}
+         UNION ALL SELECT stream, last, hex(chain) FROM _pm_group WHERE {of}"
+    );
+    let known = dump(&twin.app, &known);
+    positions(&device.engine).iter().zip(positions(&twin.engine)).any(|(ours, its)| *ours > its)
+        || ends.iter().any(|end| {
+            let place = &end[..=end.rfind('|').unwrap()];
+            !known.contains(end) && known.iter().any(|other| other.starts_with(place))
+        })
 }
 
 /// How many frames of verdicts a device has written, of those in its log.

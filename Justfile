@@ -11,7 +11,7 @@ demo *ARGS:
 test:
     cargo test --workspace
 
-# Promise 8 at every write, sync and read, of every trip: hours.
+# Promise 8 at every write, sync and read, of every trip: an hour or two on one core. It tells how far it is.
 cuts:
     PACKMULE_CUTS=all cargo test --release --test promise_08_crash_safe -- --nocapture
 

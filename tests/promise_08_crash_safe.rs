@@ -9,6 +9,9 @@
 //! full, that fails to write or sync, or to read, and where SQLite gets no memory: the command fails, and the state is
 //! whole.
 //!
+//! A fault is tried from the step that it falls into: the files and the disk are put back as they were before it
+//! ([`walk`]). What comes after is gone through once for all faults that leave the same content everywhere.
+//!
 //! A few faults are tried here, always the same. All of them: `just cuts`, which is
 //! `PACKMULE_CUTS=all cargo test --release --test promise_08_crash_safe -- --nocapture`; `PACKMULE_CUTS=n` tries n of
 //! each. `all` is every hundredth of the times that SQLite asks for memory. `PACKMULE_CUT=FAULT:N` tries the one that was
@@ -24,9 +27,12 @@ mod fleet;
 mod give_up;
 #[path = "crash/twins.rs"]
 mod twins;
+#[path = "crash/walk.rs"]
+mod walk;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Mutex;
 
 use common::*;
@@ -35,6 +41,7 @@ use packmule::{
     Conflict, Engine, Error, InitOptions, JoinOptions, OwnedValue, Recipient, Resolution, TrackOptions,
 };
 use rusqlite::Connection;
+use walk::{Known, faults, tried};
 
 /// The disk is one for the program: one test at a time.
 static ONE: Mutex<()> = Mutex::new(());
@@ -43,6 +50,12 @@ type Done<R = ()> = Result<R, String>;
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+/// A BLOB in hex, always the same of a row: databases that are alike are found to be so.
+fn noise(id: i64) -> String {
+    let mut random = Random(id as u64);
+    (0..190).map(|_| format!("{:016x}", random.next())).collect()
 }
 
 type Step = fn(&mut Trip) -> Done;
@@ -87,9 +100,12 @@ const MERGE: Plan = Plan {
     rows: 11,
 };
 
+#[derive(Clone)]
 struct Trip {
     plan: &'static Plan,
-    world: World,
+    world: Rc<World>,
+    /// What has been looked at already.
+    known: Rc<RefCell<Known>>,
     /// The journal mode of the databases; `None`: WAL, as `init` sets it.
     journal: Option<&'static str>,
     /// Rows of whose transactions applications were told that they are done: on which device.
@@ -111,7 +127,8 @@ impl Trip {
     fn new(plan: &'static Plan, journal: Option<&'static str>) -> Self {
         Self {
             plan,
-            world: World::new(),
+            world: Rc::new(World::new()),
+            known: Rc::default(),
             journal,
             told: Vec::new(),
             numbers: BTreeMap::new(),
@@ -162,7 +179,7 @@ impl Trip {
     fn insert(&mut self, name: &'static str, first: i64) -> Done {
         let mut sql = String::from("BEGIN;");
         for id in first..first + 3 {
-            sql += &format!("INSERT OR IGNORE INTO t (id, v, b) VALUES ({id}, '{name}', randomblob(1500));");
+            sql += &format!("INSERT OR IGNORE INTO t (id, v, b) VALUES ({id}, '{name}', x'{}');", noise(id));
         }
         self.sql(name, &(sql + "COMMIT"))?;
         self.told.extend((first..first + 3).map(|id| (name, id)));
@@ -274,13 +291,25 @@ impl Trip {
         rows.and_then(Iterator::collect).unwrap_or_default()
     }
 
+    /// SQLite and Packmule find nothing wrong.
+    fn is_sound(&self, name: &str, db: &Connection) -> Done {
+        let sound: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).map_err(text)?;
+        if sound != "ok" {
+            return Err(format!("{name}: {sound}"));
+        }
+        let problems = self.open(name)?.verify().map_err(text)?.problems;
+        if problems.is_empty() { Ok(()) } else { Err(format!("{name}: {problems:?}")) }
+    }
+
     /// Nothing that was told is lost, and each database is sound.
     fn check(&self) -> Done {
         for name in &self.devices {
+            let image = walk::image(&self.world.path(name));
+            let is_new = !self.known.borrow().sound.contains(&image);
             let db = self.app(name)?;
-            let sound: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).map_err(text)?;
-            if sound != "ok" {
-                return Err(format!("{name}: {sound}"));
+            if is_new {
+                self.is_sound(name, &db)?;
+                self.known.borrow_mut().sound.insert(image);
             }
             for (_, id) in self.told.iter().filter(|(of, id)| of == name && !self.gone.contains(id)) {
                 let sql = format!("SELECT count(*) FROM t WHERE id = {id}");
@@ -289,10 +318,6 @@ impl Trip {
                 }
             }
             drop(db);
-            let problems = self.open(name)?.verify().map_err(text)?.problems;
-            if !problems.is_empty() {
-                return Err(format!("{name}: {problems:?}"));
-            }
             let now: BTreeMap<String, i64> = self.streams(name).into_iter().collect();
             for ((_, stream), last) in self.numbers.iter().filter(|((of, _), _)| of == name) {
                 if now.get(stream).is_none_or(|at| at < last) {
@@ -328,110 +353,6 @@ impl Trip {
         }
         if digests.windows(2).all(|pair| pair[0] == pair[1]) { Ok(()) } else { Err("digests differ".into()) }
     }
-}
-
-/// Says whether a failure of the disk is called damage.
-fn is_called_damage(said: &str) -> bool {
-    said.contains("damaged") || said.contains("malformed")
-}
-
-/// Goes on the whole trip with a fault at one operation. `Ok(false)`: the trip has fewer operations.
-fn trip(
-    plan: &'static Plan,
-    journal: Option<&'static str>,
-    fault: (Fault, u64),
-    swallows: bool,
-) -> Done<bool> {
-    let mut random = Random(fault.1);
-    disk::begin(Some(fault), swallows);
-    let mut trip = Trip::new(plan, journal);
-    let (mut n, mut faulty, mut again) = (0, false, random.chance(50));
-    while n < plan.steps.len() {
-        trip.skipped.clear();
-        let done = plan.steps[n](&mut trip);
-        let (out, failed) = disk::state();
-        if out {
-            faulty = true;
-            disk::power_on(&mut random);
-            if std::mem::take(&mut again) {
-                // Once more, while they recover.
-                disk::next_fault(Some((Fault::Cut, 1 + random.below(12))));
-                let _ = trip.check();
-                if disk::state().0 {
-                    disk::power_on(&mut random);
-                }
-            }
-            disk::next_fault(None);
-            trip.check().map_err(|e| format!("after a cut in step {n}: {e}"))?;
-            continue;
-        }
-        if failed {
-            faulty = true;
-            disk::next_fault(None);
-            let said = [done.clone().err().unwrap_or_default(), trip.skipped.clone()].concat();
-            if is_called_damage(&said) {
-                return Err(format!("step {n}: a failure of the disk is called damage: {said}"));
-            }
-            trip.check().map_err(|e| format!("after a failure in step {n}: {e}"))?;
-            if done.is_err() {
-                continue;
-            }
-        }
-        done.map_err(|e| format!("step {n}: {e}"))?;
-        trip.note();
-        n += 1;
-    }
-    if !faulty {
-        return Ok(false);
-    }
-    trip.end().map_err(|e| format!("at the end: {e}"))?;
-    Ok(true)
-}
-
-/// The operations of a trip at which nothing happens: those that can fail in this way.
-fn operations(plan: &'static Plan, journal: Option<&'static str>, fault: Fault) -> u64 {
-    assert_eq!(trip(plan, journal, (Fault::Cut, u64::MAX), false), Ok(false), "{}", plan.name);
-    disk::operations(fault)
-}
-
-/// Which operations are tried, of so many: evenly spread.
-fn tried(fault: Fault, of: u64, usual: u64) -> Vec<u64> {
-    if let Ok(one) = std::env::var("PACKMULE_CUT") {
-        let (name, at) = one.split_once(':').unwrap();
-        return if format!("{fault:?}") == name { vec![at.parse().unwrap()] } else { Vec::new() };
-    }
-    let n = match std::env::var("PACKMULE_CUTS").ok().as_deref() {
-        // There are more than a million allocations on a trip.
-        Some("all") if fault == Fault::NoMemory => of / 100,
-        Some("all") => of,
-        Some(n) => n.parse().unwrap(),
-        None => usual,
-    };
-    (0..n.min(of)).map(|k| 1 + k * of / n.min(of)).collect()
-}
-
-/// Tries a fault at operations of a trip; what went wrong.
-fn faults(
-    plan: &'static Plan,
-    journal: Option<&'static str>,
-    fault: Fault,
-    usual: u64,
-    swallows: bool,
-) -> Vec<String> {
-    let of = operations(plan, journal, fault);
-    let at = tried(fault, of, usual);
-    let (mode, mut wrong) = (journal.unwrap_or("wal"), Vec::new());
-    for at in &at {
-        let ran = catch_unwind(AssertUnwindSafe(|| trip(plan, journal, (fault, *at), swallows)));
-        if let Err(e) = ran.unwrap_or_else(|_| Err("a panic".into())) {
-            let told = format!("{}, {mode}, {fault:?}:{at}: {e}", plan.name);
-            // At once: all that follow can take hours.
-            println!("{told}");
-            wrong.push(told);
-        }
-    }
-    println!("{}, {mode}, {fault:?}: {} of {of} tried, {} failures", plan.name, at.len(), wrong.len());
-    wrong
 }
 
 fn one() -> std::sync::MutexGuard<'static, ()> {

@@ -34,6 +34,7 @@ pub enum Fault {
 }
 
 /// A change to a file since its last sync.
+#[derive(Clone)]
 enum Change {
     Write(usize, Vec<u8>),
     Length(usize),
@@ -51,7 +52,7 @@ impl Change {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct File {
     /// What is durable; `None` as long as not even its name is.
     synced: Option<Vec<u8>>,
@@ -102,7 +103,7 @@ impl File {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Disk {
     files: BTreeMap<String, File>,
     /// Removed names that may be back.
@@ -169,9 +170,22 @@ pub fn begin(fault: Option<(Fault, u64)>, swallows: bool) {
     memory::begin(fault);
 }
 
+/// What the disk knows at a moment, so that it can be gone back to.
+pub struct Saved(Disk);
+
+/// What is known now, of files between whose writes nobody has them open.
+pub fn save() -> Saved {
+    Saved(disk().clone())
+}
+
+/// Goes back to it; the files themselves are the caller's.
+pub fn restore(saved: &Saved) {
+    *disk() = saved.0.clone();
+}
+
 /// Another fault, counted from now on.
 pub fn next_fault(fault: Option<(Fault, u64)>) {
-    memory::begin(None);
+    memory::begin(fault);
     let mut disk = disk();
     let so_far = if matches!(fault, Some((Fault::Unreadable, _))) { disk.reads } else { disk.writes };
     disk.fault = fault.map(|(fault, at)| (fault, so_far + at));

@@ -157,9 +157,17 @@ fn a_cloned_database() {
         &["this database is a fork of a device", "a new identity, north-"],
     );
     has(&desk.run("merge base.db clone.db").ok(), &["1 row applied"]);
-    has(&desk.run("status clone.db").ok(), &["second history of north-", "packmule retire clone.db "]);
+    let told = desk.run("status clone.db").ok();
+    has(&told, &["second history of north-", "packmule retire clone.db "]);
     desk.run("status clone.db --json").proposes(": `packmule retire * *`").json();
     has(&desk.run("status base.db").ok(), &["north-", "two histories"]);
+    // Once it is typed, it is not proposed again.
+    let from = told.find("retire clone.db ").unwrap();
+    let proposed = told[from..].split(['`', '\n']).next().unwrap();
+    desk.run(proposed).ok();
+    let told = desk.run("status clone.db").ok();
+    has(&told, &["second history of north-"]);
+    assert!(!told.contains(proposed) && !told.contains("retire that one"), "{told}");
 }
 
 #[test]

@@ -198,7 +198,7 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2], shown: [Option<StreamPosi
     runs::forget_all(replica)?;
     let what = format!(
         "this database was a second history of {was}: a copy, or set back to a backup. It goes on as {} with all that \
-         it wrote ({done}). Should no board go on as {was}, retire that one",
+         it wrote ({done})",
         devices::label(replica.identity.id, Some(&replica.identity.name))
     );
     meta::notice_with(&replica.db, &what, &Hint::Retire { device: old.1 }, replica.now())?;

@@ -203,7 +203,7 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
         for table in catalog::tables(e) {
             notices.extend(other_key::notices(e, &table)?);
         }
-        notices.extend(meta::notices(&e.db)?);
+        notices.extend(recorded_notices(e)?);
         let [retired, revoked] = standings(e)?;
         let decisions = "SELECT count(*) - count(refused), count(refused) FROM _pm_wish";
         let (decisions_waiting, decisions_refused) =
@@ -226,6 +226,22 @@ pub(crate) fn status(replica: &Replica) -> Result<Status> {
             notices,
         })
     })
+}
+
+/// Returns what was recorded for people. Whoever is retired or revoked already is not to be retired.
+fn recorded_notices(replica: &Replica) -> Result<Vec<Notice>> {
+    let mut notices = meta::notices(&replica.db)?;
+    for notice in &mut notices {
+        let Some(Hint::Retire { device }) = notice.hint else { continue };
+        let Some(n) = devices::device_number(replica, device)? else { continue };
+        if membership::is_retired(replica, n)? || revocation::is_revoked(replica, n)? {
+            notice.hint = None;
+        } else {
+            let label = devices::device_label(replica, n)?;
+            notice.text += &format!(". Should no board go on as {label}, retire that one");
+        }
+    }
+    Ok(notices)
 }
 
 /// Of a tracked table that has another name now, or none: the next seal finds out which.

@@ -21,11 +21,12 @@ const STACK: usize = 1 << 19;
 /// The system's names.
 static NAMES: Names = Names::asked_by(|name| {
     let found = (name, 0).to_socket_addrs().map_err(|e| (e.kind(), e.to_string()))?;
-    Ok(found.map(|address| address.ip()).collect())
+    // Whole: a link's address is one of an interface, which stands beside it.
+    Ok(found.collect())
 });
 
 /// What the system says of a name.
-type Answer = Result<Vec<IpAddr>, (io::ErrorKind, String)>;
+type Answer = Result<Vec<SocketAddr>, (io::ErrorKind, String)>;
 
 /// The names that are being asked for.
 struct Names {
@@ -46,8 +47,9 @@ struct Question {
 /// The system knows none; or it has told nothing as long as patience lasts (30 s, if it is `None`), or until somebody
 /// stopped it.
 pub fn addresses(host: &Host, patience: Option<Duration>, stop: &Stop) -> io::Result<Vec<SocketAddr>> {
-    let found = NAMES.told(&host.name, patience.unwrap_or(TIME), stop)?;
-    Ok(found.into_iter().map(|address| (address, host.port).into()).collect())
+    let mut found = NAMES.told(&host.name, patience.unwrap_or(TIME), stop)?;
+    found.iter_mut().for_each(|address| address.set_port(host.port));
+    Ok(found)
 }
 
 impl Names {
@@ -55,9 +57,9 @@ impl Names {
         Self { ask, asked: Mutex::new(Vec::new()) }
     }
 
-    fn told(&'static self, name: &str, time: Duration, stop: &Stop) -> io::Result<Vec<IpAddr>> {
-        if let Ok(address) = name.parse() {
-            return Ok(vec![address]);
+    fn told(&'static self, name: &str, time: Duration, stop: &Stop) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(address) = name.parse::<IpAddr>() {
+            return Ok(vec![(address, 0).into()]);
         }
         let question = self.question(name)?;
         let until = Instant::now() + time;
@@ -115,7 +117,7 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // Tests.
+#[allow(clippy::unwrap_used, clippy::panic)] // Tests.
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -129,7 +131,7 @@ mod tests {
     static SILENT: Names = Names::asked_by(|_| {
         ASKED.fetch_add(1, Ordering::SeqCst);
         drop(locked(&SILENCE));
-        Ok(vec![[10, 0, 0, 1].into()])
+        Ok(vec![([10, 0, 0, 1], 0).into()])
     });
 
     /// A name that is asked for again is asked for once; of others so many; who is stopped, or has no patience left, does
@@ -161,11 +163,19 @@ mod tests {
     #[test]
     fn a_name_that_the_system_knows_has_its_addresses_and_one_that_it_refuses_the_reason() {
         static NAMES: Names = Names::asked_by(|name| match name {
-            "here" => Ok(vec![[127, 0, 0, 1].into(), [0_u16; 8].into()]),
+            "here" => Ok(vec![([127, 0, 0, 1], 0).into(), ([0_u16; 8], 0).into()]),
             _ => Err((io::ErrorKind::NotFound, "no such name".into())),
         });
         let find = |name| NAMES.told(name, LONG, &Stop::default());
         assert_eq!(find("here").unwrap().len(), 2);
         assert_eq!(find("there").unwrap_err().to_string(), "no such name");
+    }
+    /// An address of a link without its interface leads nowhere.
+    #[test]
+    fn the_address_of_a_link_keeps_its_interface() {
+        let host = Host { name: "fe80::1%1".into(), port: 7_225 };
+        let found = addresses(&host, Some(LONG), &Stop::default()).unwrap();
+        let [SocketAddr::V6(found)] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((found.scope_id(), found.port()), (1, 7_225));
     }
 }

@@ -9,6 +9,8 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, spawn};
 use std::time::{Duration, Instant};
 
@@ -34,8 +36,9 @@ struct Polled {
     _turns: Joined,
 }
 
-/// A thread that is waited for.
-struct Joined(Option<JoinHandle<()>>);
+/// A thread that is waited for, and where it is told so: with two turns on their way it would not see that its socket is
+/// closed.
+struct Joined(Option<JoinHandle<()>>, Arc<AtomicBool>);
 
 /// Begins a session at an address. The first turn says nothing: its answer has the session's token.
 pub(super) fn open(
@@ -46,6 +49,7 @@ pub(super) fn open(
     let (ours, theirs) = UnixStream::pair().map_err(Error::Unreachable)?;
     let files = Files::local(theirs).map_err(Error::Unreachable)?;
     ours.set_nonblocking(true).map_err(Error::Unreachable)?;
+    let gone = Arc::new(AtomicBool::new(false));
     let mut turns = Turns {
         host: host.clone(),
         path: path.into(),
@@ -57,13 +61,18 @@ pub(super) fn open(
         open: VecDeque::new(),
         idle: None,
         ended: None,
+        gone: gone.clone(),
+        left: None,
     };
     turns.first_turn()?;
-    let turns = Joined(Some(spawn(move || {
-        // Whatever ends it ends the stream.
-        let _ = turns.run();
-        let _ = turns.local.shutdown(Shutdown::Both);
-    })));
+    let turns = Joined(
+        Some(spawn(move || {
+            // Whatever ends it ends the stream.
+            let _ = turns.run();
+            let _ = turns.local.shutdown(Shutdown::Both);
+        })),
+        gone,
+    );
     Ok(Box::new(Polled { files, _turns: turns }))
 }
 
@@ -99,6 +108,7 @@ impl Stream for Polled {
 
 impl Drop for Joined {
     fn drop(&mut self) {
+        self.1.store(true, Ordering::Relaxed);
         let _ = self.0.take().map(JoinHandle::join);
     }
 }
@@ -119,6 +129,9 @@ struct Turns {
     idle: Option<(TcpStream, Instant)>,
     /// Since when this end says no more.
     ended: Option<Instant>,
+    /// The session has gone, and waits for this thread; since when that is known here.
+    gone: Arc<AtomicBool>,
+    left: Option<Instant>,
 }
 
 impl Turns {
@@ -159,7 +172,10 @@ impl Turns {
             if count > 0 || ends || self.open.is_empty() {
                 self.say(&said[..count])?;
             }
-            if self.ended.is_some_and(|since| since.elapsed() >= CLOSE_TIME) {
+            if self.gone.load(Ordering::Relaxed) {
+                self.left.get_or_insert_with(Instant::now);
+            }
+            if self.ended.or(self.left).is_some_and(|since| since.elapsed() >= CLOSE_TIME) {
                 return Ok(());
             }
             self.wait();
@@ -173,7 +189,7 @@ impl Turns {
         let stream = match fresh {
             Some((stream, _)) => stream,
             None => {
-                let patience = if self.ended.is_some() { Some(CLOSE_TIME) } else { self.patience };
+                let patience = Some(self.write_limit());
                 let stream = connect(&self.host, patience, &self.stop)?;
                 stream.set_nonblocking(true).map_err(Error::Unreachable)?;
                 let _ = stream.set_nodelay(true);
@@ -192,7 +208,7 @@ impl Turns {
             request += &format!("{OVER}: 1\r\n");
         }
         let request = [(request + "\r\n").as_bytes(), body].concat();
-        write_all(&stream, &request, self.write_limit()).map_err(Error::Broken)?;
+        write_all(&stream, &request, &|| self.write_limit()).map_err(Error::Broken)?;
         self.next += 1;
         self.open.push_back((stream, Vec::new()));
         Ok(())
@@ -234,7 +250,7 @@ impl Turns {
         }
         self.token = Some(head.token);
         // Where this end has gone nobody hears it.
-        if write_all(&self.local, &came[at..], self.write_limit()).is_err() && self.ended.is_none() {
+        if write_all(&self.local, &came[at..], &|| self.write_limit()).is_err() && self.ended.is_none() {
             self.ended = Some(Instant::now());
         }
         if head.over { Err(Error::Ended) } else { Ok(()) }
@@ -242,7 +258,8 @@ impl Turns {
 
     /// Returns how long somebody may take nothing.
     fn write_limit(&self) -> Duration {
-        if self.ended.is_some() { CLOSE_TIME } else { WRITE_TIME }
+        let closes = self.ended.is_some() || self.gone.load(Ordering::Relaxed) || self.stop.stopped();
+        if closes { CLOSE_TIME } else { self.patience.unwrap_or(WRITE_TIME) }
     }
 
     /// Waits until something can be said or heard.
@@ -257,7 +274,7 @@ impl Turns {
 }
 
 /// Writes all of it, to a file that makes nobody wait.
-fn write_all<'a, F: AsFd>(to: &'a F, bytes: &[u8], limit: Duration) -> io::Result<()>
+fn write_all<'a, F: AsFd>(to: &'a F, bytes: &[u8], limit: &dyn Fn() -> Duration) -> io::Result<()>
 where
     &'a F: Write,
 {
@@ -271,7 +288,7 @@ where
                 moved = Instant::now();
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock && moved.elapsed() < limit => {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && moved.elapsed() < limit() => {
                 ready(&[(file, true)], LOOK);
             }
             Err(e) => return Err(e),

@@ -382,6 +382,29 @@ fn a_device_that_is_set_back_lets_a_table_go_once_its_log_is_back() {
     digests_equal(&[&devices[0], &devices[1]]);
 }
 
+/// One device went on with a column of a new name and a new type before it had met anybody. The last one to do the same found
+/// the type decided, and did not say that it has it now: who waited for it waited for ever.
+#[test]
+fn a_type_that_was_decided_elsewhere_is_announced_once_it_is_here_too() {
+    let world = World::new();
+    let mut devices =
+        ["a", "b", "c"].map(|name| world.board_with(name, &format!("CREATE TABLE t ({COLUMNS})"), &["t"]));
+    let rename = "ALTER TABLE t RENAME COLUMN c2 TO c3";
+    let retype = rebuild("k TEXT PRIMARY KEY, c0 TEXT, c1 INTEGER, c3 TEXT", "k, c0, c1, c3");
+    sql(&devices[0], rename);
+    meet(&mut devices);
+    sql(&devices[1], rename);
+    for device in &devices[..2] {
+        sql(device, &retype);
+    }
+    for script in [rename, &retype] {
+        meet(&mut devices);
+        sql(&devices[2], script);
+    }
+    in_step(&mut devices, "SELECT * FROM t");
+    assert_eq!(devices.each_ref().map(note), [const { None }; 3]);
+}
+
 /// A UNIQUE over a column that another device lacks: it holds where the column is, and everywhere once it is there.
 #[test]
 fn a_unique_over_a_column_that_a_device_lacks() {

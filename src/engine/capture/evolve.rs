@@ -338,7 +338,9 @@ fn adopt_changes(
         return Ok(added);
     }
     def.columns.extend(added.iter().cloned());
+    let mut is_told = true;
     for (column, how) in kinds {
+        is_told &= how != Rekinded::Follows || is_said_so(replica, table, &column)?;
         if let Some(at) = def.column(&column.name) {
             def.columns[at] = ColumnDef { key: 0, merge: def.columns[at].merge, ..column.clone() };
         }
@@ -365,8 +367,19 @@ fn adopt_changes(
     def.uniques.sort();
     def.foreign_keys.clone_from(&now.foreign_keys);
     adopt::adopt_def(replica, table.tid, &def)?;
+    if !is_told {
+        adopt::announce_again(replica, table.tid)?;
+    }
     catalog::reload_catalog(replica)?;
     Ok(added)
+}
+
+/// Returns whether a column is of the kind that this device announced last, if it has: who has changed it the same way goes on
+/// when the others have.
+fn is_said_so(replica: &Replica, table: &Table, column: &ColumnDef) -> Result<bool> {
+    let Some(own) = shapes::own_shape(replica, table.tid)? else { return Ok(true) };
+    let Some(said) = own.def.column(&column.name).map(|at| &own.def.columns[at]) else { return Ok(true) };
+    Ok((said.affinity(), said.collation) == (column.affinity(), column.collation))
 }
 
 /// Makes the triggers again where they are missing or outdated, and records the rows that they missed. Returns the columns that

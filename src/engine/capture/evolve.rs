@@ -291,7 +291,13 @@ fn watch_held(replica: &Replica, tid: i64) -> Result<()> {
 /// Reads what a table is now. The columns of its primary key may have been renamed.
 fn read_now(replica: &Replica, def: &TableDef) -> Result<TableDef> {
     let read = TableDef::read_by(&replica.db, &def.name, def.by(&mut Vec::new()));
-    if def.keyless { read } else { read.or_else(|_| TableDef::read(&replica.db, &def.name)) }
+    match read {
+        // Nothing else: after an error of SQLite its transaction may be gone.
+        Err(e) if !def.keyless && matches!(*e, Error::CannotTrack { .. }) => {
+            TableDef::read(&replica.db, &def.name)
+        }
+        read => read,
+    }
 }
 
 /// Returns why a table that is not there is suspended: it was dropped, or renamed.

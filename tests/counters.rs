@@ -203,3 +203,32 @@ fn late_additions_add_up() {
     all_show(&mut all, "SELECT n FROM sums", &["108"]);
     assert!(all[0].conflicts().unwrap().is_empty());
 }
+
+/// What a delete says that the counter was counts beside an insert that had not seen it. One device has folded the delete, and
+/// hears of both the insert and an update of another column of it.
+#[test]
+fn what_a_folded_delete_said_of_a_counter_is_decided_for_all() {
+    let world = World::new();
+    let options =
+        TrackOptions { columns: vec![("n".into(), ColumnMerge::Counter)], ..TrackOptions::default() };
+    let devices = [world.base("base"), world.board("a"), world.board("b")];
+    let mut devices = devices.map(|mut device| {
+        sql(&device, "CREATE TABLE meter (k TEXT PRIMARY KEY, n INTEGER, note TEXT)");
+        device.track("meter", &options).unwrap();
+        device
+    });
+    sql(&devices[1], "INSERT INTO meter VALUES ('house', 3, NULL)");
+    carry_between(&mut devices, 1, 0);
+    sql(&devices[1], "DELETE FROM meter");
+    carry_between(&mut devices, 1, 0);
+    assert!(devices[0].compact().unwrap().versions > 0);
+    sql(&devices[2], "INSERT INTO meter VALUES ('house', 2, NULL)");
+    carry_between(&mut devices, 2, 1);
+    assert_eq!(shown(&devices[1]), "3");
+    sql(&devices[1], "UPDATE meter SET note = 'new'");
+    carry_between(&mut devices, 1, 0);
+    carry_all(&mut devices.each_mut());
+    digests_equal(&devices.each_ref());
+    let all = devices.each_ref().map(|device| rows(device, "SELECT n, note FROM meter"));
+    assert!(all.iter().all(|rows| *rows == all[0]), "{all:?}");
+}

@@ -47,7 +47,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 71] = [
+const PARTED: [(u64, &str); 73] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (77, "a place of its own log that others have otherwise counted as what both have"),
@@ -197,6 +197,11 @@ const PARTED: [(u64, &str); 71] = [
         "of two bases none gave up a board's second history: frames of it that came were not looked at twice",
     ),
     (540104, "frames of an identity that both copies had left waited for those before them"),
+    (
+        820_249,
+        "the judge took a copy for one that writes nothing, which was ahead in the one stream and behind in the other",
+    ),
+    (3_000_290, "what a folded delete had said of a counter was gone, though it counts beside a late insert"),
 ];
 
 #[test]

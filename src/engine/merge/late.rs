@@ -72,10 +72,13 @@ pub(crate) fn keep_settled(
         (false, Some(gone)) => row_before(replica, table, key, gone)?,
     };
     let Some(row) = row else {
-        if !columns.is_empty() {
-            keep_absent(replica, table, key, folds::absence(replica, table.tid, key)?)?;
+        if columns.is_empty() {
+            return Ok(());
         }
-        return Ok(());
+        let absence = folds::absence(replica, table.tid, key)?;
+        let sums = if absence == Absence::Deleted { sums_of_deleted(said) } else { Vec::new() };
+        keep_absent(replica, table, key, absence)?;
+        return keep_sums(replica, table, key, 1, sums);
     };
     // Of a row whose versions are known it is known whether it is gone. What a delete says of counters is late all the same.
     let deletes = new.kind == OpKind::Delete && !columns.is_empty();
@@ -87,6 +90,12 @@ pub(crate) fn keep_settled(
         add_settled(replica, table, key, row, columns, &beside)?;
     }
     Ok(())
+}
+
+/// Returns what is settled of the counters of a row that was deleted, which a late write says. The delete said what they were,
+/// which counts beside that, and nobody here knows it: a verdict is to say what they are, whatever is written to the row then.
+fn sums_of_deleted(said: &[Counted]) -> Vec<(usize, OwnedValue)> {
+    said.iter().map(|counted| (counted.column, OwnedValue::Null)).collect()
 }
 
 /// Returns the heads of a row without restated ones, which lose to a late write: what was settled under them counts again. Of

@@ -24,8 +24,12 @@ pub(crate) fn leave_all(replica: &Replica) -> Result<SealReport> {
 
 /// Says of one table that it is left: what the others do to theirs waits for this device no longer.
 fn leave(replica: &Replica, table: &Table) -> Result<SealReport> {
+    // What was announced is that of another table of the name.
+    let is_anothers = catalog::namesakes(replica, table)
+        .iter()
+        .any(|other| matches!(other.state, State::Tracked | State::Suspended));
     let is_said = table.def.mode != Mode::Shared || !shapes::is_counted_on(replica, table.tid)?;
-    if is_said || !replica.can_sign() || peers::is_rolled_back(replica)? {
+    if is_said || is_anothers || !replica.can_sign() || peers::is_rolled_back(replica)? {
         return Ok(SealReport::default());
     }
     let says = groups::Says { def: &table.def, bits: SchemaBits::LEFT, names: &[] };

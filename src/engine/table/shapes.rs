@@ -92,11 +92,9 @@ pub(crate) fn own_shape(replica: &Replica, tid: i64) -> Result<Option<Shape>> {
     Ok(own.into_iter().find(|shape| shape.dev == replica.me))
 }
 
-/// Returns whether the others count on what this device announced last of this very table: that it is as it was said, and
-/// that it is not left.
+/// Returns whether the others count on what this device announced last of a table: it has not said that it is left.
 pub(crate) fn is_counted_on(replica: &Replica, tid: i64) -> Result<bool> {
-    let Some(own) = own_shape(replica, tid)? else { return Ok(false) };
-    Ok(!own.bits.says(SchemaBits::LEFT) && renamed::is_of(replica, tid, &own.def)?)
+    Ok(own_shape(replica, tid)?.is_some_and(|own| !own.bits.says(SchemaBits::LEFT)))
 }
 
 /// Returns what each device that counts announced last of the table of a name, and has not let it go since: of that and of

@@ -96,9 +96,7 @@ fn why_suspended(replica: &Replica, table: &Table, now: &TableDef) -> Result<Opt
         let Some(now) = now.column(&column.name).map(|at| &now.columns[at]) else { continue };
         let declared = declare::declared_columns(replica, table.tid, &column.name)?;
         let column = if let [(_, decided)] = &declared[..] { decided } else { column };
-        if (now.affinity(), now.collation) != (column.affinity(), column.collation)
-            && !table.disputed.contains(at)
-        {
+        if !now.stores_like(column) && !table.disputed.contains(at) {
             return Ok(Some(format!(
                 "its column `{}` is {} here, and {} on other devices; make it so here too: {WAITS}",
                 column.name,
@@ -139,9 +137,7 @@ fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result
         let declared = declare::declared_columns(replica, table.tid, &old.name)?;
         if let Some(at) = now.column(&old.name) {
             let here = &now.columns[at];
-            let decided = declared
-                .iter()
-                .any(|(_, c)| (c.affinity(), c.collation) == (here.affinity(), here.collation) && !disputed);
+            let decided = declared.iter().any(|(_, c)| c.stores_like(here) && !disputed);
             if (disputed || decided) && here.kind()? != kind {
                 let how = if disputed { Rekinded::Decides } else { Rekinded::Follows };
                 changed.push((here.clone(), how));
@@ -385,7 +381,7 @@ fn adopt_changes(
 fn is_said_so(replica: &Replica, table: &Table, column: &ColumnDef) -> Result<bool> {
     let Some(own) = shapes::own_shape(replica, table.tid)? else { return Ok(true) };
     let Some(said) = own.def.column(&column.name).map(|at| &own.def.columns[at]) else { return Ok(true) };
-    Ok((said.affinity(), said.collation) == (column.affinity(), column.collation))
+    Ok(said.stores_like(column))
 }
 
 /// Makes the triggers again where they are missing or outdated, and records the rows that they missed. Returns the columns that

@@ -108,10 +108,9 @@ pub(crate) fn change_of(
             }
             continue;
         };
-        let kind = |c: &ColumnDef| (c.affinity(), c.collation);
         // What is disputed of a column is so under its old name alone.
         let disputed = name.eq_ignore_ascii_case(&column.name) && disputed(at);
-        if column.key == 0 && kind(here) != kind(column) && !disputed {
+        if column.key == 0 && !here.stores_like(column) && !disputed {
             change.retyped.push(name.clone());
         }
         as_it_was.columns[at].name = name;
@@ -215,7 +214,7 @@ fn reshaped(table: &Table, now: &TableDef, change: &Change) -> TableDef {
 
 /// Makes a column what it is now, if it is of another type or collation.
 fn become_kind(column: &mut ColumnDef, now: &ColumnDef) {
-    if (column.affinity(), column.collation) != (now.affinity(), now.collation) {
+    if !column.stores_like(now) {
         *column = ColumnDef { merge: column.merge, key: column.key, ..now.clone() };
     }
 }

@@ -247,6 +247,11 @@ impl ColumnDef {
         text
     }
 
+    /// Returns whether another column stores and compares values as this one does: it has its affinity and collation.
+    pub(crate) fn stores_like(&self, other: &Self) -> bool {
+        (self.affinity(), self.collation) == (other.affinity(), other.collation)
+    }
+
     /// Encodes what two columns must have in common to be one: type, collation and default.
     pub(crate) fn kind(&self) -> Result<Vec<u8>> {
         let mut kind = vec![self.affinity() as u8, self.collation as u8];

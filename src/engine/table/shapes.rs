@@ -261,11 +261,10 @@ pub(crate) fn fits(
     before: &TableDef,
     other: &TableDef,
 ) -> Result<bool> {
-    let kind = |def: &TableDef, at: usize| (def.columns[at].affinity(), def.columns[at].collation);
     if now.mode != other.mode || !now.has_key_of(other) {
         return Ok(false);
     }
-    for (at, column) in other.columns.iter().enumerate() {
+    for column in &other.columns {
         let Some(here) = now.column(&column.name) else {
             if before.column(&column.name).is_some() {
                 return Ok(false);
@@ -273,8 +272,9 @@ pub(crate) fn fits(
             continue;
         };
         let was = renamed::column_now(replica, tid, before, &column.name)?;
-        let retyped = was.is_some_and(|was| kind(before, was) != kind(now, here));
-        if retyped && kind(now, here) != kind(other, at) {
+        let here = &now.columns[here];
+        let retyped = was.is_some_and(|was| !before.columns[was].stores_like(here));
+        if retyped && !here.stores_like(column) {
             return Ok(false);
         }
     }

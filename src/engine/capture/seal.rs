@@ -21,7 +21,7 @@ use crate::engine::table::replica::Replica;
 
 /// Seals within the open transaction.
 pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<SealReport> {
-    let mut report = leaving::leave_all(replica)?;
+    let mut report = leaving::leave_owed(replica)?;
     let mut noticed = evolve::notice_schema_changes(replica)?;
     let noted: Vec<i64> = catalog::tables(replica)
         .iter()

@@ -348,7 +348,8 @@ fn wanted_def(replica: &Replica, name: &str, options: &TrackOptions) -> Result<T
 
 /// Untracks several tables: all of them, or none.
 pub(crate) fn untrack_all(replica: &Replica, tables: &[&str]) -> Result<()> {
-    tables.iter().try_for_each(|table| untrack_here(replica, &*catalog::tracked_table(replica, table)?))
+    tables.iter().try_for_each(|table| untrack_here(replica, &*catalog::tracked_table(replica, table)?))?;
+    leaving::leave(replica)
 }
 
 /// Untracks a table: removes its capture, and forgets its open conflicts.
@@ -371,8 +372,7 @@ fn untrack_here(replica: &Replica, table: &Table) -> Result<()> {
     adopt::remember_schema(replica)?;
     // The name may be free for a table of others.
     catalog::doubt_schema(replica)?;
-    catalog::reload_catalog(replica)?;
-    leaving::leave_all(replica).map(|_| ())
+    catalog::reload_catalog(replica)
 }
 
 /// Says how a table is tracked elsewhere or here, and how it was to be tracked now.

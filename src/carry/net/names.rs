@@ -170,6 +170,7 @@ mod tests {
         assert_eq!(find("here").unwrap().len(), 2);
         assert_eq!(find("there").unwrap_err().to_string(), "no such name");
     }
+
     /// An address of a link without its interface leads nowhere.
     #[test]
     fn the_address_of_a_link_keeps_its_interface() {

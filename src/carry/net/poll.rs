@@ -9,8 +9,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, spawn};
 use std::time::{Duration, Instant};
 
@@ -36,9 +35,9 @@ struct Polled {
     _turns: Joined,
 }
 
-/// A thread that is waited for, and where it is told so: with two turns on their way it would not see that its socket is
-/// closed.
-struct Joined(Option<JoinHandle<()>>, Arc<AtomicBool>);
+/// A thread that is waited for, and where it is told since when: with two turns on their way it would not see that its socket
+/// is closed.
+struct Joined(Option<JoinHandle<()>>, Arc<OnceLock<Instant>>);
 
 /// Begins a session at an address. The first turn says nothing: its answer has the session's token.
 pub(super) fn open(
@@ -49,7 +48,7 @@ pub(super) fn open(
     let (ours, theirs) = UnixStream::pair().map_err(Error::Unreachable)?;
     let files = Files::local(theirs).map_err(Error::Unreachable)?;
     ours.set_nonblocking(true).map_err(Error::Unreachable)?;
-    let gone = Arc::new(AtomicBool::new(false));
+    let gone = Arc::<OnceLock<Instant>>::default();
     let mut turns = Turns {
         host: host.clone(),
         path: path.into(),
@@ -62,7 +61,6 @@ pub(super) fn open(
         idle: None,
         ended: None,
         gone: gone.clone(),
-        left: None,
     };
     turns.first_turn()?;
     let turns = Joined(
@@ -108,7 +106,7 @@ impl Stream for Polled {
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        self.1.store(true, Ordering::Relaxed);
+        let _ = self.1.set(Instant::now());
         let _ = self.0.take().map(JoinHandle::join);
     }
 }
@@ -129,9 +127,8 @@ struct Turns {
     idle: Option<(TcpStream, Instant)>,
     /// Since when this end says no more.
     ended: Option<Instant>,
-    /// The session has gone, and waits for this thread; since when that is known here.
-    gone: Arc<AtomicBool>,
-    left: Option<Instant>,
+    /// Since when the session has gone, and waits for this thread.
+    gone: Arc<OnceLock<Instant>>,
 }
 
 impl Turns {
@@ -172,10 +169,7 @@ impl Turns {
             if count > 0 || ends || self.open.is_empty() {
                 self.say(&said[..count])?;
             }
-            if self.gone.load(Ordering::Relaxed) {
-                self.left.get_or_insert_with(Instant::now);
-            }
-            if self.ended.or(self.left).is_some_and(|since| since.elapsed() >= CLOSE_TIME) {
+            if self.ended.or(self.gone.get().copied()).is_some_and(|since| since.elapsed() >= CLOSE_TIME) {
                 return Ok(());
             }
             self.wait();
@@ -258,7 +252,7 @@ impl Turns {
 
     /// Returns how long somebody may take nothing.
     fn write_limit(&self) -> Duration {
-        let closes = self.ended.is_some() || self.gone.load(Ordering::Relaxed) || self.stop.stopped();
+        let closes = self.ended.is_some() || self.gone.get().is_some() || self.stop.stopped();
         if closes { CLOSE_TIME } else { self.patience.unwrap_or(WRITE_TIME) }
     }
 

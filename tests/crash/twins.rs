@@ -72,12 +72,16 @@ impl Trip {
         }
     }
 
-    /// The third gives up the second history, which may be longer than the first: of that stream its numbers go back.
+    /// The third gives up the second history, which may be longer than the first: of that stream its numbers go back, to what
+    /// the base has of it.
     fn third_gives_up(&mut self) -> Done {
-        let first = self.identities["north"].clone();
-        self.numbers
-            .retain(|(of, stream), _| of != "third" || !stream.eq_ignore_ascii_case(&format!("{first}0")));
-        self.show("third", "base").and_then(|()| self.show("base", "third"))
+        let stream = format!("{}0", self.identities["north"]);
+        let is_first = |of: &str| of.eq_ignore_ascii_case(&stream);
+        self.numbers.retain(|(of, stream), _| of != "third" || !is_first(stream));
+        self.show("third", "base").and_then(|()| self.show("base", "third"))?;
+        let [third, base] =
+            ["third", "base"].map(|of| self.streams(of).into_iter().find(|(of, _)| is_first(of)));
+        if third < base { Err(format!("the third has {third:?}, and the base {base:?}")) } else { Ok(()) }
     }
 
     /// It has taken one new identity, and no more.

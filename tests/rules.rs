@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 use common::*;
-use packmule::{ConflictKind, Engine, Resolution, TableHow, TrackOptions};
+use packmule::{ConflictKind, Engine, OwnedValue, Resolution, TableHow, TrackOptions};
 
 const AUTHORS: &str = "
     CREATE TABLE author (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, mentor INTEGER REFERENCES author(id));
@@ -311,4 +311,46 @@ fn another_mode_before_anybody_has_heard() {
     a.untrack("t").unwrap();
     let refused = a.track("t", &TrackOptions::default()).unwrap_err().to_string();
     assert!(refused.contains("per-device"), "{refused}");
+}
+
+/// Three devices made an author, a book and a mentor under the same numbers: each one's rows go along to their own author, also by
+/// two columns at once, and no two new rows get one number.
+#[test]
+fn children_of_three_stay_with_their_parents() {
+    let schema = "
+        CREATE TABLE author (id INTEGER PRIMARY KEY, name, mentor REFERENCES author (id));
+        CREATE TABLE book (id INTEGER PRIMARY KEY, title, author REFERENCES author (id), editor REFERENCES author (id))";
+    let world = World::new();
+    let mut d: Vec<Engine> =
+        ["a", "b", "c"].iter().map(|name| world.board_with(name, schema, &["author", "book"])).collect();
+    for (device, name) in d.iter().zip(["a", "b", "c"]) {
+        sql(
+            device,
+            &format!(
+                "INSERT INTO author VALUES (1, '{name}', 1), (2, '{name}', 1);
+                 INSERT INTO book VALUES (1, '{name}', 1, 1), (2, '{name}', 1, 2)"
+            ),
+        );
+    }
+    carry_all(&mut d.iter_mut().collect::<Vec<_>>());
+    let open = d[0].conflicts().unwrap();
+    let id = |key| {
+        open.iter().find(|c| c.table == "author" && c.key[0].1 == OwnedValue::Int(key)).unwrap().id.clone()
+    };
+    d[0].resolve(&id(1), &Resolution::KeepBoth).unwrap();
+    d[0].resolve(&id(2), &Resolution::KeepBoth).unwrap_err();
+    carry_all(&mut d.iter_mut().collect::<Vec<_>>());
+    digests_equal(&d.iter().collect::<Vec<_>>());
+    for device in &d {
+        assert!(device.conflicts().unwrap().is_empty());
+        let of = "SELECT a.name, m.name FROM author a JOIN author m ON m.id = a.mentor ORDER BY 1, 2";
+        assert_eq!(
+            rows(device, of),
+            ["\"a\"|\"a\"", "\"a\"|\"a\"", "\"b\"|\"b\"", "\"b\"|\"b\"", "\"c\"|\"c\"", "\"c\"|\"c\""]
+        );
+        let of = "SELECT b.title, a.name, e.name FROM book b JOIN author a ON a.id = b.author
+                  JOIN author e ON e.id = b.editor ORDER BY 1, 2, 3";
+        let each = ["a", "b", "c"].map(|name| format!("\"{name}\"|\"{name}\"|\"{name}\""));
+        assert_eq!(rows(device, of), [0, 0, 1, 1, 2, 2].map(|n| each[n].clone()));
+    }
 }

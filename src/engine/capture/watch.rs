@@ -12,6 +12,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::store::value::{self, Affinity};
 use crate::engine::table::def::{ROWID_NAMES, TableDef};
 use crate::engine::table::entries;
+use crate::engine::table::indexes::Written;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
@@ -377,90 +378,5 @@ fn unique_indexes(db: &Connection, def: &TableDef) -> Result<Vec<UniqueIndex>> {
 fn expressions_of(db: &Connection, index: &str) -> Result<Vec<String>> {
     let sql = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1";
     let sql: Option<String> = value::maybe(db, sql, [index])?.flatten();
-    Ok(sql.as_deref().map(index_terms).unwrap_or_default())
-}
-
-/// Returns the terms of a CREATE INDEX statement, without ASC and DESC at their ends.
-fn index_terms(sql: &str) -> Vec<String> {
-    let bytes = sql.as_bytes();
-    let mut terms = Vec::new();
-    let (mut depth, mut start, mut at) = (0, 0, 0);
-    while at < bytes.len() {
-        match bytes[at] {
-            quote @ (b'\'' | b'"' | b'`') => {
-                at += 1;
-                while at < bytes.len() && bytes[at] != quote {
-                    at += 1;
-                }
-            }
-            b'[' => {
-                while at < bytes.len() && bytes[at] != b']' {
-                    at += 1;
-                }
-            }
-            b'-' if bytes.get(at + 1) == Some(&b'-') => {
-                while at < bytes.len() && bytes[at] != b'\n' {
-                    at += 1;
-                }
-            }
-            b'/' if bytes.get(at + 1) == Some(&b'*') => {
-                at += 2;
-                while at + 1 < bytes.len() && &bytes[at..at + 2] != b"*/" {
-                    at += 1;
-                }
-                at += 1;
-            }
-            b'(' => {
-                depth += 1;
-                if depth == 1 {
-                    start = at + 1;
-                }
-            }
-            b',' if depth == 1 => {
-                terms.push(term(&sql[start..at]));
-                start = at + 1;
-            }
-            b')' => {
-                depth -= 1;
-                if depth == 0 {
-                    terms.push(term(&sql[start..at]));
-                    return terms; // What follows is the WHERE of a partial index.
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    terms
-}
-
-/// Returns a term without ASC or DESC at its end.
-fn term(text: &str) -> String {
-    let text = text.trim();
-    let lower = text.to_ascii_lowercase();
-    let end =
-        [" asc", " desc"].iter().find(|e| lower.ends_with(**e)).map_or(text.len(), |e| text.len() - e.len());
-    text[..end].trim().to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn terms_of_an_index() {
-        for (sql, terms) in [
-            ("CREATE UNIQUE INDEX i ON t (a, b)", &["a", "b"][..]),
-            (
-                "CREATE UNIQUE INDEX i ON \"t(x\" (lower(a), b COLLATE NOCASE DESC) WHERE (c, 1) > 2",
-                &["lower(a)", "b COLLATE NOCASE"],
-            ),
-            (
-                "CREATE UNIQUE INDEX i ON t(coalesce(a, ',)('), /* , */ [x,y] asc)",
-                &["coalesce(a, ',)(')", "/* , */ [x,y]"],
-            ),
-        ] {
-            assert_eq!(index_terms(sql), terms, "{sql}");
-        }
-    }
+    Ok(sql.as_deref().map(|sql| Written::read(sql).terms).unwrap_or_default())
 }

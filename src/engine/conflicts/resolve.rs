@@ -7,6 +7,7 @@ use rusqlite::params_from_iter;
 use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{declare, redeclare, seal};
+use crate::engine::conflicts::children::Referrers;
 use crate::engine::conflicts::keep_both;
 use crate::engine::conflicts::list::{ConflictKind, ConflictVersion, Open};
 use crate::engine::conflicts::record::{own_sums, own_values, record_resolved};
@@ -92,7 +93,7 @@ pub(crate) fn close_open(replica: &Replica, open: &Open, resolution: &Resolution
 fn instead(replica: &Replica, table: &Table, open: &Open, resolution: &Resolution) -> Result<&'static [Way]> {
     Ok(match resolution {
         Resolution::KeepBoth | Resolution::KeepBothWith(_) => {
-            match ways::keeping_all(replica, table, open)?.0 {
+            match ways::keeping_all(replica, table, open, Some(&mut Referrers::default()))?.0 {
                 Some(Way::KeepBothWith) => &[Way::KeepBothWith],
                 _ => &[Way::Take, Way::Set],
             }

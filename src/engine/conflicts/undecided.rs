@@ -42,7 +42,7 @@ pub(crate) fn next(replica: &Replica, walk: &mut Walk, tables: &[&str]) -> Resul
     };
     while let Some(mut open) = walk.next_of(replica, &mut wanted)? {
         if !wishes::is_for_a_person(replica, &open.conflict.id)? && !is_decided_twice(replica, &open)? {
-            ways::add_ways(replica, &mut open)?;
+            ways::add_ways(replica, &mut open, &mut walk.referrers)?;
             return Ok(Some(open.conflict));
         }
     }

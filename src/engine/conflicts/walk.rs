@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::engine::conflicts::children;
+use crate::engine::conflicts::children::{self, Referrers};
 use crate::engine::conflicts::list::{self, Conflict, ConflictKind, Open};
 use crate::engine::conflicts::selection::{Selection, names};
 use crate::engine::conflicts::ways;
@@ -109,6 +109,8 @@ pub(crate) struct Walk {
     last: Option<(i64, Vec<u8>, List)>,
     /// The disputed columns of the present table, the next one last.
     columns: Vec<String>,
+    /// What refers to the rows, read when it is asked for first.
+    pub referrers: Referrers,
 }
 
 impl Walk {
@@ -118,7 +120,8 @@ impl Walk {
             catalog::tables(replica).iter().map(|t| (t.def.name.to_ascii_lowercase(), t.tid)).collect();
         tables.sort();
         let tables = tables.into_iter().rev().map(|(_, tid)| tid).collect();
-        Self { tables, rows: VecDeque::new(), last: None, columns: Vec::new() }
+        let referrers = Referrers::for_listing();
+        Self { tables, rows: VecDeque::new(), last: None, columns: Vec::new(), referrers }
     }
 
     /// Returns the next open conflict.
@@ -129,7 +132,7 @@ impl Walk {
     /// Returns the next open conflict, with the ways in which it can be resolved.
     pub(crate) fn next_whole(&mut self, replica: &Replica) -> Result<Option<Open>> {
         let Some(mut open) = self.next_open(replica)? else { return Ok(None) };
-        ways::add_ways(replica, &mut open)?;
+        ways::add_ways(replica, &mut open, &mut self.referrers)?;
         Ok(Some(open))
     }
 
@@ -255,15 +258,17 @@ pub(crate) fn each_conflict(
     // Looked up when it is asked for first: it costs a walk through the tables that refer.
     let mut counts = None;
     let mut unmet: Vec<&String> = selection.ids.iter().collect();
-    each(replica, &mut |mut open| {
+    let mut walk = Walk::new(replica);
+    while let Some(mut open) = walk.next_open(replica)? {
         unmet.retain(|id| !names(id, &open.conflict));
         if !selection.wants(&open.conflict) {
-            return Ok(());
+            continue;
         }
         if detail == Detail::Brief {
-            return give(open.conflict);
+            give(open.conflict)?;
+            continue;
         }
-        ways::add_ways(replica, &mut open)?;
+        ways::add_ways(replica, &mut open, &mut walk.referrers)?;
         if open.conflict.kind == ConflictKind::InsertInsert {
             let counts = match &mut counts {
                 Some(counts) => counts,
@@ -272,8 +277,8 @@ pub(crate) fn each_conflict(
             let of = counts.remove(&(open.tid, std::mem::take(&mut open.key)));
             open.conflict.referred_by = of.unwrap_or_default();
         }
-        give(open.conflict)
-    })?;
+        give(open.conflict)?;
+    }
     match unmet.first() {
         Some(id) => Err(no_such_conflict(replica, id)?),
         None => Ok(()),

@@ -2,7 +2,8 @@
 
 use rusqlite::params_from_iter;
 
-use crate::engine::conflicts::keep_both::{self, Plan, Values};
+use crate::engine::conflicts::children::Referrers;
+use crate::engine::conflicts::keep_both::{self, Along, Kept};
 use crate::engine::conflicts::list::{self, Conflict, ConflictKind, ConflictVersion, Open, VersionOp};
 use crate::engine::error::{Error, Result, Way};
 use crate::engine::merge::deferred;
@@ -13,24 +14,25 @@ use crate::engine::table::replica::Replica;
 
 /// Adds the ways in which a conflict can be resolved, which versions cannot be taken here, and of which columns two rows in
 /// place of one need different values.
-pub(crate) fn add_ways(replica: &Replica, open: &mut Open) -> Result<()> {
+pub(crate) fn add_ways(replica: &Replica, open: &mut Open, referrers: &mut Referrers) -> Result<()> {
     let table = &*catalog::table(replica, open.tid)?;
     if is_of_versions(open) || matches!(open.conflict.kind, ConflictKind::Unique(_)) {
         for n in 0..open.conflict.versions.len() {
             open.conflict.versions[n].refused = refused(replica, table, open, n)?;
         }
     }
-    offer(replica, table, open)
+    offer(replica, table, open, Some(referrers))
 }
 
-/// Adds the same, but not which versions cannot be taken: that hangs on any other row of the table.
+/// Adds the same, but not which versions cannot be taken, and whether rows that refer to it stand in the way: that hangs on any
+/// other row.
 pub(crate) fn add_offered(replica: &Replica, open: &mut Open) -> Result<()> {
-    offer(replica, &*catalog::table(replica, open.tid)?, open)
+    offer(replica, &*catalog::table(replica, open.tid)?, open, None)
 }
 
-fn offer(replica: &Replica, table: &Table, open: &mut Open) -> Result<()> {
+fn offer(replica: &Replica, table: &Table, open: &mut Open, referrers: Option<&mut Referrers>) -> Result<()> {
     let (both, clashing) = match is_of_versions(open) {
-        true => keeping_all(replica, table, open)?,
+        true => keeping_all(replica, table, open, referrers)?,
         false => (None, Vec::new()),
     };
     open.conflict.ways = offered(&open.conflict, both);
@@ -53,12 +55,9 @@ fn refused(replica: &Replica, table: &Table, open: &Open, n: usize) -> Result<Op
     }
     let row = row_of(replica, table, open, version)?;
     let parties: Vec<&[u8]> = [&open.key].into_iter().chain(&open.blocking).map(Vec::as_slice).collect();
-    for unique in &table.def.uniques {
-        let unique: Vec<usize> = unique.iter().map(|at| usize::from(*at)).collect();
-        let value = |at: &usize| row.iter().find(|(column, _)| column == at).map(|(_, value)| value.clone());
-        if is_taken(replica, table, &unique, &unique.iter().map(value).collect(), &parties)? {
-            let names: Vec<&str> = unique.iter().map(|at| table.def.columns[*at].name.as_str()).collect();
-            return Ok(Some(format!("another row has the same {}", names.join(", "))));
+    for claim in claims(replica, table, &row)? {
+        if has_row(replica, table, &claim, &parties)? {
+            return Ok(Some(format!("another row has the same {}", claim.told)));
         }
     }
     replica.trials.refusal(&replica.db, table, &[row])
@@ -107,86 +106,143 @@ pub(crate) fn keeping_all(
     replica: &Replica,
     table: &Table,
     open: &Open,
+    referrers: Option<&mut Referrers>,
 ) -> Result<(Option<Way>, Vec<usize>)> {
-    let plan = match keep_both::plan(replica, table, open, None, Values::Told) {
-        Err(error) if matches!(*error, Error::CannotResolve { .. }) => return Ok((None, Vec::new())),
+    let cannot = (None, Vec::new());
+    let plan = match keep_both::plan(replica, open, referrers) {
+        Err(error) if matches!(*error, Error::CannotResolve { .. }) => return Ok(cannot),
         plan => plan?,
     };
-    let clashing = clashing(replica, table, &plan)?;
-    let way = match plan.made.len() {
+    let [kept, further @ ..] = &plan.kept[..] else { return Ok(cannot) };
+    let Some(clashing) = clashing(replica, kept)? else { return Ok(cannot) };
+    let way = match kept.made.len() {
         _ if clashing.is_empty() => Way::KeepBoth,
         1 => Way::KeepBothWith,
         // All rows under new keys are given the same values.
-        _ => return Ok((None, Vec::new())),
+        _ => return Ok(cannot),
     };
-    let mut rows = plan.made;
-    rows.iter_mut().for_each(|made| made.row[made.column] = made.new.clone());
-    let beside = Some(plan.shown).filter(|_| clashing.is_empty());
-    // The values of a disputed column are each device's own.
-    let of_all = |row: Vec<OwnedValue>| {
-        row.into_iter().enumerate().filter(|(at, _)| !table.disputed.contains(*at)).collect()
-    };
-    let rows: Vec<Vec<(usize, OwnedValue)>> =
-        beside.into_iter().chain(rows.into_iter().map(|made| made.row)).map(of_all).collect();
-    Ok(match replica.trials.refusal(&replica.db, table, &rows)? {
-        Some(_) => (None, Vec::new()),
-        None => (Some(way), clashing),
+    // What is given other values says nothing of the row beside it.
+    let beside = clashing.is_empty().then(|| of_all(table, &kept.shown));
+    let rows: Vec<Row> = beside.into_iter().chain(made_rows(kept)).collect();
+    let is_refused = replica.trials.refusal(&replica.db, table, &rows)?.is_some();
+    Ok(match is_refused || stands_in_the_way(replica, further, &plan.along)? {
+        true => cannot,
+        false => (Some(way), clashing),
     })
 }
 
-/// Returns the columns of a UNIQUE, besides the key, which two rows in place of one both claim, or a new row and one that
-/// is in the table.
-fn clashing(replica: &Replica, table: &Table, plan: &Plan<'_>) -> Result<Vec<usize>> {
-    let last = table.def.keys().last();
+/// A row by its columns.
+type Row = Vec<(usize, OwnedValue)>;
+
+/// Leaves out of a row the values that are each device's own: those of disputed columns.
+fn of_all(table: &Table, row: &[OwnedValue]) -> Row {
+    let all = row.iter().cloned().enumerate();
+    all.filter(|(at, _)| !table.disputed.contains(*at)).collect()
+}
+
+/// Returns the new rows, under their new keys.
+fn made_rows(kept: &Kept) -> impl Iterator<Item = Row> {
+    kept.made.iter().map(|made| of_all(&kept.table, &made.renumbered()))
+}
+
+/// Returns whether one of the rows that go along cannot be what it becomes.
+fn stands_in_the_way(replica: &Replica, further: &[Kept], along: &[Along]) -> Result<bool> {
+    for kept in further {
+        let rows: Vec<Row> =
+            std::iter::once(of_all(&kept.table, &kept.shown)).chain(made_rows(kept)).collect();
+        let clashes = clashing(replica, kept)?.is_none_or(|columns| !columns.is_empty());
+        if clashes || replica.trials.refusal(&replica.db, &kept.table, &rows)?.is_some() {
+            return Ok(true);
+        }
+    }
+    for Along { table, key, column, new } in along {
+        let told = list::told_row(replica, table, table.place(), key)?;
+        let mut row: Row =
+            told.into_iter().filter_map(|(name, value)| Some((table.def.column(&name)?, value))).collect();
+        row.iter_mut().filter(|(at, _)| at == column).for_each(|(_, value)| *value = new.clone());
+        for claim in claims(replica, table, &row)?.iter().filter(|claim| claim.columns.contains(column)) {
+            if has_row(replica, table, claim, &[key])? {
+                return Ok(true);
+            }
+        }
+        if replica.trials.refusal(&replica.db, table, &[row])?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Returns the columns of which a new row needs other values, as a row that is in the table claims the same; `None` if no
+/// other values help, as these are of the key.
+fn clashing(replica: &Replica, kept: &Kept) -> Result<Option<Vec<usize>>> {
+    let table = &*kept.table;
+    let mut before = claims(replica, table, &of_all(table, &kept.shown))?;
     let mut found = Vec::new();
-    for unique in &table.def.uniques {
-        let unique: Vec<usize> = unique.iter().map(|at| usize::from(*at)).collect();
-        // The key gets another value in its last column.
-        if last.is_some_and(|last| unique.contains(&last)) {
-            continue;
+    for row in made_rows(kept) {
+        let own = claims(replica, table, &row)?;
+        for claim in &own {
+            if !before.iter().any(|one| claim.is_same(one)) && !has_row(replica, table, claim, &[])? {
+                continue;
+            }
+            let is_free = |at: &usize| table.def.columns[*at].key == 0 && !table.disputed.contains(*at);
+            let free: Vec<usize> = claim.columns.iter().copied().filter(is_free).collect();
+            if free.is_empty() {
+                return Ok(None);
+            }
+            found.extend(free);
         }
-        let claim =
-            |row: &Vec<OwnedValue>| -> Claim { unique.iter().map(|at| Some(row[*at].clone())).collect() };
-        let made: Vec<Claim> = plan.made.iter().map(|made| claim(&made.row)).collect();
-        let shown = claim(&plan.shown);
-        let mut others = made.iter().enumerate().map(|(n, one)| {
-            let twice = made[..n].iter().chain([&shown]).any(|two| is_same(one, two));
-            Ok(twice || is_taken(replica, table, &unique, one, &[])?)
-        });
-        if others.try_fold(false, |any, taken: Result<bool>| Ok::<_, Box<Error>>(any || taken?))? {
-            found.extend(unique);
-        }
+        before.extend(own);
     }
     found.sort_unstable();
     found.dedup();
-    Ok(found)
+    Ok(Some(found))
 }
 
-/// The values of a row in the columns of a UNIQUE; none where nothing says what it is there.
-type Claim = Vec<Option<OwnedValue>>;
+/// What a row has in a UNIQUE, besides the key.
+struct Claim {
+    /// The columns that the UNIQUE names.
+    columns: Vec<usize>,
+    /// What it is over, as people are told.
+    told: String,
+    /// The condition that a row has the same.
+    same: String,
+    values: Vec<OwnedValue>,
+}
 
-/// Returns whether two rows have the same values, none of them NULL.
-fn is_same(one: &Claim, two: &Claim) -> bool {
-    one == two && !one.contains(&Some(OwnedValue::Null))
+impl Claim {
+    /// Returns whether two rows have the same values, none of them NULL.
+    fn is_same(&self, other: &Self) -> bool {
+        self.same == other.same && self.values == other.values && !self.values.contains(&OwnedValue::Null)
+    }
+}
+
+/// Returns what a row claims, also by the UNIQUE indexes that no definition has; nothing where the row says nothing of a column.
+fn claims(replica: &Replica, table: &Table, row: &Row) -> Result<Vec<Claim>> {
+    let mut all = Vec::new();
+    for unique in &table.def.uniques {
+        let columns: Vec<usize> = unique.iter().map(|at| usize::from(*at)).collect();
+        let value = |at: &usize| row.iter().find(|(column, _)| column == at).map(|(_, value)| value.clone());
+        let Some(values) = columns.iter().map(value).collect() else { continue };
+        let name = |at: &usize| table.def.columns[*at].name.as_str();
+        let equals = |(n, at): (usize, &usize)| format!("{} = ?{}", value::column(name(at)), n + 1);
+        let same = columns.iter().enumerate().map(equals).collect::<Vec<_>>().join(" AND ");
+        let told = columns.iter().map(name).collect::<Vec<_>>().join(", ");
+        all.push(Claim { columns, told, same, values });
+    }
+    for (own, values) in replica.trials.own_claims(&replica.db, table, row)? {
+        let (columns, told, same) = (own.columns.clone(), own.told(), own.same_sql());
+        all.push(Claim { columns, told, same, values });
+    }
+    Ok(all)
 }
 
 /// Returns whether a row of the table, but these, has what is claimed; of a long value that is not looked for.
-fn is_taken(
-    replica: &Replica,
-    table: &Table,
-    unique: &[usize],
-    claim: &Claim,
-    but: &[&[u8]],
-) -> Result<bool> {
-    let Some(mut binds) = claim.iter().cloned().collect::<Option<Vec<OwnedValue>>>() else {
-        return Ok(false);
-    };
+fn has_row(replica: &Replica, table: &Table, claim: &Claim, but: &[&[u8]]) -> Result<bool> {
+    let mut binds = claim.values.clone();
     if binds.iter().any(|value| matches!(value, OwnedValue::Large { .. })) {
         return Ok(false);
     }
-    let equals =
-        |(n, at): (usize, &usize)| format!("{} = ?{}", value::column(&table.def.columns[*at].name), n + 1);
-    let mut wanted = unique.iter().enumerate().map(equals).collect::<Vec<_>>().join(" AND ");
+    let mut wanted = claim.same.clone();
     for key in but {
         wanted.push_str(&format!(" AND NOT ({})", table.key_match_from(binds.len())));
         binds.extend(value::read_key(key)?);

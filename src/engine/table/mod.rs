@@ -10,6 +10,7 @@
 //! | `def` | what a table is: its definition |
 //! | `schema` | definitions read from the schema of a database |
 //! | `entries` | the entries of the database's schema, found by name |
+//! | `indexes` | UNIQUE indexes that no definition has |
 //! | `encoding` | definitions as the log carries them |
 //! | `ddl` | definitions made into SQL |
 //! | `keyless` | tables without any key |
@@ -41,6 +42,7 @@ pub(crate) mod dropped;
 mod encoding;
 pub(crate) mod entries;
 pub(crate) mod fresh;
+pub(crate) mod indexes;
 pub(crate) mod keyless;
 pub(crate) mod known;
 pub(crate) mod large;

@@ -4,11 +4,13 @@
 //! (a function, a collation) is not there: then nothing is known, and nothing is said.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use crate::engine::error::Result;
 use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::table::indexes::{self, OwnUnique};
 use crate::engine::table::known::Table;
 
 /// The empty table of which a row was tried last.
@@ -29,6 +31,20 @@ impl Trials {
         self.with(db, table, |trial| trial.refused(table, rows.iter().filter(is_short)))
     }
 
+    /// Returns what a row claims by the UNIQUE indexes that are this database's own. Of a row with a large value, and of one
+    /// that another rule keeps out, nothing is known.
+    pub(crate) fn own_claims(
+        &self,
+        db: &Connection,
+        table: &Table,
+        row: &[(usize, OwnedValue)],
+    ) -> Result<Vec<OwnClaim>> {
+        if row.iter().any(|(_, value)| matches!(value, OwnedValue::Large { .. })) {
+            return Ok(Vec::new());
+        }
+        self.with(db, table, |trial| trial.claims(table, row))
+    }
+
     fn with<R>(&self, db: &Connection, table: &Table, of: impl FnOnce(&Trial) -> R) -> Result<R> {
         let schema = value::maybe::<i64>(db, "PRAGMA main.schema_version", [])?.unwrap_or_default();
         let mut last = self.0.borrow_mut();
@@ -40,12 +56,16 @@ impl Trials {
     }
 }
 
+/// A UNIQUE index that is this database's own, and the values of a row in it.
+pub(crate) type OwnClaim = (Arc<OwnUnique>, Vec<OwnedValue>);
+
 /// An empty table; of one that has no rules, or that cannot be made, none.
 struct Trial {
     tid: i64,
     /// SQLite's version of the schema of which it is: of another one it is made anew.
     schema: i64,
     empty: Option<Connection>,
+    own: Vec<Arc<OwnUnique>>,
 }
 
 impl Trial {
@@ -60,7 +80,7 @@ impl Trial {
             !uniques.is_empty() || rules.iter().any(|rule| sql.to_ascii_lowercase().contains(rule));
         let make = || -> rusqlite::Result<Connection> {
             let db = Connection::open_in_memory()?;
-            // Little memory: it has one row at most.
+            // Little memory: it has a few rows at most.
             db.execute_batch(
                 "PRAGMA page_size = 512; PRAGMA foreign_keys = OFF; PRAGMA trusted_schema = OFF",
             )?;
@@ -70,7 +90,8 @@ impl Trial {
             uniques.iter().for_each(|unique| drop(db.execute_batch(unique)));
             Ok(db)
         };
-        Ok(Self { tid: table.tid, schema, empty: has_rules.then(make).and_then(rusqlite::Result::ok) })
+        let empty = has_rules.then(make).and_then(rusqlite::Result::ok);
+        Ok(Self { tid: table.tid, schema, empty, own: indexes::own_uniques(db, &table.def)? })
     }
 
     /// Says why the table does not take rows.
@@ -79,22 +100,49 @@ impl Trial {
         table: &Table,
         mut rows: impl Iterator<Item = &'r Vec<(usize, OwnedValue)>>,
     ) -> Option<String> {
-        let db = self.empty.as_ref()?;
-        let insert = |row: &Vec<(usize, OwnedValue)>| {
-            let columns: Vec<usize> = row.iter().map(|(at, _)| *at).collect();
-            let values = row.iter().map(|(_, value)| Bind(value.borrow()));
-            db.prepare_cached(&table.insert_sql(&columns))?.execute(params_from_iter(values))
+        let refused = self.trying(|db| rows.find_map(|row| insert(db, table, row).err()))??;
+        is_refused(&refused).then(|| refused.to_string())
+    }
+
+    /// Returns what a row claims by the table's own UNIQUE indexes.
+    fn claims(&self, table: &Table, row: &[(usize, OwnedValue)]) -> Vec<OwnClaim> {
+        if self.own.is_empty() {
+            return Vec::new();
+        }
+        let claim = |db: &Connection, own: &OwnUnique| -> Result<Vec<OwnedValue>> {
+            let mut statement = db.prepare(&own.claim_sql(&table.sql_name))?;
+            let n = statement.column_count();
+            let mut rows = statement.query([])?;
+            let Some(row) = rows.next()? else { return Ok(Vec::new()) };
+            (0..n).map(|at| OwnedValue::of(value::from_sql(row.get_ref(at)?))).collect()
         };
+        let claims = self.trying(|db| {
+            insert(db, table, row).ok()?;
+            let claims = self.own.iter().filter_map(|own| Some((own.clone(), claim(db, own).ok()?)));
+            Some(claims.filter(|(_, values)| !values.is_empty()).collect())
+        });
+        claims.flatten().unwrap_or_default()
+    }
+
+    /// Does something with the empty table, which stays empty; nothing if there is none.
+    fn trying<R>(&self, of: impl FnOnce(&Connection) -> R) -> Option<R> {
+        let db = self.empty.as_ref()?;
         let run = |sql: &str| db.prepare_cached(sql).and_then(|mut known| known.execute([]));
-        // It stays empty: all three statements are made once.
+        // The statements are made once.
         run("BEGIN").ok()?;
-        let refused = rows.find_map(|row| insert(row).err());
+        let tried = of(db);
         // A rule may have rolled it back by itself.
         if !db.is_autocommit() {
             run("ROLLBACK").ok()?;
         }
-        refused.filter(is_refused).map(|e| e.to_string())
+        Some(tried)
     }
+}
+
+fn insert(db: &Connection, table: &Table, row: &[(usize, OwnedValue)]) -> rusqlite::Result<usize> {
+    let columns: Vec<usize> = row.iter().map(|(at, _)| *at).collect();
+    let values = row.iter().map(|(_, value)| Bind(value.borrow()));
+    db.prepare_cached(&table.insert_sql(&columns))?.execute(params_from_iter(values))
 }
 
 /// Returns the statements of a table's UNIQUE indexes, also over expressions and of some rows.

@@ -271,8 +271,12 @@ fn print((path, engine): (&Path, &Engine), (conflict, called): (&Conflict, &Call
         .map(|(table, rows)| format!("{} of {table}", count(*rows, "row")))
         .collect();
     if !by.is_empty() {
-        say!(out, "  referred to by {}: --keep-both takes along", by.join(", "));
-        say!(out, "  those of the author whose row gets a new key");
+        let is_kept = conflict.ways.iter().any(|way| matches!(way, Way::KeepBoth | Way::KeepBothWith));
+        let taken = if is_kept { ": --keep-both takes along" } else { "" };
+        say!(out, "  referred to by {}{taken}", by.join(", "));
+        if is_kept {
+            say!(out, "  those of the author whose row gets a new key");
+        }
     }
     print_ways((path, engine), (conflict, called), out);
 }

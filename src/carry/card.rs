@@ -47,7 +47,7 @@ use secrecy::Secrecy;
 
 use super::volume::Volume;
 use crate::engine::{
-    Encryption, Engine, Error, Positions, Progress, Readers, Result, Route, Span, Survey, Trusted,
+    Encryption, Engine, Error, Positions, Progress, Readers, Result, Retirement, Route, Span, Survey, Trusted,
 };
 
 /// The folder on the card.
@@ -286,6 +286,16 @@ impl<'a> Visit<'a> {
         Ok(())
     }
 
+    /// Says why nothing is left for a device that is none of the peers.
+    fn why_nothing_for(&self, receiver: DeviceId) -> Result<Removed> {
+        Ok(match self.engine.retirement(receiver)? {
+            _ if self.engine.is_revoked(receiver) => Removed::Revoked,
+            Some(Retirement::Gone) => Removed::Retired,
+            Some(Retirement::GoesOn) => Removed::NewIdentity,
+            None => Removed::Untrusted,
+        })
+    }
+
     /// Removes bundles of ours that nobody needs.
     fn tidy(&mut self) -> Result<()> {
         let mut remove: Vec<_> =
@@ -299,7 +309,7 @@ impl<'a> Visit<'a> {
                 _ if let Some(why) = self.is_for_others_eyes(&ours, &peers)? => Some(why),
                 _ if ours.spans.is_empty() => None,
                 Some(receiver) => match peers.iter().chain(&returning).find(|peer| peer.id == receiver) {
-                    None => Some(Removed::Revoked),
+                    None => Some(self.why_nothing_for(receiver)?),
                     Some(peer) => self.has(peer, &ours.spans)?.then_some(Removed::Acknowledged),
                 },
                 None => {

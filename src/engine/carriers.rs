@@ -23,6 +23,7 @@ use crate::engine::exchange::verified::Progress;
 use crate::engine::fleet::admission::{self, Standing};
 use crate::engine::fleet::copies;
 use crate::engine::fleet::links::{self, LinkFigures};
+use crate::engine::fleet::membership::Retirement;
 use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::table::route::Route;
 use crate::engine::{Result, UntrustedDevice};
@@ -136,6 +137,11 @@ impl Engine {
     /// Returns whether a device is revoked here, as far as that can be read.
     pub(crate) fn is_revoked(&self, id: DeviceId) -> bool {
         revoke::is_revoked(&self.replica, id).unwrap_or(false)
+    }
+
+    /// Returns what became of a device, if it is retired here.
+    pub(crate) fn retirement(&self, id: DeviceId) -> Result<Option<Retirement>> {
+        Ok(survey::retirement(&self.replica, id)?)
     }
 
     /// Returns the statements of the fleet's key about revoked devices.

@@ -78,6 +78,7 @@ pub use fleet::devices::{DeviceInfo, SaidBy, TrustedAs, label};
 #[cfg(all(unix, any(feature = "net", feature = "serial")))]
 pub(crate) use fleet::links::Carried;
 pub use fleet::links::LinkFigures;
+pub(crate) use fleet::membership::Retirement;
 pub use fleet::open::InitOptions;
 pub(crate) use fleet::peers::PeerEvidence;
 pub use packmule_core::wire::{ColumnMerge, Merge, Mode, Policy};

@@ -200,3 +200,30 @@ fn the_fleet_key_retires_for_all() {
     desk.run("fleet new other.key").ok();
     has(&desk.run("retire north.db base --fleet other.key").refused("north.db"), &["another fleet"]);
 }
+
+/// What was left for a board that will not come back is removed for that reason, and no other.
+#[test]
+fn what_was_left_for_a_board_is_removed_for_what_became_of_it() {
+    for encrypt in ["", " --encrypt"] {
+        for (how, became) in [("retire", "retired"), ("revoke", "revoked")] {
+            let desk = Desk::fleet(&["south"]);
+            std::fs::create_dir(desk.path("card")).unwrap();
+            let base = || desk.run(&format!("exchange base.db card{encrypt}")).ok();
+            for _ in 0..3 {
+                desk.run(&format!("exchange south.db card{encrypt}")).ok();
+                base();
+            }
+            desk.sql("base.db", "INSERT INTO settings VALUES ('interval', 1, '')");
+            has(&base(), &["left for south-"]);
+            desk.run(&format!("{how} base.db south")).ok();
+            let said = base();
+            let why = match (became, encrypt) {
+                ("revoked", " --encrypt") => "it was encrypted to a device that is revoked".to_owned(),
+                _ => format!("it was for a device that is {became}"),
+            };
+            has(&said, &[&format!("removed: {why}")]);
+            let other = if became == "retired" { "revoked" } else { "retired" };
+            assert!(!said.contains(other), "{said}");
+        }
+    }
+}

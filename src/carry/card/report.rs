@@ -76,12 +76,20 @@ pub enum Removed {
     Torn,
     /// A later one states more.
     Superseded,
-    /// It was for a device that is not trusted any more.
+    /// It was for a device that is revoked.
     Revoked,
+    /// It was for a device that is retired.
+    Retired,
+    /// It was for a device that goes on under a new identity.
+    NewIdentity,
+    /// It was for a device that is not trusted here.
+    Untrusted,
     /// It was not encrypted, and what is left now is.
     InClear,
-    /// It was encrypted to a device that is revoked, or not to one that is known now and lacks it.
-    Readers,
+    /// A device that is revoked could read it.
+    ReadByRevoked,
+    /// It was not encrypted to a device that is known now and lacks it.
+    Unreadable,
 }
 
 /// Why not all could be left.

@@ -72,14 +72,14 @@ impl Visit<'_> {
             return Ok((!fits).then_some(Removed::InClear));
         };
         if readers.iter().any(|reader| self.engine.is_revoked(*reader)) {
-            return Ok(Some(Removed::Readers));
+            return Ok(Some(Removed::ReadByRevoked));
         }
         let Secrecy::To(now) = &self.secrecy else { return Ok(None) };
         let now = now.devices();
         for peer in peers.iter().filter(|peer| now.contains(&peer.id) && !readers.contains(&peer.id)) {
             let for_it = ours.receiver.is_none_or(|receiver| receiver == peer.id);
             if for_it && !self.has(peer, &ours.spans)? {
-                return Ok(Some(Removed::Readers));
+                return Ok(Some(Removed::Unreadable));
             }
         }
         Ok(None)

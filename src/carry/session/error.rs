@@ -138,7 +138,8 @@ impl fmt::Display for Error {
         match self {
             Self::Engine(EngineError::Untrusted(untrusted)) => match &untrusted[..] {
                 [one] => {
-                    write!(f, "the other end has frames of a device that is not trusted here: {}", named(one))
+                    let whose = if one.revoked { "revoked" } else { "not trusted here" };
+                    write!(f, "the other end has frames of a device that is {whose}: {}", named(one))
                 }
                 _ => write!(f, "{}", EngineError::Untrusted(untrusted.clone())),
             },
@@ -200,8 +201,11 @@ fn write_refusal(
         (Refusal::Revoked, true) => {
             write!(f, "{by} has revoked this device's certificate (fingerprint {about})")
         }
-        (Refusal::Untrusted | Refusal::Revoked, false) => {
+        (Refusal::Untrusted, false) => {
             write!(f, "{by} does not trust a device of which frames are here (fingerprint {about})")
+        }
+        (Refusal::Revoked, false) => {
+            write!(f, "{by} takes no frames of a revoked device, and some are here (fingerprint {about})")
         }
         (Refusal::Itself, _) => fmt::Display::fmt(&Error::Itself, f),
         (Refusal::Version, _) => write!(f, "{by} speaks another version: update Packmule"),

@@ -20,6 +20,7 @@ use crate::engine::exchange::{
     certificates, gathered_state, give_up, newest, reconcile, rekey, revoke, transaction, twin,
 };
 use crate::engine::fleet::devices::{self, Trust};
+use crate::engine::fleet::membership::Retirement;
 use crate::engine::fleet::peers::{self, Fit, OtherHistory, PeerEvidence};
 use crate::engine::fleet::{admission, copies, gaps, membership, positions, revocation, succession, trust};
 use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
@@ -417,6 +418,14 @@ pub(crate) fn peers(replica: &Replica) -> Result<Vec<Trusted>> {
         )?;
         let all = statement.query_map((e.me, Trust::Singly, Trust::ByFleet), |row| row.get(0))?;
         all.map(|n| trusted(e, n?)).collect()
+    })
+}
+
+/// Returns what became of a device, if it is retired.
+pub(crate) fn retirement(replica: &Replica, id: DeviceId) -> Result<Option<Retirement>> {
+    catalog::reading(replica, |e| match devices::device_number(e, id)? {
+        Some(dev) => membership::retirement(e, dev),
+        None => Ok(None),
     })
 }
 

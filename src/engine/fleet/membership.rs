@@ -273,6 +273,13 @@ pub(crate) fn is_retired(replica: &Replica, dev: i64) -> Result<bool> {
     Ok(retired.unwrap_or(false))
 }
 
+/// Returns what became of a device, if it is retired.
+pub(crate) fn retirement(replica: &Replica, dev: i64) -> Result<Option<Retirement>> {
+    let retired: Option<i64> =
+        value::maybe(&replica.db, "SELECT retired FROM _pm_device WHERE n = ?1", [dev])?;
+    Ok([Retirement::Gone, Retirement::GoesOn].into_iter().find(|what| retired == Some(*what as i64)))
+}
+
 /// Returns whether somebody may go on under the identity that a device had before.
 pub(crate) fn goes_on_before(replica: &Replica, dev: i64) -> Result<bool> {
     for id in devices::issuers(&replica.db, dev)? {

@@ -282,9 +282,13 @@ fn removed(why: Removed) -> &'static str {
         Removed::Acknowledged => "acknowledged",
         Removed::Torn => "it was not written to its end",
         Removed::Superseded => "a later one has more",
-        Removed::Revoked => "it was for a device that is no longer trusted",
+        Removed::Revoked => "it was for a device that is revoked",
+        Removed::Retired => "it was for a device that is retired",
+        Removed::NewIdentity => "it was for a device that has a new identity now",
+        Removed::Untrusted => "it was for a device that is not trusted here",
         Removed::InClear => "it was not encrypted",
-        Removed::Readers => "it was encrypted to a device that is revoked, or not to one that needs it",
+        Removed::ReadByRevoked => "it was encrypted to a device that is revoked",
+        Removed::Unreadable => "it was not encrypted to a device that needs it",
     }
 }
 

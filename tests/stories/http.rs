@@ -184,6 +184,54 @@ fn what_is_wrong_with_a_request_is_said_in_words_and_by_a_code() {
     serve.end();
 }
 
+/// A HEAD is answered by a head alone, whatever it asks for: what came behind would be taken for the next answer.
+#[test]
+fn a_head_has_no_body() {
+    let desk = Desk::fleet(&["north"]);
+    let serve = Serve::new(&desk, &["base.db"]);
+    let answer = |method: &str, path: &str| {
+        let mut stream = TcpStream::connect(&serve.at).unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        let (head, body) = said.split_once("\r\n\r\n").unwrap();
+        (head.to_owned(), body.to_owned())
+    };
+    for (path, status) in
+        [("/", 404), (BUNDLE, 405), ("/metrics", 405), ("/packmule/1/session", 405), ("/packmule/1", 426)]
+    {
+        let [(head, none), (same, body)] = ["HEAD", "DELETE"].map(|method| answer(method, path));
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {head}");
+        // The control has one, and all else is the same.
+        assert_eq!((&none, &head), (&String::new(), &same), "{path}");
+        assert!(body.contains("\"code\""), "{path}: {body}");
+    }
+    serve.end();
+}
+
+/// The zone of a link's address is of this machine alone, and goes to nobody.
+#[test]
+fn a_request_does_not_say_the_zone_of_an_address() {
+    let Ok(listening) = TcpListener::bind("[::1]:0") else {
+        return skips::skip("the zone of an address", "there is no IPv6");
+    };
+    let desk = Desk::fleet(&["north"]);
+    let port = listening.local_addr().unwrap().port();
+    for scheme in ["http", "ws"] {
+        let address = format!("{scheme}://[::1%1]:{port}");
+        let heard = std::thread::scope(|scope| {
+            let heard = scope.spawn(|| {
+                let mut came = BufReader::new(listening.accept().unwrap().0).lines().map_while(Result::ok);
+                came.find(|line| line.starts_with("Host: "))
+            });
+            let path = if scheme == "http" { "/packmule/1/session" } else { "/packmule/1" };
+            desk.run(&format!("sync north.db {address}")).refused(&format!("{address}{path}"));
+            heard.join().unwrap()
+        });
+        assert_eq!(heard, Some(format!("Host: [::1]:{port}")));
+    }
+}
+
 /// Two that do not go on are at work for one address: a third request is put off, and sessions go on.
 #[test]
 fn requests_that_do_not_go_on_keep_no_others_out_for_good() {
@@ -462,6 +510,63 @@ fn everything_goes_through_nginx() {
         &gone.refused(&format!("http://{at}/packmule/1/session")),
         &["a web server answers there, with status 502"],
     );
+}
+
+/// An address with TLS is refused with others in its place; each of them is typed, and leads there.
+#[test]
+fn in_the_place_of_an_address_with_tls_others_lead_there() {
+    let desk = Desk::fleet(&["north"]);
+    let serve = Serve::new(&desk, &["base.db"]);
+    let Some(nginx) = Nginx::before(&desk, &serve.at) else { return };
+    if !is_here("openssl", "version") || !is_here("python3", "--version") {
+        return;
+    }
+    let key = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=base -days 2 -out c -keyout k";
+    let made = Command::new("openssl").args(key.split(' ')).current_dir(desk.path("")).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let pem = ["c", "k"].map(|file| std::fs::read_to_string(desk.path(file)).unwrap()).concat();
+    std::fs::write(desk.path("both.pem"), pem).unwrap();
+    let mut rows = 0;
+    for scheme in ["https", "wss"] {
+        let said = desk.run(&format!("sync north.db {scheme}://base.example:8443/old/1/session")).usage();
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        let plain = scheme.strip_suffix('s').unwrap();
+        let mut ways: Vec<String> = said
+            .split([' ', ','])
+            .filter(|word| word.starts_with(&format!("{plain}://base.example")))
+            .map(str::to_owned)
+            .collect();
+        ways.push(said.split('\'').nth(1).unwrap().to_owned());
+        assert_eq!(ways.len(), 3, "{said}");
+        for way in ways {
+            let mut end = None;
+            let mut way = way
+                .replace("base.example:7225", &serve.at)
+                .replace("base.example:80/", &format!("{}/", nginx.at));
+            if way.starts_with("exec:") {
+                let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/net/tls_end.py");
+                let mut command = Command::new("python3");
+                command.args([script, desk.path("both.pem").to_str().unwrap(), &serve.at]);
+                let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+                let mut port = String::new();
+                BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
+                way = way.replace("base.example:8443", &format!("127.0.0.1:{}", port.trim()));
+                end = Some(child);
+            } else if plain == "ws" {
+                way = way.replace("/old/1/session", "/packmule/1");
+            }
+            desk.sql("north.db", "INSERT INTO readings (value) VALUES (1)");
+            // openssl has a word on standard error for whoever made the certificate.
+            let synced = desk.command(&["sync", "north.db", &way]).output().unwrap();
+            assert!(synced.status.success(), "{way}: {synced:?}");
+            rows += 1;
+            assert_eq!(desk.value("base.db", "SELECT count(*) FROM readings"), Sql::Integer(rows), "{way}");
+            if let Some(mut end) = end {
+                assert!(end.wait().unwrap().success());
+            }
+        }
+    }
+    serve.end();
 }
 
 /// Whoever comes as the ninth is told so at once, in words that say what to do.

@@ -148,12 +148,30 @@ fn what_is_wrong_with_an_address_is_said() {
         ("sync north.db base:7225", "begins with tcp://"),
         ("sync north.db ftp://base", "ftp:// is not known"),
         ("sync north.db tcp://base:port", "is no host with a port"),
+        ("sync north.db https://base", "https:// is not spoken"),
+        ("sync north.db wss://base:443/fleet", "ws://base:80/fleet, the port of the proxy that has no TLS"),
         ("sync north.db tcp://base --serial /dev/ttyUSB0", "one of them"),
         ("serve north.db", "--listen"),
         ("serve north.db --listen here", "--listen is an address and a port"),
         ("serve north.db --stdio --listen 0", "--stdio stands alone"),
     ] {
         has(&desk.run(line).usage(), &[said]);
+    }
+    // What would be a line of its own in a request is no part of an address, and does nothing to a terminal.
+    for (address, shown) in [
+        (
+            "http://base\r\nX: y",
+            "`base\\r\\nX: y` is no host with a port: there are spaces or control characters in it",
+        ),
+        ("ws://base/\u{1b}[2J", "`/\\u{1b}[2J` is no path"),
+    ] {
+        let said = desk.run_words(&["sync", "north.db", address]).usage();
+        has(&said, &[shown]);
+        assert!(!said.contains(['\r', '\u{1b}']), "{said:?}");
+        let link = format!("[[link]]\nto = {address:?}\n").replace("\\u{1b}", "\\u001b");
+        std::fs::write(desk.path("links.toml"), link).unwrap();
+        let said = desk.run("run north.db --check --config links.toml").refused("links.toml:2");
+        has(&said, &[shown]);
     }
 }
 

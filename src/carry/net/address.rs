@@ -44,11 +44,13 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, NoAddress> {
         if let Some(command) = text.strip_prefix("exec:") {
-            let none = || NoAddress("exec: needs a command".into());
-            return Some(command.trim())
-                .filter(|c| !c.is_empty())
-                .map(|c| Self::Exec(c.into()))
-                .ok_or_else(none);
+            return match command.trim() {
+                "" => Err(NoAddress("exec: needs a command".into())),
+                command if command.contains('\0') => {
+                    Err(NoAddress("exec: a command cannot have a NUL in it".into()))
+                }
+                command => Ok(Self::Exec(command.into())),
+            };
         }
         if text == "find:" {
             return Ok(Self::Find);
@@ -57,22 +59,52 @@ impl FromStr for Address {
             Some(("tcp", host)) => host.strip_suffix('/').unwrap_or(host).parse().map(Self::Tcp),
             Some(("ws", rest)) => host_and_path(rest, PATH).map(|(host, path)| Self::WebSocket(host, path)),
             Some(("http", rest)) => host_and_path(rest, TURNS).map(|(host, path)| Self::Http(host, path)),
+            Some(("wss", rest)) => Err(without_tls("ws", rest)),
+            Some(("https", rest)) => Err(without_tls("http", rest)),
             Some((scheme, _)) => Err(NoAddress(format!(
-                "{scheme}:// is not known: it is tcp://, ws://, http://, serial:, exec: or find:"
+                "{}:// is not known: it is tcp://, ws://, http://, serial:, exec: or find:",
+                scheme.escape_debug()
             ))),
             None => Err(NoAddress(format!(
-                "`{text}` is no address: it begins with tcp://, ws://, http://, serial:, exec: or find:"
+                "`{}` is no address: it begins with tcp://, ws://, http://, serial:, exec: or find:",
+                text.escape_debug()
             ))),
         }
     }
+}
+
+/// Says what to type in the place of an address with TLS, which is not spoken.
+fn without_tls(scheme: &str, rest: &str) -> NoAddress {
+    let said = match host_and_path(rest, "") {
+        Ok((Host { name, port }, path)) => {
+            let at = |port| Host { name: name.clone(), port };
+            // 7225 is what stands for no port, and no proxy's.
+            let tls = at(if port == PORT { 443 } else { port });
+            format!(
+                "type {scheme}://{}, the port of `serve` itself, or {scheme}://{}{path}, the port of the proxy that has no TLS. \
+                 Where nothing but TLS gets through: 'exec:openssl s_client -quiet -connect {tls}', if what ends the TLS \
+                 there passes all bytes on to that port",
+                at(PORT),
+                at(80),
+            )
+        }
+        Err(NoAddress(why)) => why,
+    };
+    NoAddress(format!(
+        "{scheme}s:// is not spoken: what goes over {scheme}:// is encrypted from device to device, and a proxy such as nginx \
+         may stand between; {said}"
+    ))
 }
 
 /// Reads what stands behind a scheme. Without a path it is this one.
 fn host_and_path(rest: &str, usual: &str) -> Result<(Host, String), NoAddress> {
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let path = if path.len() > 1 { path } else { usual };
-    if path.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err(NoAddress(format!("`{path}` is no path")));
+    if path.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
+        let path = path.escape_debug();
+        return Err(NoAddress(format!(
+            "`{path}` is no path: it has no spaces, no control characters and no #"
+        )));
     }
     Ok((host.parse()?, path.into()))
 }
@@ -81,7 +113,12 @@ impl FromStr for Host {
     type Err = NoAddress;
 
     fn from_str(text: &str) -> Result<Self, NoAddress> {
-        let wrong = || NoAddress(format!("`{text}` is no host with a port, such as 192.168.1.5:{PORT}"));
+        let shown = text.escape_debug();
+        if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            let why = "there are spaces or control characters in it";
+            return Err(NoAddress(format!("`{shown}` is no host with a port: {why}")));
+        }
+        let wrong = || NoAddress(format!("`{shown}` is no host with a port, such as 192.168.1.5:{PORT}"));
         // An address of version 6 stands in brackets.
         let (name, rest) = match text.strip_prefix('[') {
             Some(inner) => inner.split_once(']').ok_or_else(wrong)?,
@@ -92,10 +129,18 @@ impl FromStr for Host {
             None if rest.is_empty() => PORT,
             None => return Err(wrong()),
         };
-        if name.is_empty() || name.contains(['/', '@', ' ', '[', ']']) {
+        if name.is_empty() || name.contains(['/', '@', '[', ']', '?', '#', '\\']) {
             return Err(wrong());
         }
         Ok(Self { name: name.into(), port })
+    }
+}
+
+impl Host {
+    /// Returns it as the `Host` of a request over HTTP says it: the zone of a link's address means nothing to others.
+    pub(super) fn of_request(&self) -> Self {
+        let name = self.name.split_once('%').filter(|(address, _)| address.contains(':'));
+        Self { name: name.map_or(&*self.name, |(address, _)| address).into(), port: self.port }
     }
 }
 
@@ -130,6 +175,7 @@ impl fmt::Display for NoAddress {
 impl std::error::Error for NoAddress {}
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // Tests.
 mod tests {
     use super::*;
 
@@ -166,9 +212,53 @@ mod tests {
             "ws://",
             "ws://a/b c",
             "exec:",
+            "exec:a\0b",
             "tcp://u@h",
+            "http://a?b",
+            "http://a/#b",
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_a_line_of_its_own_in_a_request_is_named_and_shown_harmlessly() {
+        for text in ["http://a\r\nX: y", "ws://[::1%a\nb]", "tcp://a\u{1b}[2J", "tcp://a b", "http://a\u{85}"]
+        {
+            let NoAddress(why) = text.parse::<Address>().unwrap_err();
+            assert!(why.contains("spaces or control characters"), "{why}");
+            assert!(!why.contains(char::is_control), "{why:?}");
+        }
+        for text in ["http://a/b\r\nX: y", "a\u{1b}[2J", "\u{7}://b", "https://a\nb", "wss://a/\n"] {
+            let NoAddress(why) = text.parse::<Address>().unwrap_err();
+            assert!(!why.contains(char::is_control), "{why:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_with_tls_has_others_in_its_place() {
+        for (text, others) in [
+            (
+                "https://base.example",
+                ["http://base.example:7225,", "http://base.example:80,", "-connect base.example:443'"],
+            ),
+            ("wss://base:8443/fleet", ["ws://base:7225,", "ws://base:80/fleet,", "-connect base:8443'"]),
+            (
+                "https://[2001:db8::1]/",
+                ["http://[2001:db8::1]:7225,", "http://[2001:db8::1]:80,", "-connect [2001:db8::1]:443'"],
+            ),
+        ] {
+            let NoAddress(why) = text.parse::<Address>().unwrap_err();
+            others.iter().for_each(|other| assert!(why.contains(other), "{why}"));
+        }
+    }
+
+    #[test]
+    fn a_request_has_no_zone() {
+        for (text, said) in
+            [("[fe80::1%eth0]:80", "[fe80::1]:80"), ("[::1]", "[::1]:7225"), ("base%x:1", "base%x:1")]
+        {
+            assert_eq!(text.parse::<Host>().unwrap().of_request().to_string(), said);
         }
     }
 }

@@ -101,8 +101,19 @@ pub const HTTP_CODES: [&str; 10] = [
     "too-slow",
 ];
 
-/// Reads a request.
+/// Reads a request. A refused HEAD is answered by a head alone: whoever asks would take a body for the next answer.
 pub(super) fn asked(bytes: &[u8]) -> Asked {
+    match asked_with_body(bytes) {
+        Asked::Else(mut answer) if bytes.trim_ascii_start().starts_with(b"HEAD ") => {
+            let end = answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(0, |at| at + 4);
+            answer.truncate(end);
+            Asked::Else(answer)
+        }
+        other => other,
+    }
+}
+
+fn asked_with_body(bytes: &[u8]) -> Asked {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     let used = match request.parse(bytes) {
@@ -318,7 +329,7 @@ pub(super) fn open(
     stop: &Stop,
 ) -> Result<Box<dyn Stream>, Error> {
     let until = patience.map(|time| Instant::now() + time);
-    let key = base64(&random::<16>()?);
+    let (key, host) = (base64(&random::<16>()?), host.of_request());
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {PROTOCOL}\r\n\r\n"

@@ -190,7 +190,7 @@ impl Turns {
                 stream
             }
         };
-        let (host, path, len, number) = (&self.host, &self.path, body.len(), self.next);
+        let (host, path, len, number) = (self.host.of_request(), &self.path, body.len(), self.next);
         let mut request = format!(
             "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/octet-stream\r\nContent-Length: {len}\r\n\
              {TURN}: {number}\r\n"

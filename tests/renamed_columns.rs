@@ -199,3 +199,38 @@ fn what_came_under_a_new_name_is_read_when_a_state_tells_that_name() {
         assert_eq!(rows(late, "SELECT c0 FROM t WHERE k = 'n'"), ["\"of the newcomer\""], "{folded}");
     }
 }
+
+/// A device sent a state that had a column of which it did not know yet that others call it otherwise. The receiver knew, and
+/// took it that the versions which were not read there had lost their value: one conflict had other ids than elsewhere.
+#[test]
+fn a_column_that_the_maker_of_a_state_takes_for_another_is_read_in_what_others_wrote() {
+    let world = World::new();
+    let mut devices = ["a", "b", "follower"].map(|name| world.board(name));
+    for device in &mut devices[..2] {
+        sql(device, "CREATE TABLE t (k TEXT PRIMARY KEY, c0 TEXT, c1 INTEGER, c2)");
+        device.track("t", &TrackOptions::default()).unwrap();
+    }
+    let carry_all = |devices: &mut [Engine; 3], ways: &[(usize, usize)]| {
+        ways.iter().for_each(|(from, to)| drop(carry_between(devices, *from, *to)));
+    };
+    carry_all(&mut devices, &[(1, 2), (2, 0)]);
+    sql(&devices[0], "ALTER TABLE t DROP COLUMN c0");
+    carry_all(&mut devices, &[(0, 1), (1, 2)]);
+    sql(&devices[0], "INSERT INTO t VALUES ('p', NULL, 'of a')");
+    sql(&devices[1], "INSERT INTO t VALUES ('p', 'zero', '26', 'of b')");
+    devices[2].compact().unwrap();
+    let to = rebuild("k TEXT PRIMARY KEY, c4 TEXT, c2", "k, c1, c2");
+    // The first one in one step, without a run between: to it c5 is a new column.
+    sql(&devices[0], &format!("{to}; ALTER TABLE t RENAME COLUMN c4 TO c5"));
+    sql(&devices[1], &to);
+    carry_all(&mut devices, &[(0, 1), (1, 2), (2, 0), (0, 1), (1, 2)]);
+    sql(&devices[1], "ALTER TABLE t RENAME COLUMN c4 TO c5");
+    meet(&mut devices);
+    let ids = |device: &Engine| device.conflicts().unwrap().into_iter().map(|c| c.id).collect::<Vec<_>>();
+    assert_eq!(ids(&devices[0]).len(), 1);
+    for device in &devices[1..] {
+        assert_eq!(ids(device), ids(&devices[0]), "{}", device.identity().name);
+    }
+    let listed = format!("{:?}", devices[1].conflicts().unwrap());
+    assert!(listed.contains(&format!("(\"c5\", Text({:?}))", b"26")), "{listed}");
+}

@@ -26,6 +26,7 @@ use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
+use crate::engine::table::renamed::Renames;
 use crate::engine::table::replica::Replica;
 use crate::engine::table::{dropped, renamed, shapes};
 
@@ -137,13 +138,18 @@ pub(crate) type Readings = HashMap<(DefId, usize), String>;
 
 /// Returns how the columns of a table's definitions in the log are read, whose definition is `now`.
 pub(crate) fn readings(replica: &Replica, tid: i64, now: &TableDef) -> Result<Readings> {
+    readings_by(replica, tid, &|def| renamed::as_now(replica, tid, def, now))
+}
+
+/// Returns how the columns of a table's definitions in the log are read by who gives them these names.
+fn readings_by(replica: &Replica, tid: i64, name: &dyn Fn(&mut TableDef) -> Result<()>) -> Result<Readings> {
     let mut statement = replica.db.prepare_cached("SELECT id, body FROM _pm_def WHERE tid = ?1")?;
     let mut rows = statement.query([tid])?;
     let mut found = Readings::new();
     while let Some(row) = rows.next()? {
         let (id, body): (_, Vec<u8>) = (DefId(row.get(0)?), row.get(1)?);
         let mut def = TableDef::stored(&body)?;
-        renamed::as_now(replica, tid, &mut def, now)?;
+        name(&mut def)?;
         found.extend(def.columns.into_iter().enumerate().map(|(at, column)| ((id, at), column.name)));
     }
     Ok(found)
@@ -152,6 +158,17 @@ pub(crate) fn readings(replica: &Replica, tid: i64, now: &TableDef) -> Result<Re
 /// Returns which columns of the definitions in the log stand for none of a table, whose definition is `now`.
 pub(crate) fn unread(replica: &Replica, tid: i64, now: &TableDef) -> Result<Unread> {
     let all = readings(replica, tid, now)?.into_iter();
+    Ok(all.filter(|(_, name)| now.column(name).is_none()).map(|(place, _)| place).collect())
+}
+
+/// Returns which columns of the definitions in the log stand for none to a device that knows these renames, of a table whose
+/// definition there is `now`.
+pub(crate) fn unread_there(replica: &Replica, tid: i64, renames: &Renames, now: &TableDef) -> Result<Unread> {
+    let read = |def: &mut TableDef| {
+        renames.read_as(def, now);
+        Ok(())
+    };
+    let all = readings_by(replica, tid, &read)?.into_iter();
     Ok(all.filter(|(_, name)| now.column(name).is_none()).map(|(place, _)| place).collect())
 }
 

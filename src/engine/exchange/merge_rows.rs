@@ -21,7 +21,7 @@ use packmule_core::model::{DeviceId, Stream, Value};
 
 use crate::engine::capture::runs;
 use crate::engine::error::Result;
-use crate::engine::exchange::merge_decide::{Meeting, Outcome, Sides, is_in, is_same};
+use crate::engine::exchange::merge_decide::{Meeting, Outcome, Sides, is_same};
 use crate::engine::exchange::merge_settled::Folded;
 use crate::engine::exchange::state_rows::{self, COLUMNS_MAX, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
@@ -177,8 +177,12 @@ impl<'e> RowMerge<'e> {
             _ => Columns::all(COLUMNS_MAX),
         };
         let mut columns = self.loader.columns_here(table, &mask)?;
-        // Of columns that the maker lacks the op itself tells, once its frame is here.
-        columns.extend(&self.loader.lacking(table)?);
+        let lacking = self.loader.lacking(table)?;
+        if !lacking.is_empty() {
+            state_columns::list(self.replica, table, row, &columns)?;
+        }
+        // Of columns that the maker does not read in it the op itself tells, once its frame is here.
+        columns.extend(lacking);
         let columns = Some(columns).filter(|columns| *columns != Columns::all(table.def.columns.len()));
         state_rows::put_head(row, "INSERT OR REPLACE INTO temp._pm_their_head", columns.as_ref())
     }
@@ -277,7 +281,10 @@ impl<'e> RowMerge<'e> {
         let theirs = heads::heads_in(self.replica, "temp._pm_their_head", table.tid, key)?;
         let sql = "DELETE FROM temp._pm_their_head WHERE tid = ?1 AND key = ?2";
         self.replica.db.prepare_cached(sql)?.execute((table.tid, key))?;
-        Ok(theirs)
+        if self.loader.lacking(table)?.is_empty() {
+            return Ok(theirs);
+        }
+        state_columns::correct_known(self.replica, table, key, theirs, self.loader.unread(table)?)
     }
 
     /// Takes along what the maker remembers of counters of a row that waits.
@@ -331,9 +338,6 @@ impl<'e> RowMerge<'e> {
         for head in &left {
             written::forget_head(replica, table.tid, key, head)?;
             written::insert_head(replica, table.tid, key, head)?;
-            if !is_in(&ours, head) {
-                state_columns::list(replica, table, key, head, &self.loader.lacking(table)?)?;
-            }
         }
         self.take_image(table, key)?;
         if theirs_below {

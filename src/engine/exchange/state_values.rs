@@ -5,11 +5,13 @@ use std::ops::Range;
 use packmule_core::model::{Big, Value};
 use rusqlite::{MAIN_DB, params_from_iter};
 
+use crate::engine::capture::respeak::Unread;
 use crate::engine::error::{BundleProblem, Error, Result};
 use crate::engine::exchange::state_records::PART_BYTES;
 use crate::engine::exchange::state_rows::{COLUMNS_MAX, StateRow, wrong};
 use crate::engine::show::{triggers, write};
 use crate::engine::store::value::{self, Bind, OwnedValue};
+use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::known::Table;
@@ -19,15 +21,26 @@ use crate::engine::table::replica::Replica;
 pub(super) struct RowLoader<'e> {
     pub engine: &'e Replica,
     parts: i64,
-    /// The maker's definitions, by table: its columns have its numbers.
-    maker_defs: Vec<(i64, TableDef)>,
+    /// The maker's tables.
+    makers: Vec<MakerTable>,
+}
+
+/// What a table is at the maker.
+struct MakerTable {
+    tid: i64,
+    /// Its columns have the maker's numbers, and the names that they have here.
+    def: TableDef,
+    /// The columns of definitions in the log that stand for none there.
+    unread: Unread,
+    /// The columns here for which some of these stand.
+    lacking: Columns,
 }
 
 impl<'e> RowLoader<'e> {
     /// Makes room for the parts of large values.
     pub(super) fn new(engine: &'e Replica) -> Result<Self> {
         engine.db.execute_batch("CREATE TEMP TABLE IF NOT EXISTS _pm_part (n INTEGER PRIMARY KEY, body BLOB); DELETE FROM temp._pm_part")?;
-        Ok(Self { engine, parts: 0, maker_defs: Vec::new() })
+        Ok(Self { engine, parts: 0, makers: Vec::new() })
     }
 
     /// Keeps a part of a large value until its row comes.
@@ -57,7 +70,11 @@ impl<'e> RowLoader<'e> {
 
     /// Returns the definition that a table has at the maker.
     pub(super) fn maker_def(&self, tid: i64) -> Result<&TableDef> {
-        self.maker_defs.iter().find(|(of, _)| *of == tid).map(|(_, def)| def).ok_or_else(wrong)
+        Ok(&self.maker_table(tid)?.def)
+    }
+
+    fn maker_table(&self, tid: i64) -> Result<&MakerTable> {
+        self.makers.iter().find(|table| table.tid == tid).ok_or_else(wrong)
     }
 
     /// Forgets the parts that were kept: their row is not taken in.
@@ -65,10 +82,16 @@ impl<'e> RowLoader<'e> {
         Ok(self.engine.db.execute_batch("DELETE FROM temp._pm_part")?)
     }
 
-    /// Keeps the definition that a table has at the maker.
-    pub(super) fn keep_maker_def(&mut self, tid: i64, def: TableDef) {
-        self.maker_defs.retain(|(of, _)| *of != tid);
-        self.maker_defs.push((tid, def));
+    /// Keeps the definition that a table has at the maker, and which columns of definitions in the log stand for none there.
+    pub(super) fn keep_maker_def(&mut self, table: &Table, def: TableDef, unread: Unread) -> Result<()> {
+        let mut lacking = Columns::default();
+        for (id, at) in &unread {
+            let name = &catalog::op_def(self.engine, *id)?.def.columns[*at].name;
+            lacking.extend(&table.def.column(name).into_iter().collect());
+        }
+        self.makers.retain(|of| of.tid != table.tid);
+        self.makers.push(MakerTable { tid: table.tid, def, unread, lacking });
+        Ok(())
     }
 
     /// Finds the numbers here of the maker's columns.
@@ -78,11 +101,15 @@ impl<'e> RowLoader<'e> {
         Ok(maker.columns.iter().enumerate().filter_map(here).collect())
     }
 
-    /// Finds the columns here that the maker has not.
-    pub(super) fn lacking(&self, table: &Table) -> Result<Columns> {
-        let maker = self.maker_def(table.tid)?;
-        let columns = table.def.columns.iter().enumerate();
-        Ok(columns.filter(|(_, c)| maker.column(&c.name).is_none()).map(|(at, _)| at).collect())
+    /// Finds the columns here of which the maker cannot tell what versions say: it does not read them in all ops, by whatever
+    /// name it has the column, if it has it.
+    pub(super) fn lacking(&self, table: &Table) -> Result<&Columns> {
+        Ok(&self.maker_table(table.tid)?.lacking)
+    }
+
+    /// Returns which columns of definitions in the log stand for none at the maker.
+    pub(super) fn unread(&self, table: &Table) -> Result<&Unread> {
+        Ok(&self.maker_table(table.tid)?.unread)
     }
 
     /// Returns the number of the first part that is kept.

@@ -11,10 +11,11 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use packmule_core::model::{DeviceId, Stream};
-use packmule_core::wire::{Chain, Checkpoint, DefId, Frame, GroupHead, Mode, Section};
+use packmule_core::wire::{Chain, Checkpoint, DefId, Frame, GroupHead, Mode, SchemaBits, Section};
 
 use crate::engine::apply::report::{ImportReport, WaitsForTable};
 use crate::engine::apply::{aside, groups, vouched};
+use crate::engine::capture::respeak::Unread;
 use crate::engine::capture::{declare, follow, heard};
 use crate::engine::error::{self, BundleProblem, Error, Result};
 use crate::engine::exchange::merge_rows::RowMerge;
@@ -34,6 +35,7 @@ use crate::engine::table::catalog;
 use crate::engine::table::declared::{self, Subject};
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::ASIDE;
+use crate::engine::table::renamed::Renames;
 use crate::engine::table::replica::Replica;
 
 /// A declaration of a table, as the maker has it.
@@ -313,13 +315,33 @@ impl<'e> StateMerge<'e> {
             return Err(wrong());
         }
         let table = catalog::table_numbered(self.replica, theirs.tid).ok_or_else(wrong)?;
-        self.rows.loader.keep_maker_def(table.tid, theirs.def.clone());
         if self.declarations.iter().any(|d| d.table.eq_ignore_ascii_case(name)) {
             declare::apply_declarations(self.replica, table.tid, &table.disputed.clone())?;
         }
         let table = catalog::table(self.replica, table.tid)?;
+        let unread = self.unread_there(table.tid, name, id)?;
+        self.rows.loader.keep_maker_def(&table, theirs.def.clone(), unread)?;
         let fits = table.def.has_key_of(&theirs.def) && table.def.mode == theirs.def.mode;
         self.rows.begin_table(&table, fits, shown != 0)
+    }
+
+    /// Finds which columns of definitions in the log stand for none at the maker, by what it knows of renamed ones: it may not
+    /// know yet that a column which it has is one that others call otherwise.
+    fn unread_there(&self, tid: i64, name: &str, id: DefId) -> Result<Unread> {
+        let body = |id: DefId| self.defs.iter().find(|(of, _)| *of == id).map(|(_, body)| body);
+        let now = TableDef::hear(body(id).ok_or_else(wrong)?).map_err(error::bad)?;
+        let of_table =
+            |d: &&Declaration| d.table.eq_ignore_ascii_case(name) || d.table.eq_ignore_ascii_case(&now.name);
+        let mut announced = Vec::new();
+        for declaration in self.declarations.iter().filter(of_table) {
+            let is_shape = declaration.what == Subject::Shape as i64 && declaration.name.is_empty();
+            let bits = SchemaBits(declaration.value.get(8).copied().unwrap_or(0));
+            if let Some(body) = body(declaration.def).filter(|_| is_shape && !bits.says(SchemaBits::FOLLOWS))
+            {
+                announced.push(TableDef::hear(body).map_err(error::bad)?);
+            }
+        }
+        follow::unread_there(self.replica, tid, &Renames::known(self.renamed(&now.name), &announced), &now)
     }
 
     /// Stores a frame in flight.
@@ -409,7 +431,7 @@ impl<'e> StateMerge<'e> {
             self.rows.changed += state_restated::apply(replica, *dev, span, self.rows.sides.we_saw)?;
         }
         self.rows.finish()?;
-        state_columns::correct(replica)?;
+        state_columns::correct(replica, &self.rows.loader)?;
         self.gathered.end_author()?;
         for (dev, proof) in &self.vector {
             self.advance(*dev, proof)?;

@@ -23,6 +23,12 @@ pub(crate) fn frame(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Re
         .optional()?)
 }
 
+/// Returns whether a frame is there.
+pub(crate) fn is_here(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<bool> {
+    let sql = "SELECT 1 FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq = ?3";
+    Ok(replica.db.prepare_cached(sql)?.exists((dev, stream.number(), seq))?)
+}
+
 /// Reads a frame that must be there.
 pub(crate) fn frame_here(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<Vec<u8>> {
     frame(replica, dev, stream, seq)?

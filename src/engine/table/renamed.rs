@@ -29,7 +29,7 @@ pub(crate) fn record_renamed(
 const NAMES_MAX: usize = 100;
 
 /// What devices have said that columns of a table are called since, as far as it holds, in small letters.
-struct Renames {
+pub(crate) struct Renames {
     /// By the name before: those after it, in the order of the alphabet.
     after: BTreeMap<String, BTreeSet<String>>,
     /// By a name, those that stand for the same column, before or after.
@@ -37,6 +37,38 @@ struct Renames {
 }
 
 impl Renames {
+    /// Takes what devices have said: of a column, what it was called before and after. `announced` are the definitions in which
+    /// an application ever had the table.
+    ///
+    /// A device that skips versions, or whose table has no rows, can take two columns for one. Another that had both at once
+    /// tells (`Shapes::are_two`): what the first one said is void then, for everybody.
+    pub(crate) fn known(mut said: Vec<(String, String)>, announced: &[TableDef]) -> Self {
+        if !said.is_empty() {
+            let shapes = Shapes::of(announced);
+            said.retain(|(before, after)| !shapes.are_two(before, after));
+        }
+        Self::new(said)
+    }
+
+    /// Gives the columns of a definition the names that they have in `now`, where they were renamed.
+    pub(crate) fn read_as(&self, def: &mut TableDef, now: &TableDef) {
+        for at in 0..if self.is_empty() { 0 } else { def.columns.len() } {
+            let name = &def.columns[at].name;
+            let is_free = |name: &str| def.column(name).is_none();
+            let found = match now.column(name) {
+                None => self.meant(now, name, &is_free),
+                // Where another column has got the name since, this one stands where it stood, before the new one.
+                Some(reused) => self
+                    .after(name)
+                    .filter(|after| is_free(after))
+                    .find_map(|after| now.column(after).filter(|at| *at < reused)),
+            };
+            if let Some(here) = found {
+                def.columns[at].name.clone_from(&now.columns[here].name);
+            }
+        }
+    }
+
     fn new(said: Vec<(String, String)>) -> Self {
         let mut all = Self { after: BTreeMap::new(), beside: BTreeMap::new() };
         for (before, after) in said {
@@ -94,39 +126,18 @@ pub(crate) fn column_now(replica: &Replica, tid: i64, now: &TableDef, name: &str
 
 /// Gives the columns of a definition the names that they have in `now`, where they were renamed.
 pub(crate) fn as_now(replica: &Replica, tid: i64, def: &mut TableDef, now: &TableDef) -> Result<()> {
-    let renames = renames(replica, tid)?;
-    for at in 0..if renames.is_empty() { 0 } else { def.columns.len() } {
-        let name = &def.columns[at].name;
-        let is_free = |name: &str| def.column(name).is_none();
-        let found = match now.column(name) {
-            None => renames.meant(now, name, &is_free),
-            // Where another column has got the name since, this one stands where it stood, before the new one.
-            Some(reused) => renames
-                .after(name)
-                .filter(|after| is_free(after))
-                .find_map(|after| now.column(after).filter(|at| *at < reused)),
-        };
-        if let Some(here) = found {
-            def.columns[at].name.clone_from(&now.columns[here].name);
-        }
-    }
+    renames(replica, tid)?.read_as(def, now);
     Ok(())
 }
 
 /// Returns what devices have said that columns of a table are called since, each with its name before, as far as it holds.
-///
-/// A device that skips versions, or whose table has no rows, can take two columns for one. Another that had both at once tells
-/// (`Shapes::are_two`): what the first one said is void then, for everybody.
 fn renames(replica: &Replica, tid: i64) -> Result<Renames> {
     let sql = "SELECT DISTINCT name, CAST(value AS TEXT) FROM _pm_declared WHERE tid = ?1 AND what = ?2";
     let mut statement = replica.db.prepare_cached(sql)?;
     let rows = statement.query_map((tid, Subject::Renamed), |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let mut said = rows.collect::<rusqlite::Result<Vec<(String, String)>>>()?;
-    if !said.is_empty() {
-        let shapes = Shapes::of(&ever_announced(replica, tid)?);
-        said.retain(|(before, after)| !shapes.are_two(before, after));
-    }
-    Ok(Renames::new(said))
+    let said = rows.collect::<rusqlite::Result<Vec<(String, String)>>>()?;
+    let announced = if said.is_empty() { Vec::new() } else { ever_announced(replica, tid)? };
+    Ok(Renames::known(said, &announced))
 }
 
 /// Returns the definitions in which an application ever had a table of a name, as far as devices have announced them: none that

@@ -278,3 +278,52 @@ fn two_columns_are_one_once_somebody_says_so() {
         assert_eq!(versions(device), versions(&fleet.devices[0]));
     }
 }
+
+/// What a board said of its table in the history that it lost stayed its word: all others waited for a column that nobody has.
+#[test]
+fn a_board_that_was_set_back_says_what_its_table_is_now() {
+    for (lost, has) in [
+        ("ALTER TABLE t ADD COLUMN extra", "k, name, photo"),
+        ("ALTER TABLE t ADD COLUMN extra; INSERT INTO t VALUES ('lost', 1, 1, 1)", "k, name, photo"),
+    ] {
+        let mut fleet = fleet();
+        let backup = fleet.back_up(0, "backup");
+        sql(&fleet.devices[0], lost);
+        fleet.world.tick(1000);
+        exchange_with_card(&mut fleet.devices[0], &fleet.card);
+        exchange_with_card(&mut fleet.devices[1], &fleet.card);
+        let waits = fleet.note(1).1.unwrap_or_default();
+        assert!(waits.contains("`extra`"), "the control: {waits}");
+        fleet.devices[0] = fleet.open(&backup);
+        fleet.rounds();
+        let all = format!("SELECT {has} FROM t ORDER BY k");
+        let rows: Vec<_> = fleet.devices.iter().map(|device| rows(device, &all)).collect();
+        assert_eq!((&rows[0], &rows[0]), (&rows[1], &rows[2]), "{lost}");
+        for n in 0..2 {
+            assert_eq!(fleet.note(n), (TableHow::Shared, None), "{n}: {lost}");
+        }
+        fleet.both_migrate();
+        fleet.all_are_alike();
+    }
+}
+
+/// A copy that gives a column its new name when its original has changed the column's type as well, and all have followed: that
+/// was taken for a decision to have the old type back, and the tables of the others were changed.
+#[test]
+fn a_copy_that_is_a_step_behind_decides_no_type() {
+    let mut fleet = fleet();
+    let retype = "BEGIN; CREATE TABLE new_t (k TEXT PRIMARY KEY, full_name TEXT, photo); INSERT INTO new_t SELECT * FROM t;
+                  DROP TABLE t; ALTER TABLE new_t RENAME TO t; COMMIT";
+    fleet.devices[..2].iter().for_each(|board| sql(board, RENAME));
+    let copy = fleet.back_up(0, "copy");
+    fleet.devices[..2].iter().for_each(|board| sql(board, retype));
+    fleet.devices.push(fleet.open(&copy));
+    fleet.rounds();
+    let kind = "SELECT type FROM pragma_table_info('t') WHERE name = 'full_name'";
+    for device in &fleet.devices[..2] {
+        assert_eq!(rows(device, kind), ["\"TEXT\""], "{}", device.identity().name);
+    }
+    sql(&fleet.devices[3], retype);
+    fleet.rounds();
+    fleet.all_are_alike();
+}

@@ -222,6 +222,14 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     if table.state == State::Suspended {
         adopt::resume(replica, table.tid)?;
     }
+    if reshape::is_decided_otherwise(replica, table.tid, &change)? {
+        declare::apply_declarations(replica, table.tid, &table.disputed)?;
+        let table = catalog::table(replica, table.tid)?;
+        if table.state == State::Suspended {
+            return Ok(table.note.clone());
+        }
+        now = read_now(replica, &table.def)?;
+    }
     let names = take_in_columns(replica, table.tid, &now, (kinds, intact, unread), noticed)?;
     follow::tell_waiting(replica, table.tid)?;
     held::forget(replica, table.tid)?;

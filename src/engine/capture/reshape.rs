@@ -12,7 +12,9 @@ use packmule_core::wire::{Mode, SchemaBits};
 
 use crate::engine::capture::groups::{self, SealOptions};
 use crate::engine::capture::respeak::Unread;
-use crate::engine::capture::{adopt, column_numbers, column_order, dirty, follow, renaming, uniques, watch};
+use crate::engine::capture::{
+    adopt, column_numbers, column_order, declare, dirty, follow, renaming, uniques, watch,
+};
 use crate::engine::error::Result;
 use crate::engine::fleet::{devices, peers};
 use crate::engine::merge::deferred;
@@ -243,6 +245,25 @@ fn unlike(replica: &Replica, table: &Table, now: &TableDef) -> Result<Vec<Shape>
     Ok(unlike)
 }
 
+/// Returns whether a column that was renamed here was decided to be of another kind under its new name, and a device has it
+/// so: who gives it that name later, and has not changed its type, decides nothing by that.
+pub(crate) fn is_decided_otherwise(replica: &Replica, tid: i64, change: &Change) -> Result<bool> {
+    let table = catalog::table(replica, tid)?;
+    for (_, name) in change.renamed.iter().filter(|(_, name)| !change.retyped.contains(name)) {
+        let Some(here) = table.def.column(name).map(|at| &table.def.columns[at]) else { continue };
+        let declared = declare::declared_columns(replica, tid, name)?;
+        let [(_, decided)] = &declared[..] else { continue };
+        let has_it = |shape: &Shape| {
+            let there = shape.def.column(name).map(|at| &shape.def.columns[at]);
+            !shape.bits.says(SchemaBits::CHANGED) && there.is_some_and(|there| there.stores_like(decided))
+        };
+        if !decided.stores_like(here) && shapes::shapes(replica, tid)?.iter().any(has_it) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Makes what a table is its definition: versions, lists and counters go along. `come` are the columns of definitions in the log
 /// that are read otherwise by that.
 fn adopt_change(
@@ -264,10 +285,12 @@ fn adopt_change(
     catalog::reload_catalog(replica)
 }
 
-/// Says that a table is again what it was before this device announced a change of it.
+/// Says that a table is again what it was before this device announced a change of it; or that it is not what this device
+/// announced before it was set back to a backup.
 pub(crate) fn take_back(replica: &Replica, table: &Table) -> Result<()> {
     let last = shapes::own_shape(replica, table.tid)?;
-    if last.is_some_and(|last| last.bits.says(SchemaBits::CHANGED)) && table.announced {
+    let is_other = |last: Shape| last.bits.says(SchemaBits::CHANGED) || !last.def.has_columns_of(&table.def);
+    if table.announced && last.is_some_and(is_other) {
         adopt::announce_again(replica, table.tid)?;
         catalog::reload_catalog(replica)?;
     }

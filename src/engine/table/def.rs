@@ -128,6 +128,13 @@ impl TableDef {
         kinds(self) == kinds(other)
     }
 
+    /// Returns whether another definition has the same columns, in whatever order, which store and compare values alike.
+    pub(crate) fn has_columns_of(&self, other: &Self) -> bool {
+        let is_there =
+            |c: &ColumnDef| other.column(&c.name).is_some_and(|at| other.columns[at].stores_like(c));
+        self.columns.len() == other.columns.len() && self.columns.iter().all(is_there)
+    }
+
     /// Shows the primary key, for people.
     pub(crate) fn show_key(&self) -> String {
         let columns = self.keys().map(|at| {

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Default)]
 pub struct Stop {
     shared: Arc<(AtomicBool, Mutex<Waiting>)>,
+    /// The one with which this one is stopped too.
+    outer: Option<Box<Self>>,
     life: Option<Life>,
 }
 
@@ -30,18 +32,25 @@ impl Stop {
     /// Returns whether it was called.
     pub fn stopped(&self) -> bool {
         self.life.iter().for_each(Life::show);
-        self.shared.0.load(Ordering::SeqCst)
+        self.shared.0.load(Ordering::SeqCst) || self.outer.as_ref().is_some_and(|outer| outer.stopped())
+    }
+
+    /// Returns one that is stopped with this one, and can be stopped alone.
+    #[cfg(feature = "net")]
+    pub(super) fn within(&self) -> Self {
+        Self { outer: Some(Box::new(self.clone())), ..Self::default() }
     }
 
     /// Returns one that is stopped with this one, and what tells when it was looked at last: everything that is done on
     /// a carrier looks at its stop at least once a second, so that whoever does not look hangs.
     pub fn watched(&self) -> (Self, Life) {
         let life = Life(Arc::new((Instant::now(), AtomicU64::new(0))));
-        (Self { shared: self.shared.clone(), life: Some(life.clone()) }, life)
+        (Self { life: Some(life.clone()), ..self.clone() }, life)
     }
 
     /// Wakes this one too, as long as it lives.
     pub(super) fn wakes(&self, who: Weak<dyn Wake>) {
+        self.outer.iter().for_each(|outer| outer.wakes(who.clone()));
         let mut waiting = self.waiting();
         waiting.retain(|other| other.strong_count() > 0);
         waiting.push(who);

@@ -4,6 +4,10 @@
 //! One turn is always on its way, so that the other end can say something at any time. Where this end has something to say
 //! meanwhile, it goes as the next turn, over a second connection, and the other end answers the first one at once.
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // Tests.
+mod tests;
+
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -29,15 +33,47 @@ const FRESH: Duration = Duration::from_secs(4);
 /// How long an end that has gone waits for the last answer.
 const CLOSE_TIME: Duration = Duration::from_secs(3);
 
-/// The session's end of it. Its socket is closed first, which ends the thread.
-struct Polled {
-    files: Files,
-    _turns: Joined,
+/// What is needed of the system.
+trait Surroundings: Clone + Send + 'static {
+    fn now(&self) -> Instant;
+    /// Waits until one of these can be read from or (`true`) written to, or so long.
+    fn wait(&self, files: &[(BorrowedFd<'_>, bool)], time: Duration);
+    /// Connects, as long as patience lasts and nobody stops it.
+    fn connect(&self, host: &Host, patience: Duration, stop: &Stop) -> Result<TcpStream, Error>;
 }
 
-/// A thread that is waited for, and where it is told since when: with two turns on their way it would not see that its socket
-/// is closed.
-struct Joined(Option<JoinHandle<()>>, Arc<OnceLock<Instant>>);
+/// The system itself.
+#[derive(Clone)]
+struct System;
+
+impl Surroundings for System {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn wait(&self, files: &[(BorrowedFd<'_>, bool)], time: Duration) {
+        ready(files, time);
+    }
+
+    fn connect(&self, host: &Host, patience: Duration, stop: &Stop) -> Result<TcpStream, Error> {
+        connect(host, Some(patience), stop)
+    }
+}
+
+/// The session's end of it. Its socket is closed first, which ends the thread.
+struct Polled<S: Surroundings> {
+    files: Files,
+    _turns: Joined<S>,
+}
+
+/// A thread that is waited for. It is told since when: with two turns on their way it would not see that its socket is closed.
+struct Joined<S: Surroundings> {
+    thread: Option<JoinHandle<()>>,
+    gone: Arc<OnceLock<Instant>>,
+    /// Ends what it waits for where no socket of ours tells it.
+    stop: Stop,
+    system: S,
+}
 
 /// Begins a session at an address. The first turn says nothing: its answer has the session's token.
 pub(super) fn open(
@@ -45,11 +81,21 @@ pub(super) fn open(
     patience: Option<Duration>,
     stop: &Stop,
 ) -> Result<Box<dyn Stream>, Error> {
+    open_in(System, (host, path), patience, stop)
+}
+
+fn open_in<S: Surroundings>(
+    system: S,
+    (host, path): (&Host, &str),
+    patience: Option<Duration>,
+    stop: &Stop,
+) -> Result<Box<dyn Stream>, Error> {
     let (ours, theirs) = UnixStream::pair().map_err(Error::Unreachable)?;
     let files = Files::local(theirs).map_err(Error::Unreachable)?;
     ours.set_nonblocking(true).map_err(Error::Unreachable)?;
-    let gone = Arc::<OnceLock<Instant>>::default();
+    let (gone, stop) = (Arc::<OnceLock<Instant>>::default(), stop.within());
     let mut turns = Turns {
+        system: system.clone(),
         host: host.clone(),
         path: path.into(),
         patience,
@@ -63,24 +109,21 @@ pub(super) fn open(
         gone: gone.clone(),
     };
     turns.first_turn()?;
-    let turns = Joined(
-        Some(spawn(move || {
-            // Whatever ends it ends the stream.
-            let _ = turns.run();
-            let _ = turns.local.shutdown(Shutdown::Both);
-        })),
-        gone,
-    );
-    Ok(Box::new(Polled { files, _turns: turns }))
+    let thread = spawn(move || {
+        // Whatever ends it ends the stream.
+        let _ = turns.run();
+        let _ = turns.local.shutdown(Shutdown::Both);
+    });
+    Ok(Box::new(Polled { files, _turns: Joined { thread: Some(thread), gone, stop, system } }))
 }
 
-impl Read for Polled {
+impl<S: Surroundings> Read for Polled<S> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         self.files.read(to)
     }
 }
 
-impl Write for Polled {
+impl<S: Surroundings> Write for Polled<S> {
     fn write(&mut self, from: &[u8]) -> io::Result<usize> {
         self.files.write(from)
     }
@@ -90,7 +133,7 @@ impl Write for Polled {
     }
 }
 
-impl Stream for Polled {
+impl<S: Surroundings> Stream for Polled<S> {
     fn kind(&self) -> &'static str {
         self.files.kind()
     }
@@ -104,15 +147,17 @@ impl Stream for Polled {
     }
 }
 
-impl Drop for Joined {
+impl<S: Surroundings> Drop for Joined<S> {
     fn drop(&mut self) {
-        let _ = self.1.set(Instant::now());
-        let _ = self.0.take().map(JoinHandle::join);
+        let _ = self.gone.set(self.system.now());
+        self.stop.stop();
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
 /// The thread's side.
-struct Turns {
+struct Turns<S> {
+    system: S,
     host: Host,
     path: String,
     patience: Option<Duration>,
@@ -131,16 +176,16 @@ struct Turns {
     gone: Arc<OnceLock<Instant>>,
 }
 
-impl Turns {
+impl<S: Surroundings> Turns<S> {
     /// Takes the first turn.
     fn first_turn(&mut self) -> Result<(), Error> {
-        let begun = Instant::now();
+        let begun = self.system.now();
         self.say(&[])?;
         while self.hear()? {
             if self.stop.stopped() {
                 return Err(Error::Stopped);
             }
-            if let Some(patience) = self.patience.filter(|patience| begun.elapsed() >= *patience) {
+            if let Some(patience) = self.patience.filter(|patience| self.passed(begun) >= *patience) {
                 return Err(Error::Nobody(patience));
             }
             self.wait();
@@ -164,12 +209,12 @@ impl Turns {
                 }
             }
             if ends {
-                self.ended = Some(Instant::now());
+                self.ended = Some(self.system.now());
             }
             if count > 0 || ends || self.open.is_empty() {
                 self.say(&said[..count])?;
             }
-            if self.ended.or(self.gone.get().copied()).is_some_and(|since| since.elapsed() >= CLOSE_TIME) {
+            if self.ended.or(self.gone.get().copied()).is_some_and(|since| self.passed(since) >= CLOSE_TIME) {
                 return Ok(());
             }
             self.wait();
@@ -179,12 +224,11 @@ impl Turns {
 
     /// Sends a turn.
     fn say(&mut self, body: &[u8]) -> Result<(), Error> {
-        let fresh = self.idle.take().filter(|(_, since)| since.elapsed() < FRESH);
+        let fresh = self.idle.take().filter(|(_, since)| self.passed(*since) < FRESH);
         let stream = match fresh {
             Some((stream, _)) => stream,
             None => {
-                let patience = Some(self.write_limit());
-                let stream = connect(&self.host, patience, &self.stop)?;
+                let stream = self.system.connect(&self.host, self.write_limit(), &self.stop)?;
                 stream.set_nonblocking(true).map_err(Error::Unreachable)?;
                 let _ = stream.set_nodelay(true);
                 stream
@@ -202,7 +246,7 @@ impl Turns {
             request += &format!("{OVER}: 1\r\n");
         }
         let request = [(request + "\r\n").as_bytes(), body].concat();
-        write_all(&stream, &request, &|| self.write_limit()).map_err(Error::Broken)?;
+        self.say_all(&stream, &request).map_err(Error::Broken)?;
         self.next += 1;
         self.open.push_back((stream, Vec::new()));
         Ok(())
@@ -230,7 +274,7 @@ impl Turns {
         let Some((stream, came)) = self.open.pop_front() else { return Ok(true) };
         self.take(&head, due, &came)?;
         if head.stays {
-            self.idle = Some((stream, Instant::now()));
+            self.idle = Some((stream, self.system.now()));
         }
         Ok(false)
     }
@@ -244,16 +288,23 @@ impl Turns {
         }
         self.token = Some(head.token);
         // Where this end has gone nobody hears it.
-        if write_all(&self.local, &came[at..], &|| self.write_limit()).is_err() && self.ended.is_none() {
-            self.ended = Some(Instant::now());
+        if self.say_all(&self.local, &came[at..]).is_err() && self.ended.is_none() {
+            self.ended = Some(self.system.now());
         }
         if head.over { Err(Error::Ended) } else { Ok(()) }
     }
 
+    fn passed(&self, since: Instant) -> Duration {
+        self.system.now().saturating_duration_since(since)
+    }
+
     /// Returns how long somebody may take nothing.
     fn write_limit(&self) -> Duration {
-        let closes = self.ended.is_some() || self.gone.get().is_some() || self.stop.stopped();
-        if closes { CLOSE_TIME } else { self.patience.unwrap_or(WRITE_TIME) }
+        if self.ended.is_some() || self.stop.stopped() {
+            CLOSE_TIME
+        } else {
+            self.patience.unwrap_or(WRITE_TIME)
+        }
     }
 
     /// Waits until something can be said or heard.
@@ -263,30 +314,35 @@ impl Turns {
             files.push((self.local.as_fd(), false));
         }
         files.extend(self.open.front().map(|(stream, _)| (stream.as_fd(), false)));
-        ready(&files, LOOK);
+        self.system.wait(&files, LOOK);
     }
-}
 
-/// Writes all of it, to a file that makes nobody wait.
-fn write_all<'a, F: AsFd>(to: &'a F, bytes: &[u8], limit: &dyn Fn() -> Duration) -> io::Result<()>
-where
-    &'a F: Write,
-{
-    let (mut to, file, mut rest) = (to, to.as_fd(), bytes);
-    let mut moved = Instant::now();
-    while !rest.is_empty() {
-        match to.write(rest) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => {
-                rest = &rest[count..];
-                moved = Instant::now();
+    /// Writes all of it, to a file that makes nobody wait.
+    fn say_all<'a, F: AsFd>(&self, to: &'a F, bytes: &[u8]) -> io::Result<()>
+    where
+        &'a F: Write,
+    {
+        let (mut to, file, mut rest) = (to, to.as_fd(), bytes);
+        let mut moved = self.system.now();
+        while !rest.is_empty() {
+            match to.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    rest = &rest[count..];
+                    moved = self.system.now();
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    // Also who takes a byte now and then does not keep a session that has gone.
+                    let has_gone = self.gone.get().is_some_and(|since| self.passed(*since) >= CLOSE_TIME);
+                    if has_gone || self.passed(moved) >= self.write_limit() {
+                        return Err(e);
+                    }
+                    self.system.wait(&[(file, true)], LOOK);
+                }
+                Err(e) => return Err(e),
             }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock && moved.elapsed() < limit() => {
-                ready(&[(file, true)], LOOK);
-            }
-            Err(e) => return Err(e),
         }
+        Ok(())
     }
-    Ok(())
 }

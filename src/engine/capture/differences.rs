@@ -372,20 +372,15 @@ impl Comparison<'_> {
 /// Lists the rows that are not shown here: of these nothing is said, but that a part of a row is all that is left of it.
 fn list_unshown(replica: &Replica, table: &Table) -> Result<()> {
     let n = table.def.columns.len();
-    let sql = "SELECT key FROM _pm_held WHERE tid = ?1 UNION SELECT key FROM _pm_parked WHERE tid = ?1";
-    let keys = replica
-        .db
-        .prepare(sql)?
-        .query_map([table.tid], |row| row.get(0))?
-        .collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
-    for key in keys {
-        let heads = heads::heads(replica, table.tid, &key)?;
+    let sql = "SELECT tid, key FROM _pm_held WHERE tid = ?1 AND key > ?2
+         UNION SELECT tid, key FROM _pm_parked WHERE tid = ?1 AND key > ?2 ORDER BY tid, key";
+    value::each_listed(&replica.db, sql, table.tid, &mut |_, key| {
+        let heads = heads::heads(replica, table.tid, key)?;
         let whole = (0..n).all(|at| heads.iter().any(|head| head.live(n).contains(at)));
         let gone = heads.iter().any(|head| head.kind == OpKind::Delete);
-        let lacks = !whole && !gone && compose::row_of(replica, table, &key)?.is_none();
-        put(replica, &key, if lacks { What::Lacking } else { What::Same }, None)?;
-    }
-    Ok(())
+        let lacks = !whole && !gone && compose::row_of(replica, table, key)?.is_none();
+        put(replica, key, if lacks { What::Lacking } else { What::Same }, None)
+    })
 }
 
 /// Lists in `_pm_restate_log` the rows of a per-device table that were sealed since its sums were made. Returns whether the

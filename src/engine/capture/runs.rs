@@ -31,6 +31,7 @@ use crate::engine::fleet::{membership, positions};
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
 use crate::engine::merge::heads;
+use crate::engine::merge::stretches::{self, Chosen};
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::known::{OpDef, State, Table};
@@ -384,16 +385,29 @@ pub(crate) fn forget_all(replica: &Replica) -> Result<()> {
 /// Makes the sums of the runs unknown in which shared rows got versions since the last compaction.
 fn touch_written(replica: &Replica) -> Result<()> {
     let mut statement = replica.db.prepare(
-        "SELECT DISTINCT h.tid, h.key FROM _pm_any_head h LEFT JOIN _pm_summed s ON s.dev = h.dev
-         WHERE h.dev > 0 AND h.seq > coalesce(s.seq, 0) AND h.tid IN (SELECT tid FROM _pm_run) ORDER BY h.tid, h.key",
+        "SELECT h.tid, h.key FROM _pm_head h LEFT JOIN _pm_summed s ON s.dev = h.dev
+         WHERE h.dev > 0 AND h.seq > coalesce(s.seq, 0) AND +h.tid IN (SELECT tid FROM _pm_run) ORDER BY h.tid, h.key",
     )?;
     let mut rows = statement.query([])?;
+    let mut last = (0, Vec::new());
     while let Some(row) = rows.next()? {
-        let table = catalog::table(replica, row.get(0)?)?;
-        touch(replica, &table, row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?;
+        let (tid, key) = (row.get(0)?, row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?);
+        if (tid, key) != (last.0, &*last.1) {
+            touch(replica, &*catalog::table(replica, tid)?, key)?;
+            last = (tid, key.to_vec());
+        }
     }
     drop(rows);
     drop(statement);
+    let written = Chosen {
+        only: "s.dev > 0 AND s.seq > coalesce((SELECT m.seq FROM _pm_summed m WHERE m.dev = s.dev), 0)
+             AND s.tid IN (SELECT tid FROM _pm_run)",
+        of: &[],
+    };
+    stretches::each(replica, &written, &mut |of| {
+        let table = catalog::table(replica, of.tid)?;
+        (of.first..=of.last).try_for_each(|key| touch(replica, &table, &value::encode(&Value::Int(key))?))
+    })?;
     replica.db.execute_batch("DELETE FROM _pm_summed")?;
     let sql = "INSERT INTO _pm_summed (dev, seq) SELECT dev, seq FROM _pm_stream WHERE stream = ?1";
     replica.db.execute(sql, [Stream::Shared.number()])?;

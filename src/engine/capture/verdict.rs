@@ -363,22 +363,17 @@ fn list_settled_claims(replica: &Replica) -> Result<()> {
     if !replica.quarantined.get() {
         return Ok(());
     }
-    let mut statement = replica.db.prepare_cached(
-        "SELECT tid, key FROM _pm_parked WHERE blocker IS NOT NULL
-         UNION SELECT tid, blocker FROM _pm_parked WHERE blocker IS NOT NULL",
-    )?;
-    let rows = statement
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<rusqlite::Result<Vec<(i64, Vec<u8>)>>>()?;
-    for (tid, key) in rows {
+    let sql = "SELECT tid, key FROM _pm_parked WHERE blocker IS NOT NULL AND (tid, key) > (?1, ?2)
+         UNION SELECT tid, blocker FROM _pm_parked WHERE blocker IS NOT NULL AND (tid, blocker) > (?1, ?2)
+         ORDER BY tid, key";
+    value::each_listed(&replica.db, sql, i64::MIN, &mut |tid, key| {
         let table = catalog::table(replica, tid)?;
-        if !table.shows_shared() || !heads::all_heads(replica, tid, &key)?.is_empty() {
-            continue;
+        if !table.shows_shared() || !heads::all_heads(replica, tid, key)?.is_empty() {
+            return Ok(());
         }
-        let Some(row) = compose::row_of(replica, &table, &key)? else { continue };
+        let Some(row) = compose::row_of(replica, &table, key)? else { return Ok(()) };
         let counters: Columns = table.counters.iter().copied().collect();
         let columns = Columns::all(table.def.columns.len()).minus(&counters);
-        late::add_baseline(replica, &table, &key, 1, &row, &columns)?;
-    }
-    Ok(())
+        late::add_baseline(replica, &table, key, 1, &row, &columns).map(|_| ())
+    })
 }

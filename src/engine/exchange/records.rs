@@ -1,6 +1,6 @@
 //! Writes records: groups of the log in causal order, as many as there is room for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use packmule_core::model::{DeviceId, Stream};
@@ -120,13 +120,13 @@ pub(crate) fn write_log(
 ) -> Result<PartReport> {
     let chosen = |dev: i64, stream: u8, _: u64, last: u64| {
         let from = wanted.iter().find(|w| (w.dev, w.stream.number()) == (dev, stream));
-        from.filter(|w| last > w.have).map(|w| w.stream)
+        Ok(from.filter(|w| last > w.have).map(|w| w.stream))
     };
     write_chosen(replica, out, &chosen, limits)
 }
 
 /// Chooses a group by its device's number, its stream, its first frame and its last; returns the stream.
-type Choice<'c> = dyn Fn(i64, u8, u64, u64) -> Option<Stream> + 'c;
+type Choice<'c> = dyn Fn(i64, u8, u64, u64) -> Result<Option<Stream>> + 'c;
 
 /// Writes the groups that `chosen` chooses, in causal order, as many as the limits allow.
 fn write_chosen(
@@ -145,7 +145,7 @@ fn write_chosen(
     while let Some(row) = rows.next()? {
         let (dev, stream): (i64, u8) = (row.get(0)?, row.get(1)?);
         let (first, last): (u64, u64) = (row.get(2)?, row.get(3)?);
-        let Some(stream) = chosen(dev, stream, first, last) else { continue };
+        let Some(stream) = chosen(dev, stream, first, last)? else { continue };
         if most_bytes < u64::MAX {
             let bytes = group_bytes(replica, dev, stream, first, last)?;
             let enough = report.groups > 0 && out.bytes >= enough_bytes;
@@ -180,23 +180,19 @@ pub(crate) fn write_groups_in_flight(
     out: &mut RecordWriter<'_>,
     have: &dyn Fn(i64) -> u64,
 ) -> Result<()> {
-    let mut heads: BTreeMap<i64, BTreeSet<u64>> = BTreeMap::new();
-    let mut statement = replica.db.prepare(
-        "SELECT dev, seq FROM _pm_head WHERE dev > 0 UNION SELECT dev, seq FROM _pm_stretch UNION SELECT retired_by, retired_seq FROM _pm_device
+    frames::note_heads(&replica.db)?;
+    replica.db.execute_batch(
+        "INSERT OR IGNORE INTO temp._pm_head_at SELECT retired_by, retired_seq FROM _pm_device
          WHERE retired AND retired_by IS NOT NULL AND retired_seq IS NOT NULL",
     )?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        heads.entry(row.get(0)?).or_default().insert(row.get(1)?);
-    }
-    drop(rows);
     let in_flight = |dev: i64, stream: u8, first: u64, last: u64| {
-        // A range that ends before it begins, in a damaged database, is none that the set may be asked for.
-        let head =
-            || first <= last && heads.get(&dev).is_some_and(|of| of.range(first..=last).next().is_some());
-        (stream == Stream::Shared.number() && (last > have(dev) || head())).then_some(Stream::Shared)
+        let sql = "SELECT 1 FROM temp._pm_head_at WHERE dev = ?1 AND seq BETWEEN ?2 AND ?3";
+        let is_meant = stream == Stream::Shared.number()
+            && (last > have(dev) || replica.db.prepare_cached(sql)?.exists((dev, first, last))?);
+        Ok(is_meant.then_some(Stream::Shared))
     };
-    write_chosen(replica, out, &in_flight, (u64::MAX, u64::MAX)).map(|_| ())
+    write_chosen(replica, out, &in_flight, (u64::MAX, u64::MAX))?;
+    frames::forget_noted_heads(&replica.db)
 }
 
 /// Bounds how many bytes a group has in a bundle.

@@ -424,6 +424,8 @@ impl<'e> StateMerge<'e> {
     fn conclude(mut self, report: &mut ImportReport) -> Result<()> {
         self.define()?;
         let replica = self.replica;
+        // The statements that took the records in are not needed any more, and what follows has as many of its own.
+        replica.db.flush_prepared_statement_cache();
         for (dev, proof) in &self.vector {
             let folded = self.floors.iter().filter(|(of, _)| of == dev).map(|(_, seq)| *seq).max();
             let had = self.rows.sides.had.get(dev).copied().unwrap_or(0);

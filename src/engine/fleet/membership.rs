@@ -29,10 +29,11 @@ use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
 /// Selects the versions of rows of which every version is stable and nothing is open. Its parameters `:tracked`,
-/// `:shared` and `:baseline` are `State::Tracked`, `Stream::Shared` and [`devices::BASELINE`].
+/// `:shared` and `:baseline` are `State::Tracked`, `Stream::Shared` and [`devices::BASELINE`]. They come in the order of the
+/// heads, and need not be sorted.
 pub(crate) const FORGET: &str = "
     FROM _pm_head AS h
-    WHERE EXISTS (SELECT 1 FROM _pm_table t WHERE t.tid = h.tid AND t.state = :tracked)
+    WHERE +h.tid IN (SELECT tid FROM _pm_table WHERE state = :tracked)
       AND NOT EXISTS (SELECT 1 FROM _pm_conflict c WHERE c.tid = h.tid AND c.key = h.key)
       AND NOT EXISTS (SELECT 1 FROM _pm_parked p WHERE p.tid = h.tid AND p.key = h.key)
       AND NOT EXISTS (SELECT 1 FROM temp._pm_open o WHERE o.tid = h.tid AND o.key = h.key)

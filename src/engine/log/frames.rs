@@ -75,7 +75,7 @@ pub(crate) fn op_at<R>(
 ) -> Result<R> {
     let lost = || Error::damaged("a version that is not where the log should have it");
     let open = open_frame(replica, dev, stream, seq)?;
-    let offset = open.offset_of(place).ok_or_else(lost)?;
+    let offset = open.offset_of(place)?.ok_or_else(lost)?;
     let def = catalog::op_def(replica, open.def_at(offset).ok_or_else(lost)?)?;
     let body = open.body.get(offset as usize..).ok_or_else(lost)?;
     let op = Ops::new(body, offset, def.shape()).next_op().map_err(error::bad)?.ok_or_else(lost)?;
@@ -88,6 +88,7 @@ fn open_frame(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<A
     if let Some(open) = replica.opened.borrow().opened_at(place) {
         return Ok(open);
     }
+    replica.opened.borrow_mut().make_room();
     let mut body = frame_here(replica, dev, stream, seq)?;
     let frame = parse(&body)?;
     if frame.is_by_column() {
@@ -96,18 +97,13 @@ fn open_frame(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<A
             Ok::<_, Error>(coding.buf[..len].to_vec())
         })?;
     }
-    let (mut ops, mut by_key) = (Vec::new(), Vec::new());
-    visit::visit(replica, &parse(&body)?, |part| {
-        if let Part::Op(def, op) = part {
-            ops.push((op.offset, def.id));
-            if let Some(key) = value::integer_key(&def.key_of(op.values(def.shape()))?) {
-                by_key.push((def.tid, key, op.offset));
-            }
-        }
-        Ok(())
+    let mut open = OpenFrame::of(place);
+    visit::visit(replica, &parse(&body)?, |part| match part {
+        Part::Op(def, op) => open.add_op(def, op.offset),
+        _ => Ok(()),
     })?;
-    by_key.sort_unstable();
-    let open = Arc::new(OpenFrame { place, body, ops, by_key });
+    open.index_keys(body)?;
+    let open = Arc::new(open);
     replica.opened.borrow_mut().keep_open(open.clone());
     Ok(open)
 }
@@ -277,6 +273,21 @@ pub(crate) fn has_group(
     let sql = "SELECT 1 FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3 AND checkpoint = ?4 AND chain = ?5";
     let of = (dev, checkpoint.stream.number(), checkpoint.last, bytes, end.0);
     Ok(value::maybe::<i64>(db, sql, of)?.is_some())
+}
+
+/// Notes in `_pm_head_at` which frames have versions that are remembered. An index would change the schema: every
+/// application's connection would read it again.
+pub(crate) fn note_heads(db: &Connection) -> Result<()> {
+    Ok(db.execute_batch(
+        "DELETE FROM temp._pm_head_at;
+         INSERT OR IGNORE INTO temp._pm_head_at SELECT dev, seq FROM _pm_head WHERE dev > 0;
+         INSERT OR IGNORE INTO temp._pm_head_at SELECT dev, seq FROM _pm_stretch",
+    )?)
+}
+
+/// Forgets what was noted of the frames that have versions.
+pub(crate) fn forget_noted_heads(db: &Connection) -> Result<()> {
+    Ok(db.execute_batch("DELETE FROM temp._pm_head_at")?)
 }
 
 /// Parses a frame of the log, which was verified when it came.

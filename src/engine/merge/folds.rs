@@ -27,9 +27,9 @@ use rusqlite::Rows;
 use crate::engine::error::Result;
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::membership;
+use crate::engine::merge::stretches::{self, Chosen};
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
-use crate::engine::table::stretch::Stretch;
 
 /// The number of a fold, or of what was before the oldest kept one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,7 +160,7 @@ pub(crate) fn list(
     replica: &Replica,
     fold: Fold,
     mut rows: Rows<'_>,
-    stretches: &[Stretch],
+    stretches: &Chosen<'_>,
     each: &mut dyn FnMut(i64, &[u8]) -> Result<()>,
 ) -> Result<bool> {
     let most = replica.options.fold_list_bytes;
@@ -187,11 +187,11 @@ pub(crate) fn list(
         list_one(row.get(0)?, row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?, row.get(2)?)?;
     }
     drop(rows);
-    for of in stretches {
-        for key in of.first..=of.last {
-            list_one(of.tid, &value::encode(&Value::Int(key))?, of.kind == OpKind::Delete)?;
-        }
-    }
+    stretches::each(replica, stretches, &mut |of| {
+        (of.first..=of.last).try_for_each(|key| {
+            list_one(of.tid, &value::encode(&Value::Int(key))?, of.kind == OpKind::Delete)
+        })
+    })?;
     if of_deletes > most {
         restart(replica)?;
     } else if bytes > most {

@@ -197,29 +197,41 @@ pub(crate) fn heads_of_table() -> String {
 /// Takes the rows of tables with such columns as `tid` and `key` out of their stretches: they are kept when the stretch
 /// is forgotten.
 pub(crate) fn loosen_listed(replica: &Replica, list: &str) -> Result<()> {
-    let mut statement = replica.db.prepare(&format!(
-        "SELECT l.tid, l.key FROM {list} l WHERE EXISTS (SELECT 1 FROM _pm_stretch s WHERE s.tid = l.tid)"
-    ))?;
-    let rows = statement
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<rusqlite::Result<Vec<(i64, Vec<u8>)>>>()?;
-    rows.iter().try_for_each(|(tid, key)| loosen(replica, *tid, key))
+    let sql = format!(
+        "SELECT l.tid, l.key FROM {list} l WHERE (l.tid, l.key) > (?1, ?2)
+           AND +l.tid IN (SELECT tid FROM _pm_stretch) ORDER BY l.tid, l.key"
+    );
+    value::each_listed(&replica.db, &sql, i64::MIN, &mut |tid, key| loosen(replica, tid, key))
 }
 
-/// Gives the stretches that a query of their [`COLUMNS`] selects, from `_pm_stretch AS s`.
-pub(crate) fn select(replica: &Replica, only: &str, of: impl rusqlite::Params) -> Result<Vec<Stretch>> {
-    let mut statement = replica
-        .db
-        .prepare(&format!("SELECT {COLUMNS} FROM _pm_stretch AS s WHERE {only} ORDER BY tid, last"))?;
-    let found = statement.query_map(of, read)?;
-    Ok(found.collect::<rusqlite::Result<_>>()?)
+/// Which stretches are meant: a condition on `_pm_stretch AS s`, and its parameters.
+pub(crate) struct Chosen<'c> {
+    pub only: &'c str,
+    pub of: &'c [(&'c str, &'c dyn rusqlite::ToSql)],
 }
 
-/// Forgets all versions in a stretch. Returns how many.
-pub(crate) fn forget(replica: &Replica, of: &Stretch) -> Result<u64> {
-    replica
-        .db
-        .prepare_cached("DELETE FROM _pm_stretch WHERE tid = ?1 AND last = ?2")?
-        .execute((of.tid, of.last))?;
-    Ok(of.last.abs_diff(of.first).saturating_add(1))
+/// Gives each of these stretches.
+pub(crate) fn each(
+    replica: &Replica,
+    chosen: &Chosen<'_>,
+    each: &mut dyn FnMut(&Stretch) -> Result<()>,
+) -> Result<()> {
+    let sql = format!("SELECT {COLUMNS} FROM _pm_stretch AS s WHERE {} ORDER BY tid, last", chosen.only);
+    let mut statement = replica.db.prepare(&sql)?;
+    let mut rows = statement.query(chosen.of)?;
+    while let Some(row) = rows.next()? {
+        each(&read(row)?)?;
+    }
+    Ok(())
+}
+
+/// Forgets all versions in these stretches. Returns how many.
+pub(crate) fn forget(replica: &Replica, chosen: &Chosen<'_>) -> Result<u64> {
+    let mut versions = 0_u64;
+    each(replica, chosen, &mut |of| {
+        versions = versions.saturating_add(of.last.abs_diff(of.first).saturating_add(1));
+        Ok(())
+    })?;
+    replica.db.execute(&format!("DELETE FROM _pm_stretch AS s WHERE {}", chosen.only), chosen.of)?;
+    Ok(versions)
 }

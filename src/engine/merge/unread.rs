@@ -96,22 +96,19 @@ pub(crate) fn forget_idle(
     gone: &[String],
     comes: &dyn Fn(DefId, usize) -> bool,
 ) -> Result<()> {
-    let keys = replica
-        .db
-        .prepare_cached("SELECT DISTINCT key FROM _pm_head WHERE tid = ?1 AND columns = x''")?
-        .query_map([table.tid], |row| row.get(0))?
-        .collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
+    let sql =
+        "SELECT DISTINCT tid, key FROM _pm_head WHERE tid = ?1 AND key > ?2 AND columns = x'' ORDER BY key";
     let is_gone = |name: &String| gone.iter().any(|gone| gone.eq_ignore_ascii_case(name));
-    for key in keys {
+    value::each_listed(&replica.db, sql, table.tid, &mut |_, key| {
         let idle =
             |head: &Head| head.kind != OpKind::Delete && head.columns.as_ref().is_some_and(Columns::is_empty);
-        for head in heads::all_heads(replica, table.tid, &key)?.iter().filter(|head| idle(head)) {
+        for head in heads::all_heads(replica, table.tid, key)?.iter().filter(|head| idle(head)) {
             if unread_in(replica, table, head)?.iter().all(is_gone) && !says(replica, head, comes)? {
-                written::forget_head(replica, table.tid, &key, head)?;
+                written::forget_head(replica, table.tid, key, head)?;
             }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Returns whether a version says something in a column of its definition of this kind.

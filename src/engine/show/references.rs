@@ -35,19 +35,8 @@ fn references<'t>(child: &'t Table, parent: &Table) -> impl Iterator<Item = (usi
 
 /// Gives each row that may be an orphan to `each`; a few are in memory at a time.
 pub(crate) fn each_dangling(replica: &Replica, each: &mut dyn FnMut(i64, &[u8]) -> Result<()>) -> Result<()> {
-    let mut last = (i64::MIN, Vec::new());
-    loop {
-        let rows: Vec<(i64, Vec<u8>)> = replica
-            .db
-            .prepare_cached(
-                "SELECT tid, key FROM _pm_dangling WHERE (tid, key) > (?1, ?2) ORDER BY tid, key LIMIT 64",
-            )?
-            .query_map((last.0, &last.1), |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<rusqlite::Result<_>>()?;
-        let Some(end) = rows.last() else { return Ok(()) };
-        rows.iter().try_for_each(|(tid, key)| each(*tid, key))?;
-        last = end.clone();
-    }
+    let sql = "SELECT tid, key FROM _pm_dangling WHERE (tid, key) > (?1, ?2) ORDER BY tid, key";
+    value::each_listed(&replica.db, sql, i64::MIN, each)
 }
 
 /// Returns whether a value there finds the same rows here as SQLite, which compares as the columns there do.
@@ -296,17 +285,17 @@ pub(crate) fn record_changed(replica: &Replica, parent: &Table) -> Result<()> {
 
 /// Forgets rows of `_pm_dangling` that are no orphans, and whose versions are forgotten.
 pub(crate) fn forget_references(replica: &Replica) -> Result<()> {
-    for (tid, key) in pairs(replica, "SELECT tid, key FROM _pm_dangling")? {
-        if heads::heads(replica, tid, &key)?.is_empty()
-            && orphaned_by(replica, &*catalog::table(replica, tid)?, &key)?.is_empty()
+    each_dangling(replica, &mut |tid, key| {
+        if heads::heads(replica, tid, key)?.is_empty()
+            && orphaned_by(replica, &*catalog::table(replica, tid)?, key)?.is_empty()
         {
             replica
                 .db
                 .prepare_cached("DELETE FROM _pm_dangling WHERE tid = ?1 AND key = ?2")?
                 .execute((tid, key))?;
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Has all rows checked that are orphans by a foreign key.
@@ -320,11 +309,4 @@ fn check_all_children(replica: &Replica, child: &Table, foreign: &ForeignKeyDef)
         finds(foreign)
     );
     check_all(replica, child, &sql, &[])
-}
-
-/// Reads pairs of a table's number and a row's key.
-pub(crate) fn pairs(replica: &Replica, sql: &str) -> Result<Vec<(i64, Vec<u8>)>> {
-    let mut statement = replica.db.prepare_cached(sql)?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }

@@ -11,7 +11,8 @@ use crate::engine::error::Result;
 pub(crate) const QUEUE: [&str; 3] = ["_pm_put_off", "_pm_to_check", "_pm_left"];
 
 /// `_pm_put_off` is the queue; `claim` is NULL until the row has been judged. `_pm_to_check` and `_pm_left` are for
-/// foreign keys: rows whose references are checked, and values that rows had by which others refer to them. `_pm_entry` has the
+/// foreign keys: rows whose references are checked, and values that rows had by which others refer to them. `_pm_head_at` has
+/// the frames that have versions (`log/frames.rs`). `_pm_entry` has the
 /// entries of the schema by name (`table/entries.rs`).
 const TABLES: &str = "
     CREATE TEMP TABLE _pm_put_off (tid INTEGER, key BLOB, claim INTEGER, PRIMARY KEY (tid, key)) WITHOUT ROWID;
@@ -19,6 +20,7 @@ const TABLES: &str = "
     CREATE TEMP TABLE _pm_to_check (tid INTEGER, key BLOB, PRIMARY KEY (tid, key)) WITHOUT ROWID;
     CREATE TEMP TABLE _pm_left (tid INTEGER, foreign_key INTEGER, value BLOB,
         PRIMARY KEY (tid, foreign_key, value)) WITHOUT ROWID;
+    CREATE TEMP TABLE _pm_head_at (dev INTEGER, seq INTEGER, PRIMARY KEY (dev, seq)) WITHOUT ROWID;
     CREATE TEMP TABLE _pm_entry (name TEXT COLLATE NOCASE, what TEXT, place INTEGER, PRIMARY KEY (name, what)) WITHOUT ROWID;
 ";
 

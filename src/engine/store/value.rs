@@ -348,6 +348,27 @@ pub(crate) fn maybe<T: rusqlite::types::FromSql>(
     Ok(db.prepare_cached(sql)?.query_row(params, |row| row.get(0)).optional()?)
 }
 
+/// Gives the rows that a query lists, by their tables and keys. It has those after `?1` and `?2`, in that order, from the table
+/// `from` on. A few are in memory at a time, and no query is open meanwhile: what is done with one may change the list.
+pub(crate) fn each_listed(
+    db: &Connection,
+    sql: &str,
+    from: i64,
+    each: &mut dyn FnMut(i64, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let sql = format!("{sql} LIMIT 64");
+    let mut last = (from, Vec::new());
+    loop {
+        let rows: Vec<(i64, Vec<u8>)> = db
+            .prepare_cached(&sql)?
+            .query_map((last.0, &last.1), |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        let Some(end) = rows.last() else { return Ok(()) };
+        rows.iter().try_for_each(|(tid, key)| each(*tid, key))?;
+        last = end.clone();
+    }
+}
+
 /// Reads what a number in a `_pm_` table stands for; `damaged` says what is wrong if it stands for nothing.
 pub(crate) fn read_number<T: Copy>(
     value: ValueRef<'_>,

@@ -6,7 +6,11 @@
 
 use std::sync::Arc;
 
-use packmule_core::wire::DefId;
+use packmule_core::wire::{DefId, Ops};
+
+use crate::engine::error::{self, Error, Result};
+use crate::engine::store::value;
+use crate::engine::table::known::OpDef;
 
 /// Where the op of a version is in its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +34,8 @@ impl OpPlace {
     }
 }
 
-/// So many frames stay open: some hundred KiB each at the most.
+/// So many frames stay open: at most some 160 KiB each, of which 64 KiB are the frame. Rows of a byte or two are thousands
+/// in a frame, so that of each as little as can be is kept: where it is.
 const OPEN: usize = 3;
 
 /// A frame, and where its ops are.
@@ -39,28 +44,96 @@ pub(crate) struct OpenFrame {
     pub place: (i64, u8, u64),
     /// In its plain form.
     pub body: Vec<u8>,
-    /// The offset of each op in it, ascending, and the definition in which it is encoded.
-    pub ops: Vec<(u32, DefId)>,
-    /// Of ops whose key is one integer, the table, the key and the offset; ascending.
-    pub by_key: Vec<(i64, i64, u32)>,
+    /// The definitions of its ops, each with the offset from which on it is that.
+    defs: Vec<(u16, Arc<OpDef>)>,
+    /// The offset of each op in it, ascending.
+    ops: Vec<u16>,
+    /// The offsets of the ops whose key is one integer, each at the place that its table and key have, or in the next one
+    /// that was free; 0 where there is none: no op stands at a frame's beginning.
+    by_key: Vec<u16>,
 }
 
 impl OpenFrame {
-    /// Returns the offset of an op.
-    pub(crate) fn offset_of(&self, place: OpPlace) -> Option<u32> {
-        match place {
-            OpPlace::At(offset) => Some(offset),
-            OpPlace::OfKey(tid, key) => {
-                let at = self.by_key.binary_search_by_key(&(tid, key), |(tid, key, _)| (*tid, *key)).ok()?;
-                self.by_key.get(at).map(|(.., offset)| *offset)
+    /// Opens a frame of which nothing is known yet.
+    pub(crate) fn of(place: (i64, u8, u64)) -> Self {
+        Self { place, body: Vec::new(), defs: Vec::new(), ops: Vec::new(), by_key: Vec::new() }
+    }
+
+    /// Adds the op that is next.
+    pub(crate) fn add_op(&mut self, def: &Arc<OpDef>, offset: u32) -> Result<()> {
+        let offset = u16::try_from(offset).map_err(|_| Error::damaged("a frame that is too long"))?;
+        if self.defs.last().is_none_or(|(_, last)| last.id != def.id) {
+            self.defs.push((offset, def.clone()));
+        }
+        self.ops.push(offset);
+        Ok(())
+    }
+
+    /// Makes the ops known by their keys, once all are added, in the frame's plain form.
+    pub(crate) fn index_keys(&mut self, body: Vec<u8>) -> Result<()> {
+        self.body = body;
+        self.ops.shrink_to_fit();
+        // A third of the places stays free, so that the next free one is near.
+        self.by_key = vec![0; self.ops.len() + self.ops.len() / 2 + 1];
+        for at in 0..self.ops.len() {
+            if let Some((tid, key)) = self.key_at(self.ops[at])? {
+                let place = self.places_of(tid, key).find(|place| self.by_key[*place] == 0);
+                if let Some(place) = place {
+                    self.by_key[place] = self.ops[at];
+                }
             }
         }
+        Ok(())
+    }
+
+    /// Returns the places where an op can be known by its key, in the order in which they are tried.
+    fn places_of(&self, tid: i64, key: i64) -> impl Iterator<Item = usize> + use<> {
+        // Keys that follow one another are spread over all places.
+        let mixed = (tid as u64).rotate_left(32) ^ key as u64;
+        let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let all = self.by_key.len();
+        let first = ((u128::from(mixed) * all as u128) >> 64) as usize;
+        (first..all).chain(0..first)
+    }
+
+    /// Returns the table and the key of the op at an offset, if the key is one integer.
+    fn key_at(&self, offset: u16) -> Result<Option<(i64, i64)>> {
+        let Some(def) = self.def_from(offset) else { return Ok(None) };
+        let body = self.body.get(usize::from(offset)..).unwrap_or_default();
+        let op = Ops::new(body, offset.into(), def.shape()).next_op().map_err(error::bad)?;
+        let Some(op) = op else { return Ok(None) };
+        Ok(value::integer_key(&def.key_of(op.values(def.shape()))?).map(|key| (def.tid, key)))
+    }
+
+    /// Returns the definition that ops at an offset have.
+    fn def_from(&self, offset: u16) -> Option<&Arc<OpDef>> {
+        let after = self.defs.partition_point(|(from, _)| *from <= offset);
+        self.defs.get(after.checked_sub(1)?).map(|(_, def)| def)
+    }
+
+    /// Returns the offset of an op.
+    pub(crate) fn offset_of(&self, place: OpPlace) -> Result<Option<u32>> {
+        let (tid, key) = match place {
+            OpPlace::At(offset) => return Ok(Some(offset)),
+            OpPlace::OfKey(tid, key) => (tid, key),
+        };
+        for place in self.places_of(tid, key) {
+            let offset = self.by_key[place];
+            if offset == 0 {
+                break;
+            }
+            if self.key_at(offset)? == Some((tid, key)) {
+                return Ok(Some(offset.into()));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the definition of the op that begins at an offset.
     pub(crate) fn def_at(&self, offset: u32) -> Option<DefId> {
-        let at = self.ops.binary_search_by_key(&offset, |(offset, _)| *offset).ok()?;
-        self.ops.get(at).map(|(_, def)| *def)
+        let offset = u16::try_from(offset).ok()?;
+        self.ops.binary_search(&offset).ok()?;
+        self.def_from(offset).map(|def| def.id)
     }
 }
 
@@ -74,11 +147,16 @@ impl Opened {
         self.0.iter().find(|frame| frame.place == place).cloned()
     }
 
-    /// Keeps a frame open; the oldest one is closed.
-    pub(crate) fn keep_open(&mut self, frame: Arc<OpenFrame>) {
-        if self.0.len() == OPEN {
+    /// Closes the oldest one where there is no room for another: before that is decoded, which takes more.
+    pub(crate) fn make_room(&mut self) {
+        if self.0.len() >= OPEN {
             self.0.remove(0);
         }
+    }
+
+    /// Keeps a frame open.
+    pub(crate) fn keep_open(&mut self, frame: Arc<OpenFrame>) {
+        self.make_room();
         self.0.push(frame);
     }
 

@@ -36,9 +36,10 @@ use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::membership::{self, FORGET};
 use crate::engine::fleet::{gaps, revocation};
 use crate::engine::log::{frames, tags};
+use crate::engine::merge::deferred;
 use crate::engine::merge::folds::{self, Fold};
 use crate::engine::merge::kind::{DELETE, WEAK};
-use crate::engine::merge::{deferred, stretches};
+use crate::engine::merge::stretches::{self, Chosen};
 use crate::engine::show::{constraints, references};
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
@@ -49,7 +50,6 @@ use crate::engine::table::declared::{DISPUTED_TABLES, Subject};
 use crate::engine::table::known::State;
 use crate::engine::table::replica::Replica;
 use crate::engine::table::shapes;
-use crate::engine::table::stretch::Stretch;
 
 /// How far ahead of this device's clock a group is not believed to have been sealed just now: a day.
 const CLOCK_AHEAD: i64 = 86_400_000;
@@ -111,8 +111,7 @@ fn fold(replica: &Replica, kept: Option<WallMs>) -> Result<CompactReport> {
     keep_waiting_columns(replica)?;
     report.versions = forget_versions(replica, fold)?;
     runs::refresh_all(replica)?;
-    let folded = groups_to_fold(replica)?;
-    drop_groups(replica, &folded)?;
+    drop_groups(replica)?;
     references::forget_references(replica)?;
     adopt::remember_schema(replica)?;
     let (after, bytes_left) = log_size(replica)?;
@@ -242,12 +241,21 @@ fn keep_children(replica: &Replica) -> Result<()> {
 fn forget_versions(replica: &Replica, fold: Fold) -> Result<u64> {
     let unfoldable = format!("{DISPUTED_TABLES} UNION SELECT tid FROM temp._pm_unfoldable");
     let forgotten = format!("{FORGET} AND h.tid NOT IN ({unfoldable})");
-    let stretches = stretches_to_forget(replica, &unfoldable)?;
+    loosen_kept(replica)?;
+    let only = stretches_to_forget(&unfoldable);
     let of = named_params! {
         ":tracked": State::Tracked,
         ":shared": Stream::Shared.number(),
         ":baseline": BASELINE,
         ":column": Subject::Column,
+    };
+    let stretches = Chosen {
+        only: &only,
+        of: named_params! {
+            ":tracked": State::Tracked,
+            ":shared": Stream::Shared.number(),
+            ":column": Subject::Column,
+        },
     };
     let mut keys = replica.db.prepare(&format!(
         "SELECT h.tid, h.key, max(h.kind IN ({DELETE}, {DELETE} + {WEAK})) {forgotten} GROUP BY h.tid, h.key"
@@ -259,9 +267,7 @@ fn forget_versions(replica: &Replica, fold: Fold) -> Result<u64> {
     } else {
         replica.db.execute(&format!("DELETE {forgotten}"), of)?
     } as u64;
-    for of in &stretches {
-        versions += stretches::forget(replica, of)?;
-    }
+    versions += stretches::forget(replica, &stretches)?;
     replica.db.execute(
         &format!(
             "DELETE FROM _pm_count AS h WHERE h.tid NOT IN ({unfoldable}) AND NOT EXISTS (
@@ -279,9 +285,8 @@ fn forget_versions(replica: &Replica, fold: Fold) -> Result<u64> {
     Ok(versions)
 }
 
-/// Lists the stretches of which all is stable, of tables that are not `unfoldable`. What must stay known of single rows is
-/// taken out of them before.
-fn stretches_to_forget(replica: &Replica, unfoldable: &str) -> Result<Vec<Stretch>> {
+/// Takes what must stay known of single rows out of their stretches.
+fn loosen_kept(replica: &Replica) -> Result<()> {
     // The heads of rows with counters are judged with what was counted.
     for table in catalog::tables(replica).iter().filter(|table| !table.counters.is_empty()) {
         stretches::spread(replica, Some(table.tid))?;
@@ -289,27 +294,24 @@ fn stretches_to_forget(replica: &Replica, unfoldable: &str) -> Result<Vec<Stretc
     for list in ["_pm_conflict", "_pm_parked", "temp._pm_open"] {
         stretches::loosen_listed(replica, list)?;
     }
-    stretches::select(
-        replica,
-        &format!(
-            "EXISTS (SELECT 1 FROM _pm_table t WHERE t.tid = s.tid AND t.state = :tracked)
-             AND s.seq <= (SELECT f.seq FROM _pm_floor f WHERE f.dev = s.dev AND f.stream = :shared)
-             AND s.tid NOT IN ({unfoldable})"
-        ),
-        named_params! {
-            ":tracked": State::Tracked,
-            ":shared": Stream::Shared.number(),
-            ":column": Subject::Column,
-        },
+    Ok(())
+}
+
+/// Chooses the stretches of which all is stable, of tables that are not `unfoldable`.
+fn stretches_to_forget(unfoldable: &str) -> String {
+    format!(
+        "EXISTS (SELECT 1 FROM _pm_table t WHERE t.tid = s.tid AND t.state = :tracked)
+         AND s.seq <= (SELECT f.seq FROM _pm_floor f WHERE f.dev = s.dev AND f.stream = :shared)
+         AND s.tid NOT IN ({unfoldable})"
     )
 }
 
 /// A group that is stable and of which no version is remembered: device, stream, first frame and last.
 type Folded = (i64, i64, u64, u64);
 
-/// Lists the groups that can leave the log. One that says that a device is retired stays as long as that holds: only
-/// frames say so, also to who gets a state.
-fn groups_to_fold(replica: &Replica) -> Result<Vec<Folded>> {
+/// Drops the groups from the log that can leave it. One that says that a device is retired stays as long as that holds:
+/// only frames say so, also to who gets a state.
+fn drop_groups(replica: &Replica) -> Result<()> {
     // No index lists the pending rows of per-device tables, so all frames of such streams stay.
     let pending: bool = replica.db.query_row(
         "SELECT EXISTS (SELECT 1 FROM _pm_table t WHERE state IN (?1, ?2, ?3)
@@ -318,48 +320,49 @@ fn groups_to_fold(replica: &Replica) -> Result<Vec<Folded>> {
         [State::Known, State::Untracked, State::Suspended, State::Gathered],
         |row| row.get(0),
     )?;
-    // An index would change the schema: every application's connection would read it again.
-    replica.db.execute_batch(
-        "CREATE TEMP TABLE IF NOT EXISTS _pm_head_at (dev INTEGER, seq INTEGER, PRIMARY KEY (dev, seq)) WITHOUT ROWID;
-         DELETE FROM temp._pm_head_at;
-         INSERT OR IGNORE INTO temp._pm_head_at SELECT dev, seq FROM _pm_head UNION SELECT dev, seq FROM _pm_stretch",
-    )?;
-    let mut groups = replica.db.prepare(
+    frames::note_heads(&replica.db)?;
+    let mut last = (i64::MIN, i64::MIN, 0);
+    loop {
+        let groups = groups_to_fold(replica, pending, last)?;
+        let Some((dev, stream, _, end)) = groups.last() else { break };
+        last = (*dev, *stream, *end);
+        groups.iter().try_for_each(|group| drop_group(replica, group))?;
+    }
+    frames::forget_noted_heads(&replica.db)?;
+    tags::forget_oldest(replica)
+}
+
+/// Lists the next groups that can leave the log: a few, whatever its length.
+fn groups_to_fold(replica: &Replica, pending: bool, last: (i64, i64, u64)) -> Result<Vec<Folded>> {
+    let mut groups = replica.db.prepare_cached(
         "SELECT g.dev, g.stream, g.first, g.last FROM _pm_group g
-         JOIN _pm_floor f ON f.dev = g.dev AND f.stream = g.stream AND g.last <= f.seq
-         WHERE g.applied AND (g.stream = ?2 OR NOT ?1) AND NOT EXISTS (
+         CROSS JOIN _pm_floor f ON f.dev = g.dev AND f.stream = g.stream AND g.last <= f.seq
+         WHERE (g.dev, g.stream, g.last) > (?3, ?4, ?5) AND g.applied AND (g.stream = ?2 OR NOT ?1) AND NOT EXISTS (
             SELECT 1 FROM temp._pm_head_at h
             WHERE g.stream = ?2 AND h.dev = g.dev AND h.seq BETWEEN g.first AND g.last)
          AND NOT EXISTS (SELECT 1 FROM _pm_device r WHERE g.stream = ?2 AND r.retired AND r.retired_by = g.dev
-            AND r.retired_seq BETWEEN g.first AND g.last)",
+            AND r.retired_seq BETWEEN g.first AND g.last) ORDER BY g.dev, g.stream, g.last LIMIT 64",
     )?;
-    let folded = groups
-        .query_map((pending, Stream::Shared.number()), |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        })?
-        .collect::<rusqlite::Result<Vec<Folded>>>()?;
-    drop(groups);
-    replica.db.execute_batch("DELETE FROM temp._pm_head_at")?;
-    Ok(folded)
+    let of = (pending, Stream::Shared.number(), last.0, last.1, last.2);
+    let groups = groups.query_map(of, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    Ok(groups.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Drops groups from the log.
-fn drop_groups(replica: &Replica, groups: &[Folded]) -> Result<()> {
-    for (dev, stream, first, last) in groups {
-        if *stream == i64::from(Stream::PerDevice.number()) {
-            frames::list_gone(replica, *dev, *first, *last)?;
-        }
-        tags::keep_group(replica, *dev, *stream, *last)?;
-        replica
-            .db
-            .prepare_cached("DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq BETWEEN ?3 AND ?4")?
-            .execute((dev, stream, first, last))?;
-        replica
-            .db
-            .prepare_cached("DELETE FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3")?
-            .execute((dev, stream, last))?;
+/// Drops a group from the log.
+fn drop_group(replica: &Replica, (dev, stream, first, last): &Folded) -> Result<()> {
+    if *stream == i64::from(Stream::PerDevice.number()) {
+        frames::list_gone(replica, *dev, *first, *last)?;
     }
-    tags::forget_oldest(replica)
+    tags::keep_group(replica, *dev, *stream, *last)?;
+    replica
+        .db
+        .prepare_cached("DELETE FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq BETWEEN ?3 AND ?4")?
+        .execute((dev, stream, first, last))?;
+    replica
+        .db
+        .prepare_cached("DELETE FROM _pm_group WHERE dev = ?1 AND stream = ?2 AND last = ?3")?
+        .execute((dev, stream, last))?;
+    Ok(())
 }
 
 /// Counts the frames in the log, and their bytes.

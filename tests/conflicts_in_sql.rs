@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use packmule::{Answer, Engine, TrackOptions};
+use packmule::{Answer, Engine, OwnedValue, TrackOptions};
 
 /// Two devices that have written to the same rows.
 fn two(rows: i64) -> (World, Engine, Engine) {
@@ -284,4 +284,56 @@ fn an_undo_of_a_row_that_is_compacted() {
             assert_eq!(rows(&a, "SELECT v FROM t WHERE k = 50"), [before]);
         }
     }
+}
+
+/// However many a program leaves to a person, it is asked about none of them again; until that is taken back.
+#[test]
+fn what_is_left_to_a_person_is_asked_once() {
+    let (_world, mut a, _b) = two(1_200);
+    let mut asked = || {
+        let mut n = 0;
+        let mut leave = |_: &packmule::Conflict| {
+            n += 1;
+            Answer::Decided(r#"{"leave": true}"#.into())
+        };
+        a.decide_with(&["t"], &mut leave).unwrap();
+        n
+    };
+    assert_eq!([asked(), asked()], [1_200, 0]);
+    // What is closed needs no note.
+    sql(&a, "UPDATE packmule_conflicts SET take = 'newest'");
+    a.seal().unwrap();
+    assert_eq!(rows(&a, "SELECT count(*) FROM packmule_conflicts"), ["0"]);
+}
+
+/// A program that fails at some conflicts is asked about all others before it is asked about these again, the oldest first.
+#[test]
+fn what_fails_keeps_no_others_from_a_program() {
+    let (_world, mut a, _b) = two(7);
+    let fails = [0, 1, 2, 4];
+    let key = |conflict: &packmule::Conflict| match conflict.key[0].1 {
+        OwnedValue::Int(key) => key,
+        _ => panic!("{conflict:?}"),
+    };
+    let first = a.conflicts().unwrap().iter().map(key).min().unwrap();
+    let mut run = || {
+        let (mut asked, mut in_a_row) = (Vec::new(), 0);
+        let mut ask = |conflict: &packmule::Conflict| {
+            if in_a_row == 3 {
+                return Answer::Stop;
+            }
+            let key = key(conflict) - first;
+            asked.push(key);
+            in_a_row = if fails.contains(&key) { in_a_row + 1 } else { 0 };
+            let fails = || Answer::Failed("it is broken".into());
+            if in_a_row > 0 { fails() } else { Answer::Decided(r#"{"take": "newest"}"#.into()) }
+        };
+        a.decide_with(&["t"], &mut ask).unwrap();
+        asked
+    };
+    assert_eq!(run(), [0, 1, 2]);
+    assert_eq!(run(), [3, 4, 5, 6, 0, 1, 2]);
+    // Nothing is asked twice in one run.
+    assert_eq!(run(), [4, 0, 1]);
+    assert_eq!(run(), [2, 4, 0]);
 }

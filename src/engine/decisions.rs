@@ -13,7 +13,7 @@ use crate::engine::conflicts::resolve::Resolution;
 use crate::engine::conflicts::restore::{self, TakenBack};
 use crate::engine::conflicts::selection::Selection;
 use crate::engine::conflicts::told;
-use crate::engine::conflicts::undecided::{self, Answer};
+use crate::engine::conflicts::undecided::{self, Answer, Undecided};
 use crate::engine::conflicts::undo::{self, UndoReport};
 use crate::engine::conflicts::walk::{self, Detail};
 use crate::engine::conflicts::wishes;
@@ -126,12 +126,12 @@ impl Engine {
         ask: &mut dyn FnMut(&Conflict) -> Answer,
     ) -> Result<CarriedOut> {
         let earlier = self.take_carried_out();
-        let mut walk = catalog::reading(&self.replica, |e| Ok(walk::Walk::new(e)))?;
+        let mut undecided = catalog::reading(&self.replica, |e| Undecided::new(e, tables))?;
         let mut more = true;
         while more {
             let mut answered = Vec::new();
             while more && answered.len() < ANSWERS_AT_ONCE {
-                let next = catalog::reading(&self.replica, |e| undecided::next(e, &mut walk, tables))?;
+                let next = catalog::reading(&self.replica, |e| undecided.next_undecided(e))?;
                 let answer = next.map(|conflict| (ask(&conflict), conflict.id));
                 more = !matches!(answer, None | Some((Answer::Stop, _)));
                 answered.extend(answer.map(|(answer, id)| (id, answer)));

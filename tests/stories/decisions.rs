@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use crate::skips::skip;
+use crate::support::program::Program;
 use crate::support::{Desk, has};
 use crate::typed::{block, typed};
 
@@ -303,12 +304,81 @@ fn a_program_that_fails_stops_nothing() {
         &flat(&desk.run("conflicts base.db").ok()),
         &["1 decision could not be carried out", "no network today"],
     );
+    program(&desk, "decide", "echo >&2; echo ' out of paper' >&2");
+    has(&meet(&desk), &["failed: it printed nothing: out of paper"]);
+    program(&desk, "decide", "printf '\\377'");
+    has(&meet(&desk), &["it printed what is not UTF-8"]);
+    program(&desk, "decide", "./none");
+    has(&meet(&desk), &["it ended with exit status: 127: ", "./none"]);
     program(&desk, "decide", "yes '{}'");
     has(&meet(&desk), &["it printed more than 65536 bytes"]);
     program(&desk, "decide", "exec 0<&-; exec >&-; kill -9 $$");
     has(&meet(&desk), &["it ended with"]);
-    program(&desk, "decide", "echo '{\"take\": \"newest\"}'");
+    // It says more on standard error than is kept, and sees that all of it is taken.
+    program(
+        &desk,
+        "decide",
+        "trap '' PIPE; head -c 1000000 /dev/zero >&2 || exit 5; echo '{\"take\": \"newest\"}'",
+    );
     has(&meet(&desk), &["1 conflict is closed, as a program decided"]);
+}
+
+/// It has what the page says of its surroundings, and nothing else.
+#[test]
+fn a_program_s_environment_is_as_the_page_says() {
+    let desk = with_program("env > environment; pwd > folder; echo '{\"leave\": true}'");
+    meet(&desk);
+    let read = |name: &str| std::fs::read_to_string(desk.path(name)).unwrap();
+    let folder = desk.path("").canonicalize().unwrap();
+    assert_eq!(std::path::Path::new(read("folder").trim()).canonicalize().unwrap(), folder);
+    let names: Vec<String> =
+        read("environment").lines().filter_map(|line| Some(line.split_once('=')?.0.to_owned())).collect();
+    let known = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PACKMULE_DB", "PACKMULE_TABLE"];
+    // These a shell makes by itself.
+    let of_shell = ["PWD", "OLDPWD", "SHLVL", "_"];
+    let other =
+        names.iter().find(|name| !known.contains(&name.as_str()) && !of_shell.contains(&name.as_str()));
+    assert_eq!(other, None);
+    let db = format!("PACKMULE_DB={}", folder.join("base.db").display());
+    assert!(read("environment").lines().any(|line| line == db), "{}", read("environment"));
+}
+
+/// Whatever ends the command that asks a program ends the program too.
+#[test]
+#[cfg(unix)]
+fn a_program_ends_with_the_command_that_asks_it() {
+    use rustix::process::Signal;
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        // It holds one end of a pipe as long as it or what it has started lives. Unless it is ended it does so for a minute.
+        let desk = with_program("exec 3> held; sleep 60 3>&3; echo >> ended");
+        assert!(Command::new("mkfifo").arg(desk.path("held")).status().unwrap().success());
+        desk.run("export east.db east-to-base.pmb").ok();
+        let importing = Program::start(&mut desk.command(&["import", "base.db", "east-to-base.pmb"]));
+        let mut held = std::fs::File::open(desk.path("held")).unwrap();
+        assert_eq!(importing.ended_by(signal), None, "a signal has ended it");
+        std::io::Read::read_to_end(&mut held, &mut Vec::new()).unwrap();
+        assert!(!desk.path("ended").exists());
+        // Nothing of it stays: the next one decides.
+        program(&desk, "decide", "echo '{\"take\": \"newest\"}'");
+        has(&meet(&desk), &["1 conflict is closed, as a program decided"]);
+    }
+}
+
+/// A command that is longer than the file beside the database may be is refused before anything is changed.
+#[test]
+fn a_command_that_is_too_long_is_refused() {
+    let desk = Desk::fleet(&[]);
+    let before = desk.files();
+    desk.sql("base.db", "CREATE TABLE other (id INTEGER PRIMARY KEY, v)");
+    let policy = format!("custom=true {}", "x".repeat(70_000));
+    let refused = desk.run_words(&["track", "base.db", "other", "--policy", &policy]);
+    has(&refused.refused("base.db.pmprograms"), &["at most 64 KiB", "put it into a file"]);
+    assert_eq!(desk.files(), before);
+    let tables = desk.run("status base.db --json").ok();
+    assert!(!tables.contains("\"other\""), "{tables}");
+    let policy = format!("custom=true {}", "x".repeat(60_000));
+    desk.run_words(&["track", "base.db", "other", "--policy", &policy, "-q"]).ok();
+    assert!(!desk.run("import base.db none.pmb").refused("none.pmb").contains("is not used"));
 }
 
 /// What it leaves to a person, and what it decides that cannot be, it is not asked again.
@@ -324,6 +394,12 @@ fn a_program_leaves_a_conflict_to_a_person() {
         meet(&desk);
         assert_eq!(std::fs::read_to_string(desk.path("asked")).unwrap(), "x\n");
         has(&desk.run("status base.db").ok(), &["1 conflict is open"]);
+        // After it was mended it is asked again.
+        program(&desk, "decide", "echo '{\"take\": \"newest\"}'");
+        let again = "DELETE FROM packmule_conflicts WHERE refused IS NOT NULL";
+        assert!(PAGE.contains(&format!("`{again}`")));
+        desk.sql("base.db", again);
+        has(&meet(&desk), &["1 conflict is closed, as a program decided"]);
     }
 }
 

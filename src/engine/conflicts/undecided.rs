@@ -31,22 +31,64 @@ pub enum Answer {
 /// A program's answer, and the id of the conflict that it is about.
 pub(crate) type Answered = (String, Answer);
 
-/// Returns the next conflict of these tables that is a program's to decide, on a catalog that is up to date.
-pub(crate) fn next(replica: &Replica, walk: &mut Walk, tables: &[&str]) -> Result<Option<Conflict>> {
-    let mut wanted = |place: &Place| match place {
+/// A way through the conflicts of some tables that are a program's to decide: first those about which nothing is noted, then
+/// those about which it failed before, the oldest failure first. So some that always fail keep no others from it.
+pub(crate) struct Undecided<'t> {
+    tables: &'t [&'t str],
+    walk: Walk,
+    /// The last failure that was looked at, and the last one of before.
+    failed: (i64, i64),
+}
+
+impl<'t> Undecided<'t> {
+    /// Begins at the first one.
+    pub(crate) fn new(replica: &Replica, tables: &'t [&'t str]) -> Result<Self> {
+        Ok(Self { tables, walk: Walk::new(replica), failed: (i64::MIN, wishes::last_noted(replica)?) })
+    }
+
+    /// Returns the next one, on a catalog that is up to date.
+    pub(crate) fn next_undecided(&mut self, replica: &Replica) -> Result<Option<Conflict>> {
+        let tables = self.tables;
+        let mut wanted = |place: &Place| is_of(replica, tables, place);
+        while let Some(open) = self.walk.next_of(replica, &mut wanted)? {
+            if !wishes::is_noted(replica, &open.conflict.id)?
+                && let Some(conflict) = self.given(replica, open)?
+            {
+                return Ok(Some(conflict));
+            }
+        }
+        while let Some((n, id, place)) = wishes::next_failed(replica, self.failed)? {
+            self.failed.0 = n;
+            let Some(place) = place.filter(|place| wanted(place).unwrap_or(false)) else { continue };
+            let open = place.describe(replica)?.filter(|open| open.conflict.id == id);
+            if let Some(open) = open
+                && let Some(conflict) = self.given(replica, open)?
+            {
+                return Ok(Some(conflict));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns what is given to a program, if it is not for a person.
+    fn given(&mut self, replica: &Replica, mut open: Open) -> Result<Option<Conflict>> {
+        if is_decided_twice(replica, &open)? {
+            return Ok(None);
+        }
+        ways::add_ways(replica, &mut open, &mut self.walk.referrers)?;
+        Ok(Some(open.conflict))
+    }
+}
+
+/// Returns whether a place is a row of one of these tables.
+fn is_of(replica: &Replica, tables: &[&str], place: &Place) -> Result<bool> {
+    match place {
         Place::Row(tid, ..) => {
             let name = &catalog::table(replica, *tid)?.def.name;
             Ok(tables.iter().any(|table| table.eq_ignore_ascii_case(name)))
         }
         Place::Column(..) => Ok(false),
-    };
-    while let Some(mut open) = walk.next_of(replica, &mut wanted)? {
-        if !wishes::is_for_a_person(replica, &open.conflict.id)? && !is_decided_twice(replica, &open)? {
-            ways::add_ways(replica, &mut open, &mut walk.referrers)?;
-            return Ok(Some(open.conflict));
-        }
     }
-    Ok(None)
 }
 
 /// Returns whether two of the versions are decisions already.

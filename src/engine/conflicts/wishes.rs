@@ -22,7 +22,8 @@ use crate::engine::table::replica::Replica;
 /// How many are carried out at once.
 const AT_ONCE: usize = 64;
 
-/// How many that were refused are kept; the oldest go.
+/// How many that were refused are kept; the oldest go, but for what a program has left to a person, as long as that is open: it is
+/// not to be asked again.
 const REFUSED_KEPT: u64 = 1_000;
 
 /// The most bytes of a reason.
@@ -62,7 +63,8 @@ pub(crate) fn carry_out(replica: &Replica) -> Result<()> {
     }
     replica.db.execute(
         "DELETE FROM _pm_wish WHERE refused IS NOT NULL AND n NOT IN
-           (SELECT n FROM _pm_wish WHERE refused IS NOT NULL ORDER BY n DESC LIMIT ?1)",
+           (SELECT n FROM _pm_wish WHERE refused IS NOT NULL ORDER BY n DESC LIMIT ?1)
+         AND NOT (programs AND EXISTS (SELECT 1 FROM _pm_listed l WHERE l.id = _pm_wish.id))",
         [REFUSED_KEPT],
     )?;
     Ok(())
@@ -224,9 +226,27 @@ fn note_of_program(
     Ok(())
 }
 
-/// Returns whether a program has left a conflict to a person, or has decided what cannot be; or an application's own decision is
-/// still to be carried out.
-pub(crate) fn is_for_a_person(replica: &Replica, id: &str) -> Result<bool> {
-    let sql = "SELECT 1 FROM _pm_wish WHERE id = ?1 AND (programs OR refused IS NULL)";
-    Ok(replica.db.prepare_cached(sql)?.exists([id])?)
+/// Returns whether something is noted about a conflict: what an application or a program decided, or why not.
+pub(crate) fn is_noted(replica: &Replica, id: &str) -> Result<bool> {
+    Ok(replica.db.prepare_cached("SELECT 1 FROM _pm_wish WHERE id = ?1")?.exists([id])?)
+}
+
+/// Returns the number of what was noted last.
+pub(crate) fn last_noted(replica: &Replica) -> Result<i64> {
+    Ok(value::maybe(&replica.db, "SELECT max(n) FROM _pm_wish", [])?.flatten().unwrap_or(0))
+}
+
+/// A failure: its number, the conflict's id, and where that is, if it is open.
+type Failed = (i64, String, Option<Place>);
+
+/// Returns the next conflict about which a program failed, or what was decided in SQL was refused: after one, up to another.
+/// What a program has left to a person is none of them.
+pub(crate) fn next_failed(replica: &Replica, (after, until): (i64, i64)) -> Result<Option<Failed>> {
+    let sql = "SELECT n, CAST(substr(id, 1, 64) AS BLOB) FROM _pm_wish
+               WHERE refused IS NOT NULL AND NOT programs AND n > ?1 AND n <= ?2 ORDER BY n LIMIT 1";
+    let mut statement = replica.db.prepare_cached(sql)?;
+    let found = statement.query_row((after, until), |row| Ok((row.get(0)?, text(row.get(1)?)))).optional()?;
+    let Some((n, id)) = found else { return Ok(None) };
+    let place = place(replica, &id)?;
+    Ok(Some((n, id, place)))
 }

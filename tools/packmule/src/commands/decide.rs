@@ -4,10 +4,13 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use packmule::{Answer, CarriedOut, Conflict, Engine};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::{Context, say_either};
 use crate::files::programs::{Programs, file_of};
@@ -31,6 +34,9 @@ const KEPT: [&str; 6] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"];
 
 /// How many reasons are told of decisions that were not carried out.
 const REASONS: usize = 3;
+
+/// The program that is asked at the moment: whatever ends this one ends it.
+static ASKED: Mutex<Option<u32>> = Mutex::new(None);
 
 /// Who has decided.
 #[derive(Clone, Copy)]
@@ -80,6 +86,9 @@ fn decided_by_programs(db: &Path, engine: &mut Engine) -> Vec<String> {
         Ok(programs) => programs,
         Err(why) => return vec![format!("note: {} is not used: {why}", shown(&file_of(db)))],
     };
+    if let Err(why) = end_with_this() {
+        return vec![format!("note: no program could decide: {why}")];
+    }
     let tables: Vec<&str> = programs.tables.keys().map(String::as_str).collect();
     let (mut in_a_row, mut failed, mut first) = (0, 0, None);
     let done = engine.decide_with(&tables, &mut |conflict| {
@@ -121,11 +130,8 @@ fn ask(command: &str, db: &Path, conflict: &Conflict) -> Result<String, String> 
     if let Some(folder) = db.parent() {
         shell.current_dir(folder);
     }
-    // In a group of its own, so that all that it starts ends with it.
-    #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(&mut shell, 0);
-    let mut child = shell.spawn().map_err(|e| format!("it could not be started: {e}"))?;
-    let (out, err) = (reading(child.stdout.take()), reading(child.stderr.take()));
+    let mut child = started(&mut shell)?;
+    let (out, err) = (reading(child.stdout.take(), false), reading(child.stderr.take(), true));
     let to = child.stdin.take();
     // Who has decided need not have read all; a program that reads nothing is waited for no longer than others.
     thread::spawn(move || to.map(|mut to| to.write_all(document.as_bytes())));
@@ -135,31 +141,75 @@ fn ask(command: &str, db: &Path, conflict: &Conflict) -> Result<String, String> 
         Ok(text) if text.len() as u64 <= MOST => wait(&mut child, until),
         _ => None,
     };
+    let is_gone = matches!(child.try_wait(), Ok(Some(_)));
     if ended.is_none() {
-        kill(&mut child);
+        kill(child.id());
+        let _ = child.wait();
     }
+    *asked() = None;
     // What it has left running may hold that open.
     let said = || {
         let said = err.recv_timeout(SAID).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
-        said.lines().next().map_or_else(String::new, |line| format!(": {}", line.trim()))
+        let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
+        lines.next().map_or_else(String::new, |line| format!(": {line}"))
     };
     match (answered, ended) {
+        (Ok(text), Some(status)) if status.success() && text.trim_ascii().is_empty() => {
+            Err(format!("it printed nothing{}", said()))
+        }
         (Ok(text), Some(status)) if status.success() => {
             String::from_utf8(text).map_err(|_| "it printed what is not UTF-8".to_owned())
         }
         (Ok(text), None) if text.len() as u64 > MOST => Err(format!("it printed more than {MOST} bytes")),
         (_, Some(status)) => Err(format!("it ended with {status}{}", said())),
+        (Err(_), None) if is_gone => Err(format!(
+            "it ended, and what it had started held its output open for more than {} seconds",
+            TIME.as_secs()
+        )),
         _ => Err(format!("it took more than {} seconds{}", TIME.as_secs(), said())),
     }
 }
 
-/// Reads what comes, up to a byte more than may come.
-fn reading(from: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+fn asked() -> std::sync::MutexGuard<'static, Option<u32>> {
+    ASKED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a program, in a group of its own, so that all that it starts ends with it.
+fn started(shell: &mut Command) -> Result<Child, String> {
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(shell, 0);
+    // No signal comes between.
+    let mut asked = asked();
+    let child = shell.spawn().map_err(|e| format!("it could not be started: {e}"))?;
+    *asked = Some(child.id());
+    Ok(child)
+}
+
+/// Makes what ends this program end the one that is asked first: in its own group it would hear of nothing, and might stay for
+/// ever.
+fn end_with_this() -> Result<(), String> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|e| e.to_string())?;
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            // It is kept: nothing more is started.
+            let asked = asked();
+            asked.iter().for_each(|program| kill(*program));
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+    });
+    Ok(())
+}
+
+/// Reads what comes, up to a byte more than may come. What comes after that is taken too, or not.
+fn reading(from: Option<impl Read + Send + 'static>, takes_all: bool) -> Receiver<Vec<u8>> {
     let (send, receive) = channel();
     thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let read = from.map(|from| from.take(MOST + 1).read_to_end(&mut bytes));
+        let (mut bytes, Some(mut from)) = (Vec::new(), from) else { return };
+        let read = from.by_ref().take(MOST + 1).read_to_end(&mut bytes);
+        if takes_all {
+            let _ = std::io::copy(&mut from, &mut std::io::sink());
+        }
         // Nobody waits for it any more.
         let _ = read.map(|_| send.send(bytes));
     });
@@ -178,11 +228,8 @@ fn wait(child: &mut Child, until: Instant) -> Option<ExitStatus> {
 }
 
 /// Ends a program, and all that it has started.
-fn kill(child: &mut Child) {
-    #[cfg(unix)]
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+fn kill(program: u32) {
+    if let Some(group) = i32::try_from(program).ok().and_then(rustix::process::Pid::from_raw) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
-    let _ = child.kill();
-    let _ = child.wait();
 }

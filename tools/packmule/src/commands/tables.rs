@@ -20,8 +20,9 @@ pub fn track(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     if program.is_some() && options.mode == Mode::PerDevice {
         return Err(context.args.wrong("a per-device table has no conflicts for a program to decide").into());
     }
+    let programs = Programs::with(path, &engine.identity().id.to_string(), &tables, program)?;
     let reports = engine.track_all(&tables, &options).map_err(of_db(path))?;
-    Programs::set(path, &engine.identity().id.to_string(), &tables, program)?;
+    programs.map_or(Ok(()), |programs| programs.write_beside(path))?;
     let out = &mut *context.out;
     let documents = tables.iter().zip(&reports).map(|(table, report)| TrackedTable {
         table,
@@ -131,7 +132,8 @@ pub fn untrack(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
     engine.untrack_all(&tables).map_err(of_db(path))?;
-    Programs::set(path, &engine.identity().id.to_string(), &tables, None)?;
+    let programs = Programs::with(path, &engine.identity().id.to_string(), &tables, None)?;
+    programs.map_or(Ok(()), |programs| programs.write_beside(path))?;
     if tables.is_empty() {
         say!(context.out, "no table is tracked");
     }

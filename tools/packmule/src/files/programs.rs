@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{beside, folder};
-use crate::output::Failure;
+use crate::output::{Failure, code};
 use crate::text::{io_text, shown};
 
 /// The longest such file.
@@ -63,17 +63,21 @@ impl Programs {
         Ok(found)
     }
 
-    /// Sets or takes away the command of some tables, durably.
-    pub fn set(db: &Path, device: &str, tables: &[&str], command: Option<&str>) -> Result<(), Failure> {
+    /// Returns the programs with another command for some tables, or none; `None` if nothing is to be written then.
+    pub fn with(
+        db: &Path,
+        device: &str,
+        tables: &[&str],
+        command: Option<&str>,
+    ) -> Result<Option<Self>, Failure> {
         let path = file_of(db);
-        let io = |doing| move |e: io::Error| Failure::io(&file_of(db), doing, &e);
         if command.is_none() && !path.exists() {
-            return Ok(());
+            return Ok(None);
         }
         // What is not to be trusted is written anew.
         let mut programs = match Self::read(db, device) {
             Ok(programs) => programs,
-            Err(_) => Self::none(db, device).map_err(io("make it"))?,
+            Err(_) => Self::none(db, device).map_err(|e| Failure::io(&path, "make it", &e))?,
         };
         let before = programs.tables.clone();
         for table in tables.iter().map(|table| table.to_ascii_lowercase()) {
@@ -83,16 +87,31 @@ impl Programs {
             };
         }
         if programs.tables == before && command.is_none() {
-            return Ok(());
+            return Ok(None);
         }
-        if programs.tables.is_empty() {
+        if programs.text().len() as u64 > MOST {
+            let why =
+                "the commands of all tables have at most 64 KiB there: put it into a file, and name that";
+            return Err(Failure::of(&path, why).coded(code::REFUSED));
+        }
+        Ok(Some(programs))
+    }
+
+    fn text(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// Writes them, durably, or removes the file if there are none.
+    pub fn write_beside(&self, db: &Path) -> Result<(), Failure> {
+        let path = file_of(db);
+        let io = |doing| move |e: io::Error| Failure::io(&file_of(db), doing, &e);
+        if self.tables.is_empty() {
             return std::fs::remove_file(&path).map_err(io("remove it"));
         }
         let folder = folder(&path);
         // Nobody else can read or write what is made so.
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io("make it"))?;
-        let text = serde_json::to_string_pretty(&programs).unwrap_or_default();
-        file.write_all(text.as_bytes()).map_err(io("write it"))?;
+        file.write_all(self.text().as_bytes()).map_err(io("write it"))?;
         file.as_file().sync_all().map_err(io("write it to the disk"))?;
         if !is_own(file.as_file()).map_err(io("look at it"))? {
             let why =

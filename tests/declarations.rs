@@ -413,3 +413,47 @@ fn tables_with_different_primary_keys_leave_each_other_alone() {
         assert!(engine.verify().unwrap().problems.is_empty());
     }
 }
+
+/// Who renames a disputed column makes room for that of the others, which Packmule makes in its table. When another application
+/// renamed or dropped its own too, it waited for ever for that column, which no application has: it follows the others now.
+#[test]
+fn two_applications_that_rename_a_disputed_column_go_on_both() {
+    let kinds = [
+        ("RENAME COLUMN x TO y", "y", ["\"7\"", "\"05\""]),
+        ("RENAME COLUMN x TO z", "z", ["\"7\"", "\"05\""]),
+        ("DROP COLUMN x", "k", ["\"a\"", "\"b\""]),
+    ];
+    for ((second, column, values), merge) in kinds.iter().flat_map(|k| [(k, Merge::Row), (k, Merge::Cell)]) {
+        let world = World::new();
+        let mut d = ["a", "b", "c"].map(|name| world.board(name));
+        for (device, kind) in d.iter_mut().zip(["INTEGER", "TEXT"]) {
+            sql(device, &format!("CREATE TABLE t (k TEXT PRIMARY KEY, v, x {kind})"));
+            device.track("t", &TrackOptions { merge, ..TrackOptions::default() }).unwrap();
+        }
+        sql(&d[0], "INSERT INTO t VALUES ('a', 1, 7)");
+        sql(&d[1], "INSERT INTO t VALUES ('b', 2, '05')");
+        all(&mut d);
+        schema_conflict(&d[2]);
+        sql(&d[0], "ALTER TABLE t RENAME COLUMN x TO y");
+        all(&mut d);
+        assert_eq!(
+            kind_of(&d[0], "x"),
+            "\"TEXT\"",
+            "the control: it has one that its application did not make"
+        );
+        sql(&d[1], &format!("ALTER TABLE t {second}"));
+        all(&mut d);
+        all(&mut d);
+        for device in &d {
+            let table = device.status().unwrap().tables.remove(0);
+            assert_eq!(table.how, packmule::TableHow::Shared, "{second}: {:?}", table.note);
+            assert_eq!(device.conflicts().unwrap(), [], "{second}");
+            let x = rows(device, "SELECT count(*) FROM pragma_table_info('t') WHERE name = 'x'");
+            assert_eq!(x, ["0"], "{second} {}", device.identity().name);
+            let shown = rows(device, &format!("SELECT {column} FROM t ORDER BY k"));
+            assert_eq!(shown, *values, "{second} {}", device.identity().name);
+        }
+        // And the row that the first one wrote has its value under the name that this gave to it.
+        assert_eq!(rows(&d[0], "SELECT CAST(y AS TEXT) FROM t WHERE k = 'a'"), ["\"7\""], "{second}");
+    }
+}

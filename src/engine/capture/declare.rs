@@ -259,6 +259,30 @@ fn notice_of_merges(replica: &Replica, table: &Table, column: &str, declared: &[
     meta::notice(&replica.db, &what, replica.now())
 }
 
+/// Records that Packmule has made a column in an application's table, in the place of one that was renamed to make room: it
+/// follows what the others do with theirs.
+pub(crate) fn record_made(replica: &Replica, tid: i64, name: &str) -> Result<()> {
+    meta::set(&replica.db, &made_key(tid, name), true)
+}
+
+/// Returns whether Packmule has made a column in an application's table.
+pub(crate) fn is_made(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
+    Ok(meta::get::<bool>(&replica.db, &made_key(tid, name))? == Some(true))
+}
+
+/// Records that a column that Packmule may have made is called otherwise now, or is gone.
+pub(crate) fn move_made(replica: &Replica, tid: i64, name: &str, now: Option<&str>) -> Result<()> {
+    if is_made(replica, tid, name)? {
+        meta::forget(&replica.db, &made_key(tid, name))?;
+        now.map_or(Ok(()), |now| record_made(replica, tid, now))?;
+    }
+    Ok(())
+}
+
+fn made_key(tid: i64, name: &str) -> String {
+    format!("column made {tid} {}", name.to_ascii_lowercase())
+}
+
 /// Replaces columns of a table by ones of another kind. Their values are converted as SQLite stores them there: those of rows
 /// that are settled are nowhere else. Where a column was disputed, what it gave to rows itself becomes what the other gives
 /// them. Returns the reason if that is not possible.

@@ -151,6 +151,7 @@ fn changed_kinds(replica: &Replica, table: &Table, now: &mut TableDef) -> Result
                 let added = now.addable_sql(&column);
                 replica.db.execute_batch(&format!("ALTER TABLE {} ADD COLUMN {added}", table.sql_name))?;
                 now.columns.push(ColumnDef { key: 0, ..column.clone() });
+                declare::record_made(replica, table.tid, &column.name)?;
                 changed.push((column, if disputed { Rekinded::Decides } else { Rekinded::Made }));
                 break;
             }
@@ -223,12 +224,10 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
         adopt::resume(replica, table.tid)?;
     }
     if reshape::is_decided_otherwise(replica, table.tid, &change)? {
-        declare::apply_declarations(replica, table.tid, &table.disputed)?;
-        let table = catalog::table(replica, table.tid)?;
-        if table.state == State::Suspended {
-            return Ok(table.note.clone());
+        if let Some(reason) = become_as_declared(replica, table)? {
+            return Ok(Some(reason));
         }
-        now = read_now(replica, &table.def)?;
+        now = read_now(replica, &catalog::table(replica, table.tid)?.def)?;
     }
     let names = take_in_columns(replica, table.tid, &now, (kinds, intact, unread), noticed)?;
     follow::tell_waiting(replica, table.tid)?;
@@ -250,6 +249,11 @@ fn follow_others(replica: &Replica, table: &Table, noticed: &mut Noticed) -> Res
         Err(reason) => return Ok(Some(reason)),
     }
     // Under its new name a column may have been decided to be of another kind.
+    become_as_declared(replica, table)
+}
+
+/// Makes a table what was declared of it. Returns why that cannot be.
+fn become_as_declared(replica: &Replica, table: &Table) -> Result<Option<String>> {
     declare::apply_declarations(replica, table.tid, &table.disputed)?;
     let table = catalog::table(replica, table.tid)?;
     Ok(table.note.clone().filter(|_| table.state == State::Suspended))

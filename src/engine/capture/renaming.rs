@@ -10,7 +10,7 @@
 //! | are of one type, and in the same place; no other is of that type, or each of them has one in its place | where a row has another value there than the default, or there is no row |
 //! | are of two types, and in the same place, and no other is of theirs | where more of the rows that the log tells have the old value than another |
 //!
-//! All else is a column that was dropped and another one that was added. What this device has said to be gone is not looked for.
+//! All else, and what others have had beside the one before at once, is a column that was dropped and another one that was added. What this device has said to be gone is not looked for.
 
 use packmule_core::wire::{Collation, OpKind, SchemaBits};
 use rusqlite::params_from_iter;
@@ -73,7 +73,10 @@ pub(crate) fn renamed_columns(
     for (old, name) in
         def.columns.iter().zip(told.iter().flatten()).filter(|(c, _)| now.column(&c.name).is_none())
     {
-        if let Some(place) = new.iter().position(|c| c.name.eq_ignore_ascii_case(name)) {
+        if let Some(place) = new.iter().position(|c| c.name.eq_ignore_ascii_case(name))
+            // Others have both: what this one is called now is another column of theirs, and all that is in it is told anew.
+            && (old.key > 0 || !renamed::is_another(replica, table.tid, &old.name, name)?)
+        {
             renamed.push((old.name.clone(), new.remove(place).name.clone()));
         }
     }

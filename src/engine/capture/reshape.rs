@@ -279,6 +279,10 @@ fn adopt_change(
     column_numbers::forget_columns(replica, table, &change.gone, come)?;
     for name in &change.gone {
         follow::unordain_column(replica, table.tid, name)?;
+        declare::move_made(replica, table.tid, name, None)?;
+    }
+    for (old, name) in &change.renamed {
+        declare::move_made(replica, table.tid, old, Some(name))?;
     }
     adopt::adopt_def(replica, table.tid, &reshaped(table, now, change))?;
     adopt::announce_again(replica, table.tid)?;
@@ -298,7 +302,8 @@ pub(crate) fn take_back(replica: &Replica, table: &Table) -> Result<()> {
 }
 
 /// Returns what is still to be done to a table: columns go that a person has dropped for all; one whose columns follow
-/// becomes what it is on the devices that decide. UNIQUE indexes that Packmule made go wherever others free them.
+/// becomes what it is on the devices that decide. A column that Packmule made in an application's table does that too, and UNIQUE
+/// indexes that it made go wherever others free them.
 pub(crate) fn due(replica: &Replica, table: &Table) -> Result<Change> {
     let mut change = Change::default();
     if !matches!(table.state, State::Tracked | State::Suspended) || table.def.mode != Mode::Shared {
@@ -315,20 +320,23 @@ pub(crate) fn due(replica: &Replica, table: &Table) -> Result<Change> {
     let mut others = shapes::deciding(replica, table.tid)?;
     others.retain(|shape| shape.dev != replica.me && shape.def.mode == Mode::Shared);
     let Some(first) = others.first() else { return Ok(change) };
-    if !follow::follows(replica, table)? {
-        // The index is none of the application's, whoever made the table.
-        change.freed = freed(replica, table, others)?;
-        return Ok(change);
-    }
+    let follows = follow::follows(replica, table)?;
     for column in &table.def.columns {
         let name = &column.name;
+        if !follows && !declare::is_made(replica, table.tid, name)? {
+            continue;
+        }
         if change.gone.contains(name) || others.iter().any(|shape| shape.def.column(name).is_some()) {
             continue;
         }
         let names = renamed::names_of(replica, table.tid, name)?;
         // Under its new name it has come already.
         let is_beside = names.iter().any(|other| table.def.column(other).is_some());
-        let is_gone = if is_beside { shapes::is_gone_by_name } else { shapes::is_gone };
+        let is_gone = match (follows, is_beside) {
+            (false, _) => shapes::had_elsewhere,
+            (_, true) => shapes::is_gone_by_name,
+            (_, false) => shapes::is_gone,
+        };
         let new = names.into_iter().find(|new| {
             table.def.column(new).is_none() && others.iter().all(|shape| shape.def.column(new).is_some())
         });
@@ -339,6 +347,7 @@ pub(crate) fn due(replica: &Replica, table: &Table) -> Result<Change> {
             change.gone.push(name.clone());
         }
     }
+    // An index is none of the application's either, whoever made the table.
     change.freed = freed(replica, table, others)?;
     Ok(change)
 }

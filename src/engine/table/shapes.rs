@@ -227,6 +227,16 @@ pub(crate) fn is_gone_by_name(replica: &Replica, tid: i64, name: &str) -> Result
     Ok(false)
 }
 
+/// Returns whether another device had a column, as one that takes part in what the table is.
+pub(crate) fn had_elsewhere(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
+    for shape in deciding(replica, tid)?.iter().filter(|shape| shape.dev != replica.me) {
+        if past_shapes(replica, tid, shape.dev)?.iter().any(|def| def.column(name).is_some()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Returns whether nobody has a column any more that a table had: the devices that decide have dropped it, or a person has for
 /// all.
 pub(crate) fn is_dropped(replica: &Replica, tid: i64, name: &str) -> Result<bool> {

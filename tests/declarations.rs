@@ -457,3 +457,55 @@ fn two_applications_that_rename_a_disputed_column_go_on_both() {
         assert_eq!(rows(&d[0], "SELECT CAST(y AS TEXT) FROM t WHERE k = 'a'"), ["\"7\""], "{second}");
     }
 }
+
+/// Whoever decided of what type a disputed column is, or how a column merges, added it where an application lacks it: that one's
+/// next insert by position failed.
+#[test]
+fn a_decision_on_a_column_adds_it_to_no_table_of_another_application() {
+    for decides in ["the application", "a person", "how it merges"] {
+        let world = World::new();
+        let mut d = ["a", "b", "c"].map(|name| world.board(name));
+        for device in &mut d {
+            sql(device, "CREATE TABLE t (k TEXT PRIMARY KEY, v)");
+            device.track("t", &TrackOptions::default()).unwrap();
+        }
+        all(&mut d);
+        let disputed = decides != "how it merges";
+        for (device, kind) in d.iter().zip(["INTEGER", if disputed { "TEXT" } else { "INTEGER" }]) {
+            sql(device, &format!("ALTER TABLE t ADD COLUMN x {kind}"));
+        }
+        let [a, b, c] = &mut d;
+        carry_all(&mut [a, b, c]);
+        // A dispute on a column that some device lacks counts nowhere, as all else that is in the column.
+        digests_equal(&[&d[0], &d[1], &d[2]]);
+        assert_eq!(d[0].conflicts().unwrap().len(), usize::from(disputed), "the control");
+        match decides {
+            "the application" => {
+                sql(&d[0], "ALTER TABLE t DROP COLUMN x; ALTER TABLE t ADD COLUMN x TEXT");
+            }
+            "a person" => {
+                let (id, b) = (schema_conflict(&d[0]).id, d[1].identity().id);
+                d[0].resolve(&id, &Resolution::Take(b)).unwrap();
+            }
+            _ => {
+                let columns = vec![("x".to_owned(), ColumnMerge::Max)];
+                d[0].track("t", &TrackOptions { columns, ..TrackOptions::default() }).unwrap();
+            }
+        }
+        all(&mut d);
+        assert_eq!(d[0].conflicts().unwrap(), [], "{decides}");
+        sql(&d[2], "INSERT INTO t VALUES ('of c', 1)");
+        all(&mut d);
+        let there = rows(&d[0], "SELECT k, v FROM t");
+        assert_eq!(there, ["\"of c\"|1"], "{decides}");
+        assert!(note_of(&d[2]).contains("`x`"), "{decides}: {}", note_of(&d[2]));
+        // What a person adds for all is there for all.
+        d[1].add_column("t", "y", "TEXT", None).unwrap();
+        all(&mut d);
+        assert_eq!(kind_of(&d[2], "y"), "\"TEXT\"", "{decides}");
+    }
+}
+
+fn note_of(engine: &Engine) -> String {
+    engine.status().unwrap().tables.remove(0).note.unwrap_or_default()
+}

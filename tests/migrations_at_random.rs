@@ -34,8 +34,8 @@ enum Migration {
 type Columns = Vec<(String, &'static str)>;
 
 /// Schedules that failed once, each for a reason of its own: `tests/schema_life.rs` has what most of them came to.
-const PINNED: [u64; 18] =
-    [56, 107, 168, 193, 286, 334, 351, 357, 415, 427, 448, 465, 551, 583, 609, 612, 61_027, 200_065];
+const PINNED: [u64; 19] =
+    [56, 107, 168, 193, 286, 334, 351, 357, 415, 427, 448, 465, 551, 583, 609, 612, 61_027, 200_065, 400_008];
 
 /// The same, of fleets whose cards are copied.
 const PINNED_COPIES: [u64; 9] = [63, 88, 231, 286, 367, 1087, 1217, 61_048, 200_029];

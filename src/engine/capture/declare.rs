@@ -138,6 +138,45 @@ fn is_changed_back(
     Ok(last.is_some_and(|(lamport, _, last)| lamport <= since && last != value))
 }
 
+/// Returns whether what a person decides of a column adds it for all devices: its author had none of it in what it announced
+/// before, and nobody has said anything else of it since. Who decides on a column of which devices disagree, or on how it
+/// merges, adds none where an application lacks it.
+pub(crate) fn is_addition(
+    replica: &Replica,
+    tid: i64,
+    column: &ColumnDef,
+    stamp: &Stamp<'_>,
+) -> Result<bool> {
+    let (mut last, mut had, mut since) = (None, false, 0);
+    shapes::each_before(replica, tid, (stamp.dev, stamp.seq), &mut |def, at| match &last {
+        None => {
+            last = Some(def);
+            true
+        }
+        Some(last) if *last == def => true,
+        Some(_) => {
+            (had, since) = (def.column(&column.name).is_some(), at);
+            false
+        }
+    })?;
+    let is_it = |c: &ColumnDef| c.stores_like(column) && c.merge == column.merge;
+    let has = |def: &TableDef| def.column(&column.name).is_some_and(|at| is_it(&def.columns[at]));
+    if had || !last.as_ref().is_some_and(has) {
+        return Ok(false);
+    }
+    let sql = "SELECT dev, seq FROM _pm_declared WHERE tid = ?1 AND what = ?2 AND name = ?3 AND value <> ?4 AND lamport > ?5";
+    let mut statement = replica.db.prepare_cached(sql)?;
+    let name = column.name.to_ascii_lowercase();
+    let mut rows = statement.query((tid, Subject::Column, name, column.kind()?, since))?;
+    while let Some(row) = rows.next()? {
+        let (dev, seq): (i64, u64) = (row.get(0)?, row.get(1)?);
+        if dev == stamp.dev || stamp.seen.of(dev) >= seq {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Makes all claims equally old that the author of a UNIQUE had seen.
 fn equalise_claims(replica: &Replica, tid: i64, stamp: &Stamp<'_>) -> Result<()> {
     stretches::spread(replica, Some(tid))?;

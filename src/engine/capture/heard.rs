@@ -54,7 +54,9 @@ fn take_in(
     // Also of a table that nobody has tracked here yet: it has the column from when somebody does.
     if stamp.decides {
         for column in def.columns.iter().filter(|c| c.key == 0) {
-            follow::ordain_column(replica, tid, &column.name)?;
+            if declare::is_addition(replica, tid, column, stamp)? {
+                follow::ordain_column(replica, tid, &column.name)?;
+            }
         }
     }
     let disputed = catalog::table(replica, tid)?.disputed.clone();

@@ -402,7 +402,9 @@ pub(crate) fn schema_conflict(replica: &Replica, table: &Table, column: &str) ->
         });
         contents.push(declared.value);
     }
-    make(table, Vec::new(), ConflictKind::Schema(column), versions, contents, Vec::new(), None)
+    let about_lacking = is_in(&shapes::lacking_columns(replica, table)?, table, &column);
+    let open = make(table, Vec::new(), ConflictKind::Schema(column), versions, contents, Vec::new(), None)?;
+    Ok(Open { about_lacking, ..open })
 }
 
 /// Makes a conflict of its versions. Its id is a hash over its kind, its row and the contents of its versions, so

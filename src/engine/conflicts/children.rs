@@ -112,7 +112,7 @@ pub(crate) fn counts(replica: &Replica) -> Result<Counts> {
 type ByReferred = BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>;
 
 /// To list a conflict, so many rows that refer to its row are looked at, however long a chain they are.
-const TRIED: usize = 64;
+const TRIED: usize = 16;
 
 /// The rows that refer to others. To list all conflicts each table is read once; to resolve one, it is read as it is now.
 #[derive(Default)]

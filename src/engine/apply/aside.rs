@@ -17,7 +17,7 @@ use packmule_core::model::{Big, Stream, Value};
 use packmule_core::wire::Piece;
 
 use crate::engine::error::{self, Error, Result};
-use crate::engine::store::value;
+use crate::engine::store::{connection, value};
 use crate::engine::table::catalog;
 use crate::engine::table::known::Carried;
 use crate::engine::table::replica::Replica;
@@ -54,7 +54,7 @@ pub(crate) fn contained<R>(
             Ok(Some(done))
         }
         Err(e) if is_of_content(&e) => {
-            replica.db.execute_batch("ROLLBACK TO _pm_apply; RELEASE _pm_apply")?;
+            let e = connection::undo(&replica.db, "_pm_apply", e)?;
             catalog::reload_catalog(replica)?;
             let reason = said(&e);
             let tried = tried(replica)?;

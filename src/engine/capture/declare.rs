@@ -32,7 +32,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::fleet::devices;
 use crate::engine::merge::heads::{self, Stamp};
 use crate::engine::merge::{context_free, counters, deferred, stretches, versions};
-use crate::engine::store::{meta, value};
+use crate::engine::store::{connection, meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
 use crate::engine::table::declared::{self, Declared, Subject};
@@ -348,11 +348,12 @@ fn retype(
             ) {
                 return Err(error);
             }
-            replica.db.execute_batch("ROLLBACK TO _pm_retype; RELEASE _pm_retype")?;
+            let said = e.to_string();
+            connection::undo(&replica.db, "_pm_retype", error)?;
             meta::set(&replica.db, &owed_key(table.tid), column.name.to_ascii_lowercase())?;
             watch::install_capture(replica, table)?;
             return Ok(Err(format!(
-                "its column `{}` was decided to be {}, and cannot be changed here ({e}); rename it with ALTER TABLE, and \
+                "its column `{}` was decided to be {}, and cannot be changed here ({said}); rename it with ALTER TABLE, and \
                  one that is so is added: until then its rows wait, here and from other devices, and nothing is lost",
                 column.name,
                 column.show()

@@ -19,7 +19,7 @@ use crate::engine::error::Result;
 use crate::engine::fleet::{devices, peers};
 use crate::engine::merge::deferred;
 use crate::engine::show::constraints;
-use crate::engine::store::value;
+use crate::engine::store::{connection, value};
 use crate::engine::table::def::{ColumnDef, TableDef};
 use crate::engine::table::keyless::By;
 use crate::engine::table::known::{State, Table};
@@ -397,7 +397,7 @@ pub(crate) fn follow(replica: &Replica, table: &Table) -> Result<std::result::Re
             if e.of_sqlite().and_then(rusqlite::Error::sqlite_error_code)
                 == Some(rusqlite::ErrorCode::Unknown) =>
         {
-            replica.db.execute_batch("ROLLBACK TO _pm_follow; RELEASE _pm_follow")?;
+            let e = connection::undo(&replica.db, "_pm_follow", e)?;
             return Ok(Err(format!(
                 "others have changed its columns, and that cannot be done here ({e}); drop what is in the way, a view, a \
                  trigger or an index: until then its rows wait, here and from other devices, and nothing is lost"

@@ -21,6 +21,7 @@ use crate::engine::conflicts::undo;
 use crate::engine::conflicts::walk::{self, Place, Walk};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::show::triggers;
+use crate::engine::store::connection;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 
@@ -231,7 +232,7 @@ impl<'r> Run<'r> {
         let closed = match resolve::close_open(replica, &open, resolution) {
             Ok(closed) => closed,
             Err(refused) if !stops(&refused) => {
-                replica.db.execute_batch("ROLLBACK TO _pm_decide; RELEASE _pm_decide")?;
+                let refused = connection::undo(&replica.db, "_pm_decide", refused)?;
                 // Copies that were made within the savepoint are gone.
                 triggers::forget_local_triggers(replica);
                 return Ok(Decided { conflict: open.conflict, rows: Vec::new(), refused: Some(*refused) });

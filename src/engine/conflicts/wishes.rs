@@ -14,7 +14,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::fleet::peers;
 use crate::engine::show::triggers;
 use crate::engine::store::listing::DECISION_MOST;
-use crate::engine::store::value;
+use crate::engine::store::{connection, value};
 use crate::engine::table::carried::CarriedOut;
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
@@ -104,7 +104,7 @@ fn within(replica: &Replica, work: impl FnOnce() -> Result<CarriedOut>) -> Resul
         }
         Err(error) if many::stops(&error) => Err(error),
         Err(error) => {
-            replica.db.execute_batch("ROLLBACK TO _pm_wishes; RELEASE _pm_wishes")?;
+            let error = connection::undo(&replica.db, "_pm_wishes", error)?;
             triggers::forget_local_triggers(replica);
             replica.catalog.borrow_mut().forget();
             catalog::load_catalog(replica)?;

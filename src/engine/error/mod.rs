@@ -277,6 +277,12 @@ impl Error {
         }
     }
 
+    /// Returns whether it is the machine's, as [`is_of_machine`] says.
+    pub(crate) fn is_machines(&self) -> bool {
+        let code = self.of_sqlite().and_then(rusqlite::Error::sqlite_error_code);
+        code.is_some_and(is_of_machine)
+    }
+
     /// Makes an error of what a bundle's stream said at an offset: it may know what is wrong with the bundle.
     pub(crate) fn reading(offset: u64, error: io::Error) -> Box<Self> {
         match error.downcast::<BundleProblem>() {

@@ -101,8 +101,10 @@ fn says_only(replica: &Replica, stream: Stream, seq: u64, said: &mut Said) -> Re
         }
         Ok(())
     });
-    if !only || walked.is_err() {
-        return Ok(false);
+    match walked {
+        Err(failed) if failed.is_machines() => return Err(failed),
+        Ok(()) if only => {}
+        _ => return Ok(false),
     }
     for def in defs {
         let Some(tid) = announced(replica, seq, def)? else { return Ok(false) };

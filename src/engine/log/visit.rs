@@ -127,6 +127,8 @@ fn walk_plain(
             Block::Rows { def: id, body, offset } => {
                 let def = match find(id) {
                     Ok(def) => def,
+                    // It may be there: it could not be read.
+                    Err(failed) if failed.is_machines() => return Err(failed),
                     Err(missing) => return Ok(End::Undefined(missing)),
                 };
                 let mut ops = Ops::new(body, offset, def.shape());

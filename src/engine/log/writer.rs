@@ -76,12 +76,13 @@ impl<'e> GroupWriter<'e> {
     fn flush(&mut self) -> Result<()> {
         let Self { replica, writer, digest, .. } = self;
         let plain = writer.plain_len();
+        let mut known = Ok(());
         let (coded, stored) = replica.codings.with(|coding| {
             let frame = if self.has_pieces {
                 writer.finish()
             } else {
                 writer.finish_by_column(&mut coding.columns, &mut coding.buf, |id, keys| {
-                    let def = catalog::op_def(replica, id).ok()?;
+                    let def = catalog::op_def(replica, id).map_err(|e| known = Err(e)).ok()?;
                     keys.get_mut(..def.key_flags.len())?.copy_from_slice(&def.key_flags);
                     Some(def.key_flags.len())
                 })
@@ -89,6 +90,7 @@ impl<'e> GroupWriter<'e> {
             digest.add(frame);
             (frame.len(), frames::put_frame(&replica.db, self.dev, self.stream, self.seq, frame))
         });
+        known?;
         if !stored? {
             return Err(Error::damaged("the log has a frame of this device that it did not write"));
         }

@@ -28,7 +28,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::merge::heads;
 use crate::engine::merge::{compose, deferred, versions};
 use crate::engine::show::{quarantine, references, triggers, write};
-use crate::engine::store::value;
+use crate::engine::store::{connection, value};
 use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
@@ -139,7 +139,7 @@ fn show_or_quarantine(replica: &Replica, tid: i64, key: &[u8], evictions: &mut V
     let refused = match quarantine::move_from_quarantine(replica, &table, key, false) {
         Ok(()) => return after_shown(replica, &table, key),
         Err(e) => match *e {
-            Error::Sqlite(e) if trial::is_refused(&e) => e,
+            Error::Sqlite(e) if trial::is_refused(&e) && !replica.db.is_autocommit() => e,
             e => return Err(e.into()),
         },
     };
@@ -190,13 +190,17 @@ fn show_or_quarantine(replica: &Replica, tid: i64, key: &[u8], evictions: &mut V
         }
         return after_shown(replica, &table, key);
     }
-    replica.db.execute_batch("ROLLBACK TO _pm_evict; RELEASE _pm_evict")?;
     match evicted {
-        Err(e) if e.of_sqlite().is_some_and(trial::is_refused) => {
-            quarantine(replica, tid, key, &e.to_string(), None)
+        Err(e) => match connection::undo(&replica.db, "_pm_evict", e)? {
+            e if e.of_sqlite().is_some_and(trial::is_refused) => {
+                quarantine(replica, tid, key, &e.to_string(), None)
+            }
+            e => Err(e),
+        },
+        Ok(_) => {
+            replica.db.execute_batch("ROLLBACK TO _pm_evict; RELEASE _pm_evict")?;
+            quarantine(replica, tid, key, &reason, blocker.as_deref())
         }
-        Err(e) => Err(e),
-        Ok(_) => quarantine(replica, tid, key, &reason, blocker.as_deref()),
     }
 }
 
@@ -247,9 +251,11 @@ pub(crate) fn conflicting_rows(replica: &Replica, table: &Table, key: &[u8]) -> 
     let tried = watch_evictions(replica, table);
     let tried =
         tried.and_then(|()| if local { triggers::trying(replica, table, replace) } else { replace() });
-    replica.db.execute_batch(
-        "PRAGMA ignore_check_constraints = OFF; ROLLBACK TO _pm_clashes; RELEASE _pm_clashes",
-    )?;
+    replica.db.execute_batch("PRAGMA ignore_check_constraints = OFF")?;
+    if tried.is_err() && replica.db.is_autocommit() {
+        return tried.map(|_| Vec::new()); // The transaction is gone.
+    }
+    replica.db.execute_batch("ROLLBACK TO _pm_clashes; RELEASE _pm_clashes")?;
     match tried {
         Ok(rows) => Ok(rows.into_iter().map(|(_, key)| key).collect()),
         // It breaks a NOT NULL, which is this database's own, or is no INTEGER: with these values it removes nothing.

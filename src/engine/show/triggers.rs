@@ -331,6 +331,9 @@ fn without<R>(
     if replica.db.is_autocommit() {
         return Err(result.err().unwrap_or(Error::Poisoned.into())); // The transaction is gone.
     }
+    if result.as_ref().is_err_and(|failed| failed.is_machines()) {
+        return result.map(Ok); // No trigger is to blame.
+    }
     if result.is_ok() && keep {
         locals.iter().try_for_each(|local| replica.db.execute_batch(&local.sql))?;
     } else {
@@ -346,6 +349,9 @@ pub(crate) fn trying<R>(replica: &Replica, table: &Table, work: impl FnOnce() ->
     replica.db.execute_batch("SAVEPOINT _pm_try")?;
     on.iter().try_for_each(|local| replica.db.execute_batch(&local.drop_sql()))?;
     let result = work();
+    if result.is_err() && replica.db.is_autocommit() {
+        return result; // The transaction is gone.
+    }
     replica.db.execute_batch("ROLLBACK TO _pm_try; RELEASE _pm_try")?;
     result
 }

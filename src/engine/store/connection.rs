@@ -115,6 +115,16 @@ pub(crate) fn roll_back(db: &Connection) -> bool {
     db.is_autocommit()
 }
 
+/// Takes back what was done since a savepoint, which ends. Returns why; where SQLite has taken back all of the transaction by
+/// itself, as it may where a disk is full or fails, that is the error: nothing may go on as if a transaction were open.
+pub(crate) fn undo(db: &Connection, savepoint: &str, why: Box<Error>) -> Result<Box<Error>> {
+    if db.is_autocommit() {
+        return Err(why);
+    }
+    db.execute_batch(&format!("ROLLBACK TO {savepoint}; RELEASE {savepoint}"))?;
+    Ok(why)
+}
+
 /// Returns the path of a file that SQLite keeps beside a database.
 fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -249,6 +259,23 @@ pub(crate) fn open_connection(path: &Path, flags: OpenFlags, options: &Options) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Where SQLite takes back the whole transaction, nothing goes on without one: the error is what it was.
+    #[test]
+    fn nothing_goes_on_after_a_transaction_that_is_gone() {
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch("CREATE TABLE t (k INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)").unwrap();
+        for (verb, stays) in [("ABORT", true), ("ROLLBACK", false)] {
+            db.execute_batch("BEGIN; SAVEPOINT one").unwrap();
+            let refused = db.execute_batch(&format!("INSERT OR {verb} INTO t VALUES (1)")).unwrap_err();
+            let undone = undo(&db, "one", refused.into());
+            assert_eq!(undone.is_ok(), stays);
+            let (Ok(why) | Err(why)) = undone;
+            assert!(why.to_string().contains("UNIQUE"), "{why}");
+            assert_eq!(db.is_autocommit(), !stays);
+            roll_back(&db);
+        }
+    }
 
     /// A board's database on a read-only card is read as often as somebody looks at it; one endless view is not.
     #[test]

@@ -3,7 +3,7 @@
 use packmule_core::wire::{Collation, ColumnMerge, Merge, Mode, Policy};
 use rusqlite::Connection;
 
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{self, Error, Result};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::def::{
     ACTIONS, COLUMNS_MAX, ColumnDef, ColumnDefault, ForeignKeyDef, ROWID_NAMES, RULES_MAX, TableDef,
@@ -391,6 +391,25 @@ fn read_default(db: &Connection, text: Option<&str>) -> Result<ColumnDefault> {
         .query_row(&format!("SELECT {bare}"), [], |row| Ok(OwnedValue::of(value::from_sql(row.get_ref(0)?))));
     match value {
         Ok(value) => Ok(ColumnDefault::Literal(value?)),
+        Err(e) if e.sqlite_error_code().is_some_and(error::is_of_machine) => Err(e.into()),
         Err(_) => Ok(ColumnDefault::Expression),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A default that cannot be read now is not one that does not travel.
+    #[test]
+    fn a_failure_of_the_machine_is_no_expression() {
+        let mut db = Connection::open_in_memory().unwrap();
+        let it = Some("'it'");
+        let literal = ColumnDefault::Literal(OwnedValue::Text(b"it".to_vec()));
+        assert_eq!(read_default(&db, it).unwrap(), literal);
+        db.progress_handler(1, Some(|| true)).unwrap();
+        assert!(read_default(&db, it).unwrap_err().is_machines());
+        db.progress_handler(1, None::<fn() -> bool>).unwrap();
+        assert_eq!(read_default(&db, Some("1 +")).unwrap(), ColumnDefault::Expression);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
-use crate::engine::error::Result;
+use crate::engine::error::{self, Result};
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::indexes::{self, OwnUnique};
 use crate::engine::table::known::Table;
@@ -90,7 +90,10 @@ impl Trial {
             uniques.iter().for_each(|unique| drop(db.execute_batch(unique)));
             Ok(db)
         };
-        let empty = has_rules.then(make).and_then(rusqlite::Result::ok);
+        let empty = match has_rules.then(make).transpose() {
+            Err(e) if e.sqlite_error_code().is_some_and(error::is_of_machine) => return Err(e.into()),
+            made => made.ok().flatten(),
+        };
         Ok(Self { tid: table.tid, schema, empty, own: indexes::own_uniques(db, &table.def)? })
     }
 

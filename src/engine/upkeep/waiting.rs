@@ -86,11 +86,11 @@ fn look_into(
                     let tid = catalog::table_of(replica, &def, &[])?.map_or(-1, |table| table.tid);
                     defs.borrow_mut().insert(id, Arc::new(OpDef::of(id, tid, def)));
                 }
-                Part::Span(span) => {
-                    if let Ok(def) = find(span.def) {
-                        spans.check(&replica.db, &def, &span)?;
-                    }
-                }
+                Part::Span(span) => match find(span.def) {
+                    Ok(def) => spans.check(&replica.db, &def, &span)?,
+                    Err(failed) if failed.is_machines() => return Err(failed),
+                    Err(_) => {}
+                },
                 Part::Piece(piece) => pieces.note_piece(seq, &piece)?,
                 Part::Op(def, op) => {
                     let values = def.values_of(&op);

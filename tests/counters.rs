@@ -232,3 +232,38 @@ fn what_a_folded_delete_said_of_a_counter_is_decided_for_all() {
     let all = devices.each_ref().map(|device| rows(device, "SELECT n, note FROM meter"));
     assert!(all.iter().all(|rows| *rows == all[0]), "{all:?}");
 }
+
+/// The same of an update of another column, whose author had the row and had not seen that it was deleted: it meets the device
+/// that has folded the delete, or gets that one's state.
+#[test]
+fn what_a_folded_delete_said_of_a_counter_is_decided_where_an_update_has_the_row_again() {
+    for meets in [[(2, 1), (2, 0)], [(0, 2), (2, 1)]] {
+        let world = World::new();
+        let options =
+            TrackOptions { columns: vec![("n".into(), ColumnMerge::Counter)], ..TrackOptions::default() };
+        let devices = [world.base("base"), world.board("a"), world.board("b")];
+        let mut devices = devices.map(|mut device| {
+            sql(&device, "CREATE TABLE meter (k TEXT PRIMARY KEY, n INTEGER, note TEXT)");
+            device.track("meter", &options).unwrap();
+            device
+        });
+        sql(&devices[0], "INSERT INTO meter VALUES ('house', 3, NULL)");
+        carry_all(&mut devices.each_mut());
+        sql(&devices[0], "DELETE FROM meter");
+        carry_between(&mut devices, 0, 1);
+        sql(&devices[2], "UPDATE meter SET note = 'new'");
+        devices[2].seal().unwrap();
+        // Of the boards, the one has the delete in its log, and the other has not heard of it.
+        let late = devices[2].identity().id;
+        devices[0].retire(late, Some(&world.fleet)).unwrap();
+        carry_between(&mut devices, 1, 0);
+        assert!(devices[0].compact().unwrap().versions > 0);
+        for (from, to) in meets {
+            carry_between(&mut devices, from, to);
+        }
+        carry_all(&mut devices.each_mut());
+        let all = devices.each_ref().map(|device| rows(device, "SELECT n, note FROM meter"));
+        assert!(all.iter().all(|rows| *rows == all[0]) && all[0].len() == 1, "{meets:?}: {all:?}");
+        digests_equal(&devices.each_ref());
+    }
+}

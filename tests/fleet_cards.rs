@@ -47,7 +47,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 73] = [
+const PARTED: [(u64, &str); 76] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (77, "a place of its own log that others have otherwise counted as what both have"),
@@ -202,6 +202,15 @@ const PARTED: [(u64, &str); 73] = [
         "the judge took a copy for one that writes nothing, which was ahead in the one stream and behind in the other",
     ),
     (3_000_290, "what a folded delete had said of a counter was gone, though it counts beside a late insert"),
+    (
+        3_001_040,
+        "a state of another history was taken in where its proof began beyond all that was here: the log had both",
+    ),
+    (
+        3_001_971,
+        "a file that was refused for its maker's second history was not looked at again once that was left here",
+    ),
+    (3_010_005, "a state whose maker had folded a delete hid what the delete had said of a counter"),
 ];
 
 #[test]

@@ -47,7 +47,7 @@ use secrecy::Secrecy;
 
 use super::volume::Volume;
 use crate::engine::{
-    Encryption, Engine, Error, Positions, Progress, Readers, Result, Retirement, Route, Span, Survey, Trusted,
+    Encryption, Engine, Error, More, Positions, Progress, Readers, Result, Retirement, Route, Span, Survey, Trusted,
 };
 
 /// The folder on the card.
@@ -180,14 +180,27 @@ impl<'a> Visit<'a> {
         self.take_in_all(paths, watch)?;
         if self.engine.standing()? != before {
             // Somebody was admitted by one of the files: perhaps whoever made another that was not taken in.
-            let again = |why: &Skipped| {
-                matches!(why, Skipped::Refused(Error::Untrusted(_) | Error::AsksForAdmission { .. }))
-            };
-            let refused = self.report.stepped_over.extract_if(.., |(_, why)| again(why));
-            let refused = refused.map(|(path, _)| path).collect();
-            self.take_in_all(refused, watch)?;
+            let is_admitted =
+                |why: &Error| matches!(why, Error::Untrusted(_) | Error::AsksForAdmission { .. });
+            self.take_in_again(is_admitted, watch)?;
+        }
+        if !self.report.taken.is_empty() {
+            // By what came with the others, one of two histories may be left here.
+            self.take_in_again(|why| matches!(why, Error::Twin { .. }), watch)?;
         }
         Ok(())
+    }
+
+    /// Takes in once more those that were refused for such a reason.
+    fn take_in_again(
+        &mut self,
+        is_such: fn(&Error) -> bool,
+        watch: &mut dyn FnMut(&Path, Progress),
+    ) -> Result<()> {
+        let is_again = |why: &Skipped| matches!(why, Skipped::Refused(why) if is_such(why));
+        let refused = self.report.stepped_over.extract_if(.., |(_, why)| is_again(why));
+        let refused = refused.map(|(path, _)| path).collect();
+        self.take_in_all(refused, watch)
     }
 
     fn take_in_all(&mut self, paths: Vec<PathBuf>, watch: &mut dyn FnMut(&Path, Progress)) -> Result<()> {
@@ -233,17 +246,18 @@ impl<'a> Visit<'a> {
             let takes = s.stream == Stream::Shared || base || s.author == me;
             takes && s.last > have.get(&(s.author, s.stream)).copied().unwrap_or(0)
         };
-        let for_us = survey.receiver.is_none_or(|receiver| receiver == me) || survey.ours;
+        let for_us = survey.for_us || survey.ours;
         // Frames of ours that we do not have: the database was restored from a backup. Others than we have: it was copied.
         if for_us && (survey.apart || survey.spans.iter().any(new)) {
-            let taken = self.engine.import_carried(&mut file, &mut |at| watch(path, at))?;
+            let taken = self.engine.import_carried(&mut file, More::Bundles, &mut |at| watch(path, at))?;
             self.report.taken.push((path.into(), taken));
         } else if !survey.ours {
             io::Seek::rewind(&mut file).map_err(Error::Stream)?;
             let apart = self.engine.hear(BufReader::new(&mut file))?;
             if for_us && survey.spans.iter().any(|span| apart.contains(&span.author)) {
                 // Frames of a history that is another one than is here: they show it.
-                let taken = self.engine.import_carried(&mut file, &mut |at| watch(path, at))?;
+                let taken =
+                    self.engine.import_carried(&mut file, More::Bundles, &mut |at| watch(path, at))?;
                 self.report.taken.push((path.into(), taken));
             } else {
                 self.report.heard.push(path.into());

@@ -9,7 +9,7 @@ use packmule_core::wire::{Position, Probe, Section};
 
 use super::Engine;
 use crate::engine::apply::report::ImportReport;
-use crate::engine::exchange::import;
+use crate::engine::exchange::import::{self, More};
 use crate::engine::exchange::newest;
 use crate::engine::exchange::offer;
 use crate::engine::exchange::peer::{self, Peer};
@@ -56,9 +56,10 @@ impl Engine {
     pub(crate) fn import_carried<R: Read + Seek>(
         &mut self,
         bundle: &mut R,
+        comes: More,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<ImportReport> {
-        Ok(import::import(&mut self.replica, bundle, progress)?)
+        Ok(import::import(&mut self.replica, bundle, comes, progress)?)
     }
 
     /// Our certificate.

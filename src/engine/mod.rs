@@ -62,6 +62,7 @@ pub use conflicts::undo::UndoReport;
 pub use error::{BundleProblem, Error, Hint, UntrustedDevice, Way};
 pub use exchange::admit::{Admission, AdmitOptions, Admitted, Outcome};
 pub use exchange::export::{ExportReport, Part, Recipient};
+pub(crate) use exchange::import::More;
 pub use exchange::inspect::{BundleInfo, GroupInfo, inspect};
 pub use exchange::join::JoinOptions;
 pub use exchange::join::JoinReport;
@@ -390,7 +391,7 @@ impl Engine {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<ImportReport> {
         self.comes_by(Route::File);
-        self.import_carried(bundle, progress)
+        self.import_carried(bundle, More::Nothing, progress)
     }
 
     /// Does the first half of an import alone: refuses what [`Engine::import`] would refuse, and changes nothing.

@@ -24,7 +24,7 @@ use packmule_core::wire::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::engine::{BundleProblem, Engine, Error, ImportReport, Peer, Result};
+use crate::engine::{BundleProblem, Engine, Error, ImportReport, More, Peer, Result};
 
 /// So many files of states are kept beside a database.
 const KEPT: usize = 4;
@@ -273,7 +273,7 @@ impl Coming {
             let _ = fs::remove_file(&self.path);
             return Err(Error::bundle(walked.end, BundleProblem::Structure(ANOTHER)).into());
         }
-        let report = engine.import_carried(&mut self.file, &mut |_| ())?;
+        let report = engine.import_carried(&mut self.file, More::Nothing, &mut |_| ())?;
         let _ = fs::remove_file(&self.path);
         Ok(report)
     }

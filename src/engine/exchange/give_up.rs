@@ -80,6 +80,9 @@ pub(crate) fn note_refused(replica: &Replica, checkpoint: &Checkpoint, key: &[u8
 /// Gives up what is here of the histories of devices of which `sender`, a base, says that it has others, where these
 /// devices' own signatures have shown before that there are others. Returns whether it gave up any.
 pub(crate) fn heard(replica: &mut Replica, sender: DeviceId, said: &Apart) -> Result<bool> {
+    if !said.others.is_empty() || !said.per_device.is_empty() {
+        transaction::settle(replica)?;
+    }
     let mut any = hear_per_device(replica, sender, said)?;
     for author in said.others.keys().copied() {
         let shown = catalog::reading(replica, |e| {
@@ -147,7 +150,7 @@ fn noted(dev: i64) -> String {
 fn gives_up(replica: &Replica, verified: &Verified, other: &OtherHistory) -> Result<bool> {
     let Some(sender) = verified.sender else { return Ok(false) };
     // What this device has said itself is what it had before.
-    if sender == replica.identity.id || devices::issuers(&replica.db, replica.me)?.contains(&sender) {
+    if devices::is_or_was_me(replica, sender)? {
         return Ok(false);
     }
     let Some(dev) = devices::device_number(replica, other.author)? else { return Ok(false) };
@@ -256,7 +259,8 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
 pub(super) fn meet_state(replica: &Replica, verified: &mut Verified, places: &StateRow<'_>) -> Result<()> {
     let author = places.device_id_at(0)?;
     if let Some(dev) = devices::device_number(replica, author)?
-        && let Some(parting) = twin::parting(replica, dev, &places.places()?)?
+        && let Some(start) = start(replica, dev)?
+        && let Some(parting) = twin::parting(replica, dev, &places.places()?, start)?
     {
         verified.parted.insert(author, parting);
     }

@@ -31,12 +31,22 @@ use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
 use crate::engine::track::gathered;
 
+/// Whether more bundles come with the one that is taken in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum More {
+    /// It comes alone.
+    Nothing,
+    /// Others come by the same carrier, which may answer what this one leaves open: whoever has taken in all of them seals.
+    Bundles,
+}
+
 /// Takes in a bundle.
 ///
 /// Importing it again, whole or in part, changes nothing.
 pub(crate) fn import<R: Read + Seek>(
     replica: &mut Replica,
     bundle: &mut R,
+    comes: More,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<ImportReport> {
     let total = bundle.seek(SeekFrom::End(0)).map_err(Error::Stream)?;
@@ -66,6 +76,10 @@ pub(crate) fn import<R: Read + Seek>(
         waits.push(wait);
         return Ok(ImportReport { waits, ..ImportReport::default() });
     }
+    if verified.has_state || verified.shows_histories() {
+        // A state is merged, and frames get another author, where nothing is left open of the files before.
+        transaction::settle(replica)?;
+    }
     let was = replica.identity.id;
     if reconcile::reconcile_own_log(replica, &verified.evidence)? {
         // Under its new identity the log of the one before is another device's, and has other news.
@@ -86,6 +100,20 @@ pub(crate) fn import<R: Read + Seek>(
         let waits = pending::pending_groups(replica)?;
         return Ok(ImportReport { known, skipped, waits, ..ImportReport::default() });
     }
+    let mut report = take_in(replica, bundle, comes, &verified, (total, progress))?;
+    report.waits = pending::pending_groups(replica)?;
+    report.new_identity = twin::new_identity_label(replica, was);
+    Ok(report)
+}
+
+/// Takes in what is in a bundle that is verified, and has so many bytes.
+fn take_in<R: Read + Seek>(
+    replica: &mut Replica,
+    bundle: &mut R,
+    comes: More,
+    verified: &Verified,
+    (total, progress): (u64, &mut dyn FnMut(Progress)),
+) -> Result<ImportReport> {
     bundle.rewind().map_err(Error::Stream)?;
     let mut report = ImportReport::default();
     let mut reader = BundleReader::new(BufReader::new(&mut *bundle));
@@ -93,12 +121,15 @@ pub(crate) fn import<R: Read + Seek>(
     while more {
         let mut progress = |done| progress(Progress { done, total, verifying: false });
         more = transaction::transaction(replica, |e| {
-            take_in_window(e, &mut reader, &verified, &mut report, &mut progress)
+            let more = take_in_window(e, &mut reader, verified, &mut report, &mut progress)?;
+            if !more && comes == More::Nothing {
+                // At the end, and not for each window: what comes later may answer it.
+                verdict::seal_verdict(e)?;
+            }
+            Ok(more)
         })?;
         progress(reader.offset());
     }
-    report.waits = pending::pending_groups(replica)?;
-    report.new_identity = twin::new_identity_label(replica, was);
     Ok(report)
 }
 
@@ -309,26 +340,49 @@ impl<'e> Verification<'e> {
             self.verified.evidence.see(checkpoint, fit, position);
             return Ok(());
         }
-        // Whoever has its key can sign as many histories as he likes: that is to hold up nobody else's frames.
-        if let Fit::Diverges { common } = self.verified.fit(replica, checkpoint, end, &key)?
-            && self.verified.forked.insert(author)
-            && !self.is_revoked(author)?
-        {
-            let other = OtherHistory::of(checkpoint, end, common).parts_at(self.verified.parted.get(&author));
-            if self.verified.sender == Some(author) {
-                self.own_twin = Some(other);
-                return Err(Error::Twin {
-                    device: devices::name_of(replica, author)?,
-                    seq: checkpoint.first,
-                }
-                .into());
-            }
-            self.verified.any_news = true;
-            self.verified.leaves_state |=
-                self.open_state && give_up::leaves_state(self.replica, &self.verified, Some(&other))?;
-            self.verified.others.push(other);
+        match self.verified.fit(replica, checkpoint, end, &key)? {
+            Fit::Diverges { common } => self.meet_other(OtherHistory::of(checkpoint, end, common)),
+            Fit::Fits => Ok(()),
         }
+    }
+
+    /// Keeps another history of an author than is here. Whoever has its key can sign as many as he likes: that is to hold up
+    /// nobody else's frames.
+    fn meet_other(&mut self, other: OtherHistory) -> Result<()> {
+        let author = other.author;
+        let other = other.parts_at(self.verified.parted.get(&author));
+        if !self.verified.forked.insert(author) || self.is_revoked(author)? {
+            return Ok(());
+        }
+        if self.verified.sender == Some(author) {
+            self.own_twin = Some(other);
+            let device = devices::name_of(self.replica, author)?;
+            return Err(Error::Twin { device, seq: other.first }.into());
+        }
+        self.verified.any_news = true;
+        self.verified.leaves_state |=
+            self.open_state && give_up::leaves_state(self.replica, &self.verified, Some(&other))?;
+        self.verified.others.push(other);
         Ok(())
+    }
+
+    /// Meets a state of which the places of a stream say that it is of another history than is here, where its proof need not show
+    /// that: what it stands for can begin beyond all that is here. A base's word is enough to take it after all; by
+    /// another's it is only left.
+    fn meet_parted(&mut self, checkpoint: &Checkpoint, end: &Chain) -> Result<()> {
+        let author = checkpoint.author;
+        let is_parted = checkpoint.stream == Stream::Shared
+            && author != self.replica.identity.id
+            && self.verified.parted.contains_key(&author)
+            && !self.verified.forked.contains(&author);
+        match (is_parted, self.verified.evidence.by_base) {
+            (false, _) => Ok(()),
+            (true, true) => self.meet_other(OtherHistory::of(checkpoint, end, None)),
+            (true, false) => {
+                self.verified.leaves_state = true;
+                Ok(())
+            }
+        }
     }
 
     /// Returns whether a device is revoked: here, or as a successor of one that is.
@@ -340,12 +394,14 @@ impl<'e> Verification<'e> {
     /// own stream was.
     fn state(&mut self, at: u64, body: &[u8]) -> Result<()> {
         let row = StateRow::parse(self.replica, body)?;
+        self.verified.has_state = true;
         match row.kind {
             "stream" => {
                 let Proof { checkpoint, bytes, end } = row.proof()?;
                 self.author(checkpoint.author)?;
                 self.verified.stands_before(&checkpoint);
                 self.checkpoint(at, &checkpoint, &bytes, &end)?;
+                self.meet_parted(&checkpoint, &end)?;
                 let other = self.verified.others.iter().find(|other| other.author == checkpoint.author);
                 let leaves = give_up::leaves_state(self.replica, &self.verified, other)?;
                 self.verified.leaves_state |= leaves;
@@ -514,8 +570,6 @@ fn take_in_window(
     append::raise_marks(replica)?;
     if !more {
         transaction::release_held(replica)?;
-        // At the end, and not for each window: what comes later may answer it.
-        verdict::seal_verdict(replica)?;
     }
     report.conflicts_opened += walk::open_conflicts(replica)?.saturating_sub(conflicts_before);
     Ok(more)

@@ -13,6 +13,7 @@ use rusqlite::OpenFlags;
 
 use crate::engine::error::{self, BundleProblem, Error, Result, UntrustedDevice};
 use crate::engine::exchange::admit::{self, Admission, AdmitOptions};
+use crate::engine::exchange::import::More;
 use crate::engine::exchange::{certificates, import, inspect, transaction};
 use crate::engine::fleet::open::{self, InitOptions};
 use crate::engine::fleet::trust;
@@ -133,7 +134,7 @@ fn take_in<R: Read + Seek>(
         let admitted = admission.sign(&AdmitOptions { base: replica.identity.base, only: &own })?;
         admit::take_admitted(replica, &admitted)?;
     }
-    let taken = import::import(replica, snapshot, &mut |_| ())?;
+    let taken = import::import(replica, snapshot, More::Nothing, &mut |_| ())?;
     Ok(JoinReport {
         maker: Some(verified.maker),
         maker_name: verified.maker_name.clone(),

@@ -11,6 +11,7 @@
 //! | known | base, all of mine within V′ | theirs, and the additions of mine that are new to them |
 //! | known | base, not so | the base waits for a verdict, beside what is new to the other |
 //! | base | known, B of the row not ≤ V′ | as the last two, the other way round |
+//! | known, a value of mine within V′ | gone | a sum that nobody knows waits for a verdict, beside what is new to them: who remembers the delete knows what it said |
 //! | base | base, neither | equal sums stay; else both wait for a verdict, each with the additions that the other has in its own |
 //!
 //! **Why it is exact.** What made a base is within B, and whoever has seen B has added it up or knows what overwrote it. An
@@ -42,6 +43,8 @@ pub(super) struct Counting<'a> {
     /// The maker had seen all that is settled here of the row; this device all that is settled there.
     pub they_saw: bool,
     pub we_saw: bool,
+    /// The row is gone there, settled, and stays by what the maker had not seen.
+    pub gone: bool,
 }
 
 /// What one side has of a counter.
@@ -123,6 +126,13 @@ fn merge_column(row: &Counting<'_>, column: usize, mine: &Side, there: &Side) ->
         Merged { entries, base, sums: Vec::new() }
     };
     match (&mine.base, &there.base) {
+        (None, None) if row.gone && absolute(&my_old) && !my_new.iter().any(Entry::is_base) => {
+            let entries: Vec<Entry> = both();
+            // Least of all values: another that is left counts.
+            let begins = || row.table.def.columns[column].constant();
+            let sum = if absolute(&entries) { OwnedValue::Null } else { begins() };
+            Merged { entries, base: None, sums: vec![(1, sum)] }
+        }
         (None, None) => kept(both(), &None),
         // First, as of heads: what came of them counts there what is settled here.
         (Some(_), _) if row.they_saw => kept(with(there, &my_new), &there.base),

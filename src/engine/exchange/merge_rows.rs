@@ -316,8 +316,10 @@ impl<'e> RowMerge<'e> {
             if they_saw && ours.iter().all(late::is_settled) { &[][..] } else { &ours[..] },
             if self.sides.we_saw && theirs.iter().all(late::is_settled) { Vec::new() } else { theirs },
         );
+        let settled = theirs.is_empty();
         let outcome = self.sides.decide(row, mine, theirs)?;
-        let sums = self.merge_counts(row, matches!(outcome, Outcome::Ours))?;
+        let gone = settled && !present && matches!(outcome, Outcome::Heads(..));
+        let sums = self.merge_counts(row, matches!(outcome, Outcome::Ours), gone)?;
         if matches!(outcome, Outcome::Ours) && !sums {
             return self.put_back(row);
         }
@@ -377,8 +379,8 @@ impl<'e> RowMerge<'e> {
     }
 
     /// Merges the counters of a row; if it `stays` as it is here, only where neither side had seen all that is settled on
-    /// the other. Returns whether sums of it wait for a verdict.
-    fn merge_counts(&self, row: &Meeting<'_>, stays: bool) -> Result<bool> {
+    /// the other. `gone`: it is gone there, and stays. Returns whether sums of it wait for a verdict.
+    fn merge_counts(&self, row: &Meeting<'_>, stays: bool, gone: bool) -> Result<bool> {
         let Meeting { table, key, present, they_saw, .. } = *row;
         if table.counters.is_empty() || (stays && (self.sides.we_saw || they_saw)) {
             return Ok(false);
@@ -397,6 +399,7 @@ impl<'e> RowMerge<'e> {
             vector: &self.sides.vector,
             they_saw,
             we_saw: self.sides.we_saw,
+            gone,
         })
     }
 

@@ -5,7 +5,7 @@ use std::io::BufWriter;
 
 use crate::engine::apply::report::ImportReport;
 use crate::engine::error::{Error, Result};
-use crate::engine::exchange::import;
+use crate::engine::exchange::import::{self, More};
 use crate::engine::exchange::verified::Progress;
 use crate::engine::exchange::{export, session, twin};
 use crate::engine::fleet::{open, positions};
@@ -40,7 +40,7 @@ pub(crate) fn import_database(
         export::export_relay(&source, &mut BufWriter::new(&mut spool), (key, replica.identity.id), &have)
             .map_err(of_source)?;
     drop(source);
-    let mut report = import::import(replica, &mut spool, progress)?;
+    let mut report = import::import(replica, &mut spool, More::Nothing, progress)?;
     report.unsealed = exported.unsealed;
     Ok(report)
 }

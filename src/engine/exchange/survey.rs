@@ -63,6 +63,9 @@ pub struct Survey {
     pub sender: Option<DeviceId>,
     /// For whom, if for one device.
     pub receiver: Option<DeviceId>,
+    /// It is for anybody, or for this device, also under an identity that it had before.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) for_us: bool,
     /// This device made it: its signature is under the header.
     pub ours: bool,
     /// Another database under this device's identity made it: a copy that was set back.
@@ -137,6 +140,10 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                 let sender = header.header.sender;
                 survey.sender = Some(sender);
                 survey.receiver = header.header.receiver;
+                survey.for_us = match survey.receiver {
+                    Some(receiver) => devices::is_or_was_me(replica, receiver)?,
+                    None => true,
+                };
                 survey.vector = header.applied().map(|e| ((e.author, e.stream), e.seq)).collect();
                 survey.ours = sender == replica.identity.id
                     && trust::trusted_key(replica, sender)?.is_some_and(|key| header.verify(&key).is_ok());

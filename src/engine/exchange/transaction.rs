@@ -7,7 +7,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::exchange::common_prefix::common_prefix;
 use crate::engine::exchange::rekey;
 use crate::engine::fleet::{peers, statements};
-use crate::engine::merge::deferred;
+use crate::engine::merge::{deferred, late};
 use crate::engine::show::transaction::{end_transaction, take_back};
 use crate::engine::store::connection;
 use crate::engine::table::catalog;
@@ -117,6 +117,15 @@ pub(crate) fn seal(replica: &mut Replica) -> Result<SealReport> {
         verdict::seal_verdict(replica)?;
         Ok(report)
     })
+}
+
+/// Writes the verdict that is still to be written, if there is one.
+pub(crate) fn settle(replica: &mut Replica) -> Result<()> {
+    if catalog::reading(replica, late::any_unplaced)? {
+        transaction(replica, |replica| seal_first(replica, verdict::seal_verdict))
+    } else {
+        Ok(())
+    }
 }
 
 /// Lets a table that was held go on, where it fits what others have announced now; one whose columns follow is made so.

@@ -284,8 +284,14 @@ pub(crate) fn compare_place(
     Ok(())
 }
 
-/// Finds where a shared stream here parts from another history, of which a state has these places, the newest first.
-pub(super) fn parting(replica: &Replica, dev: i64, places: &[Place]) -> Result<Option<Parting>> {
+/// Finds where a shared stream here parts from another history, of which a state has these places, the newest first. `start`
+/// is its beginning.
+pub(super) fn parting(
+    replica: &Replica,
+    dev: i64,
+    places: &[Place],
+    start: (u64, Chain),
+) -> Result<Option<Parting>> {
     let mut common = None;
     for place in places.iter().rev() {
         match past_here(replica, dev, Stream::Shared, place.seq)?.has(place.tag) {
@@ -293,7 +299,10 @@ pub(super) fn parting(replica: &Replica, dev: i64, places: &[Place]) -> Result<O
             Some(false) => {
                 let chain =
                     common.map(|seq| chain_at(replica, dev, Stream::Shared, seq)).transpose()?.flatten();
-                return Ok(common.zip(chain).map(|common| Parting { common, after: place.tag }));
+                return Ok(Some(match common.zip(chain) {
+                    Some(common) => Parting { common, after: Some(place.tag) },
+                    None => Parting { common: start, after: None },
+                }));
             }
             None => {}
         }

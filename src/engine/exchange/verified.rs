@@ -80,6 +80,8 @@ pub(crate) struct Verified {
     split: HashMap<DeviceId, bool>,
     /// Nothing is taken of a state in it: that stands for frames of another history than is here.
     pub leaves_state: bool,
+    /// It has a state.
+    pub has_state: bool,
     /// The histories of third devices of which its sender only says that it has others.
     pub said: Apart,
 }
@@ -114,9 +116,7 @@ impl Verified {
     pub(crate) fn expect_certificate(&mut self, replica: &Replica, header: &HeaderReader<'_>) -> Result<()> {
         let (sender, wall) = (header.header.sender, header.header.wall);
         let Some(receiver) = header.header.receiver else { return Ok(()) };
-        let ours =
-            receiver == replica.identity.id || devices::issuers(&replica.db, replica.me)?.contains(&receiver);
-        if ours
+        if devices::is_or_was_me(replica, receiver)?
             && trust::author_key(replica, sender)?.is_none()
             && !revocation::is_revoked_id(replica, sender)?
         {
@@ -146,6 +146,11 @@ impl Verified {
     pub(crate) fn stands_before(&mut self, checkpoint: &Checkpoint) {
         let before = (checkpoint.first - 1, checkpoint.prev);
         self.ends.insert((checkpoint.author, checkpoint.stream), before);
+    }
+
+    /// Returns whether it shows that a device, this one or another, has two histories.
+    pub(crate) fn shows_histories(&self) -> bool {
+        !self.others.is_empty() || self.evidence.is_other_shown || self.evidence.is_divergent()
     }
 
     /// Returns whether nothing is taken of a group that does not reissue tables, whose author is the device `dev` here.

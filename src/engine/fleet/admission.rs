@@ -58,7 +58,7 @@ pub(crate) fn is_for_us(replica: &Replica, certificate: &Certificate<'_>) -> Res
     if id == ours.id && ours.admitted {
         return Ok(own_serial(replica)?.is_none_or(|serial| serial < certificate.serial));
     }
-    Ok(!ours.admitted && (id == ours.id || devices::issuers(&replica.db, replica.me)?.contains(&id)))
+    Ok(!ours.admitted && devices::is_or_was_me(replica, id)?)
 }
 
 /// Returns the serial of our certificate.

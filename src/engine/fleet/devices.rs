@@ -39,6 +39,11 @@ pub(crate) fn issuers(db: &Connection, n: i64) -> Result<Vec<DeviceId>> {
     Ok(chain(db, n)?.into_iter().skip(1).map(|link| link.id).collect())
 }
 
+/// Returns whether an id is this device's, or one that it had before.
+pub(crate) fn is_or_was_me(replica: &Replica, id: DeviceId) -> Result<bool> {
+    Ok(id == replica.identity.id || issuers(&replica.db, replica.me)?.contains(&id))
+}
+
 /// Returns whether a device vouches for another: somebody who had its key has left its identity, as a second history does.
 pub(crate) fn has_successor(db: &Connection, n: i64) -> Result<bool> {
     let id = DeviceId(db.query_row("SELECT id FROM _pm_device WHERE n = ?1", [n], |row| row.get(0))?);

@@ -36,11 +36,11 @@ pub(crate) struct OtherHistory {
 }
 
 /// Where two histories of a shared stream part: the last place that is the same, and the tag that the other one has at its
-/// next place.
+/// next place. If no chain is known that is the same, the beginning, and no tag.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parting {
     pub common: (u64, Chain),
-    pub after: [u8; 4],
+    pub after: Option<[u8; 4]>,
 }
 
 impl OtherHistory {
@@ -55,7 +55,7 @@ impl OtherHistory {
     pub(crate) fn parts_at(self, parting: Option<&Parting>) -> Self {
         match parting.filter(|_| self.common.is_none() && self.stream == Stream::Shared) {
             Some(Parting { common, after }) => {
-                Self { first: common.0 + 1, common: Some(*common), after: Some(*after), ..self }
+                Self { first: common.0 + 1, common: Some(*common), after: *after, ..self }
             }
             None => self,
         }

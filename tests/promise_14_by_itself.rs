@@ -150,3 +150,37 @@ fn whatever_happens_to_a_fleet_exchanging_brings_all_to_the_same() {
     let ids: std::collections::BTreeSet<_> = devices.iter().map(|d| d.identity().id).collect();
     assert_eq!(ids.len(), devices.len());
 }
+
+/// Of a stolen device a board has a frame that the base has not, and hears of the revocation while it lacks a part of its own log:
+/// it says what it has once it has that again, and says it again where it took back what it had said.
+#[test]
+fn what_a_board_that_was_set_back_has_of_a_stolen_device_is_taken_in_by_the_base() {
+    for is_folded in [false, true] {
+        let world = World::new();
+        let [main, other, new] = ["card", "other card", "new card"].map(|name| world.dir.path().join(name));
+        [&main, &other, &new].into_iter().for_each(|card| std::fs::create_dir(card).unwrap());
+        let (mut base, mut north, mut south) =
+            (world.base("base"), board(&world, "north"), board(&world, "south"));
+        write(&north, "north 1");
+        write(&south, "south 1");
+        rounds(&main, &mut [&mut north, &mut south, &mut base], 2);
+        let eve = image(&north, &world, "north backup");
+        write(&north, "north 2");
+        rounds(&main, &mut [&mut north, &mut base], 1);
+        let mut north = restore(&world, north, &eve);
+        write(&south, "south 2");
+        rounds(&other, &mut [&mut south, &mut north], 1);
+        base.revoke(south.identity().id, Some(&world.fleet)).unwrap();
+        if is_folded {
+            base.compact().unwrap();
+        }
+        // Nothing on this card shows the board that it was set back before it has said what it has.
+        let was = north.identity().id;
+        rounds(&new, &mut [&mut base, &mut north], ROUNDS);
+        assert_eq!(north.identity().id, was, "it wrote nothing that it has lost");
+        digests_equal(&[&base, &north]);
+        let ids = "SELECT id FROM notes WHERE id LIKE 'south%' ORDER BY id";
+        assert_eq!(rows(&base, ids), rows(&north, ids));
+        assert_eq!(rows(&base, ids).len(), 2, "compacted: {is_folded}");
+    }
+}

@@ -11,7 +11,7 @@ use crate::engine::capture::dirty::ChangeFlags;
 use crate::engine::capture::ops::{self, Change, RowReader};
 use crate::engine::capture::{append, changed_rows, declare, follow, fresh};
 use crate::engine::error::{Error, Result};
-use crate::engine::fleet::{membership, peers, positions};
+use crate::engine::fleet::{membership, peers, positions, revocation};
 use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::heads::{self, Seen, Stamp};
 use crate::engine::merge::{compose, context_free, deferred, stretches};
@@ -132,7 +132,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
     }
     let says = options.retire.is_some() || options.came_back.is_some() || options.alone();
     let returns = membership::owes_return(replica)? && !peers::is_rolled_back(replica)?;
-    streams[0] |= options.acknowledge || says || returns;
+    streams[0] |= options.acknowledge || says || returns || revocation::owes_word(replica)?;
     let mut report = SealReport::default();
     if streams == [false; 2] {
         return Ok(report);
@@ -160,6 +160,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
             seal_membership(replica, &mut group, options, returns)?;
             seal_said(replica, &mut group, options)?;
             meta::set(&replica.db, "unanswered", false)?;
+            revocation::give_word(replica)?;
         }
         // Of hundreds of tables mostly a few were written to.
         let here = |t: &&Arc<Table>| stream_of(t) == stream && with_something.contains(&t.tid);

@@ -125,14 +125,20 @@ fn forget_numbers(replica: &Replica, (dev, stream): (i64, Stream), after: u64) -
 }
 
 /// Returns whether another device has built on what this device wrote after a frame, and which; or a verdict of this device,
-/// which names these frames as those that stay.
-pub(crate) fn built_on_by(replica: &Replica, after: u64) -> Result<Option<String>> {
-    let other: Option<i64> = value::maybe(
+/// which names these frames as those that stay. One that is known to have another history of this device's has built on that, by
+/// the same numbers.
+pub(crate) fn built_on_by(
+    replica: &Replica,
+    after: u64,
+    of_other: Option<DeviceId>,
+) -> Result<Option<String>> {
+    let builder: Option<i64> = value::maybe(
         &replica.db,
-        "SELECT dev FROM _pm_context WHERE other = ?1 AND dev <> ?1 AND seq > ?2",
-        (replica.me, after),
+        "SELECT c.dev FROM _pm_context c JOIN _pm_device d ON d.n = c.dev
+         WHERE c.other = ?1 AND c.dev <> ?1 AND c.seq > ?2 AND d.id IS NOT ?3",
+        (replica.me, after, of_other.map(|id| id.0)),
     )?;
-    if let Some(other) = other {
+    if let Some(other) = builder {
         return devices::device_label(replica, other).map(Some);
     }
     // What is folded cannot be read any more, nor be written again: whoever asks looks at that.

@@ -53,8 +53,8 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
     // What others have may still come frame by frame, which shows it.
     let mut evidence = *evidence;
     if evidence.is_divergent() || unknown {
-        if !unsay::take_back(replica, common, bounds)? {
-            rekey::rekey(replica, common, evidence.diverges_at)?;
+        if !unsay::take_back(replica, common, bounds, evidence.from_other)? {
+            rekey::rekey(replica, common, evidence.diverges_at, evidence.from_other)?;
             return Ok(true);
         }
         // What others have in its place comes in again.

@@ -127,7 +127,7 @@ pub(crate) fn waits_here(replica: &Replica) -> Result<bool> {
 }
 
 /// Takes a new identity, and re-authors what each stream has after its common prefix with the first history. `shown` are the
-/// ends of these that the first history shows: of what is folded here the log has no chain.
+/// ends of these that the first history shows: of what is folded here the log has no chain. `of_other` is who is known to have that.
 ///
 /// # Errors
 /// [`Error::KeyMissing`], [`Error::Io`].
@@ -135,13 +135,14 @@ pub(crate) fn rekey(
     replica: &mut Replica,
     common: [u64; 2],
     shown: [Option<StreamPosition>; 2],
+    of_other: Option<DeviceId>,
 ) -> Result<()> {
     if replica.poisoned {
         return Err(Error::Poisoned.into());
     }
     let before = (replica.key.clone(), replica.me, replica.identity.clone());
     replica.db.execute_batch("BEGIN IMMEDIATE")?;
-    let result = rekey_here(replica, common, shown);
+    let result = rekey_here(replica, common, shown, of_other);
     let result = transaction::end_transaction(replica, result);
     if result.is_err() {
         (replica.key, replica.me, replica.identity) = before;
@@ -151,7 +152,12 @@ pub(crate) fn rekey(
 }
 
 /// Does the work of [`rekey`], within its transaction.
-fn rekey_here(replica: &mut Replica, common: [u64; 2], shown: [Option<StreamPosition>; 2]) -> Result<()> {
+fn rekey_here(
+    replica: &mut Replica,
+    common: [u64; 2],
+    shown: [Option<StreamPosition>; 2],
+    of_other: Option<DeviceId>,
+) -> Result<()> {
     catalog::load_catalog(replica)?;
     fresh::begin(replica)?;
     deferred::begin_deferring(replica)?;
@@ -159,7 +165,8 @@ fn rekey_here(replica: &mut Replica, common: [u64; 2], shown: [Option<StreamPosi
     // set back writes no frame then.
     seal::seal_here(replica, SealOptions::default())?;
     let mut common = whole_seals(replica, common)?;
-    let mut since = cut::built_on_by(replica, common[0])?.map(|other| format!("{other} has built on it"));
+    let mut since =
+        cut::built_on_by(replica, common[0], of_other)?.map(|other| format!("{other} has built on it"));
     let same = common[0];
     let (parts, folded) = parts_here(replica, &mut common, shown)?;
     if folded {

@@ -122,7 +122,8 @@ fn follow(replica: &Replica, travels: bool) -> Result<u64> {
     let new = trust::refresh(replica)?;
     // Who wrote nothing since says by this what it has: others take that in. Its frame also brings the statement.
     if (travels || !new.is_empty()) && replica.can_sign() {
-        seal::seal_here(replica, SealOptions { acknowledge: true, ..SealOptions::default() })?;
+        revocation::owe_word(replica)?;
+        seal::seal_here(replica, SealOptions::default())?;
     }
     vouched::recount(replica)?;
     let mut applied = ImportReport::default();

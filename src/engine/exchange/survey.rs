@@ -209,9 +209,12 @@ fn is_apart(
     Ok(twin::fit(replica, checkpoint, Some(end), &key)? != Fit::Fits)
 }
 
-/// Returns whether one of these places is of a history that is given up here.
+/// Returns whether one of these places is of a history that is given up here, or of this device's own that it took back.
 pub(crate) fn has_given_up(replica: &Replica, applied: &[Position]) -> Result<bool> {
     for entry in applied.iter().filter(|entry| entry.stream == Stream::Shared) {
+        if twin::is_taken_back(replica, entry)? {
+            return Ok(true);
+        }
         if let Some(dev) = devices::device_number(replica, entry.author)?
             && let Some(given_up) = peers::given_up(replica, dev)?
             && given_up.ends.contains(&(entry.seq, entry.tag))

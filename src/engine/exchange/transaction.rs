@@ -26,7 +26,7 @@ pub(crate) fn transaction<R>(replica: &mut Replica, work: impl FnOnce(&Replica) 
     {
         connection::roll_back(&replica.db);
         let common = common_prefix(replica, [0; 2], [u64::MAX; 2], true)?;
-        rekey::rekey(replica, common, [None; 2])?;
+        rekey::rekey(replica, common, [None; 2], None)?;
         replica.db.execute_batch("BEGIN IMMEDIATE")?;
     }
     end_listed(replica, |e| {

@@ -246,6 +246,9 @@ pub(crate) fn compare_vector(
         match upper {
             _ if ours => {
                 evidence.compared(entry.stream, entry.seq, upper);
+                if upper.is_some() && entry.stream == Stream::Shared {
+                    evidence.from_other = Some(sender).filter(|sender| *sender != replica.identity.id);
+                }
                 not_ours.extend(upper.map(|_| entry));
             }
             None if entry.stream == Stream::PerDevice && former.contains(&entry.author) => {
@@ -282,6 +285,17 @@ pub(crate) fn compare_place(
         evidence.compared(stream, place.seq, upper);
     }
     Ok(())
+}
+
+/// Returns whether a place of this device's own log is not the same here any more: it took that back.
+pub(super) fn is_taken_back(replica: &Replica, place: &Position) -> Result<bool> {
+    if place.author != replica.identity.id
+        || place.seq > positions::position(replica, replica.me, place.stream)?.seq
+    {
+        return Ok(false);
+    }
+    let past = past_here(replica, replica.me, place.stream, place.seq)?;
+    Ok(past.compare(place.seq, place.tag).flatten().is_some())
 }
 
 /// Finds where a shared stream here parts from another history, of which a state has these places, the newest first. `start`

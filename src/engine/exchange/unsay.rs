@@ -7,14 +7,14 @@
 //! device has written elsewhere comes in again from its peers, as after a backup was restored. Whoever built on them keeps
 //! the device from dropping them.
 
-use packmule_core::model::Stream;
+use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{DefId, FrameFlags, SchemaBits};
 
 use crate::engine::capture::{adopt, reissue};
 use crate::engine::error::Result;
 use crate::engine::exchange::{cut, rekey, transaction};
 use crate::engine::fleet::peers::{self, PeerEvidence};
-use crate::engine::fleet::{membership, positions, statements};
+use crate::engine::fleet::{membership, positions, revocation, statements};
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
 use crate::engine::store::value;
@@ -24,8 +24,14 @@ use crate::engine::table::replica::Replica;
 
 /// Drops what this device's log has after the common prefix, if nothing of that writes anything and nobody has built on
 /// it. Where some of it does, what only says something after that is dropped, if the log can be one with what others have then:
-/// it goes no further than `bounds`. Returns whether nothing is left that contradicts them.
-pub(super) fn take_back(replica: &mut Replica, common: [u64; 2], bounds: [u64; 2]) -> Result<bool> {
+/// it goes no further than `bounds`. Returns whether nothing is left that contradicts them. What `other`, a device, has built on is
+/// the other history.
+pub(super) fn take_back(
+    replica: &mut Replica,
+    common: [u64; 2],
+    bounds: [u64; 2],
+    other: Option<DeviceId>,
+) -> Result<bool> {
     transaction::record(replica, |e| {
         let mut to = rekey::whole_seals(e, common)?;
         let mut said = Said::default();
@@ -43,7 +49,7 @@ pub(super) fn take_back(replica: &mut Replica, common: [u64; 2], bounds: [u64; 2
             };
             ends.push(end);
         }
-        if cut::built_on_by(e, to[0])?.is_some() {
+        if cut::built_on_by(e, to[0], other)?.is_some() {
             return Ok(false);
         }
         let contexts = cut::contexts_at(e, e.me, to)?;
@@ -53,6 +59,9 @@ pub(super) fn take_back(replica: &mut Replica, common: [u64; 2], bounds: [u64; 2
         }
         if said.back {
             membership::owe_return(e)?;
+        }
+        if revocation::any(e)? {
+            revocation::owe_word(e)?;
         }
         reissue::forget_after(e, to[PeerEvidence::at(Stream::PerDevice)])?;
         // It may be in what comes in again.

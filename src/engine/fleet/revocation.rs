@@ -22,6 +22,25 @@ pub(crate) fn any(replica: &Replica) -> Result<bool> {
     Ok(value::maybe::<i64>(&replica.db, "SELECT 1 FROM _pm_revocation LIMIT 1", [])?.is_some())
 }
 
+/// Under this name `_pm_meta` has whether this device still has to say what it has of revoked devices.
+const WORD_OWED: &str = "word owed";
+
+/// Records that this device has to say what it has of revoked devices, with its next group in the shared stream or one of its own:
+/// others take in what it says that it has. Who has lost a part of its log says so once it has that again.
+pub(crate) fn owe_word(replica: &Replica) -> Result<()> {
+    meta::set(&replica.db, WORD_OWED, true)
+}
+
+/// Returns whether it still has to.
+pub(crate) fn owes_word(replica: &Replica) -> Result<bool> {
+    Ok(meta::get(&replica.db, WORD_OWED)?.unwrap_or(false))
+}
+
+/// Records that it has.
+pub(crate) fn give_word(replica: &Replica) -> Result<()> {
+    meta::forget(&replica.db, WORD_OWED)
+}
+
 /// Returns whether a device is revoked. This device never is to itself.
 pub(crate) fn is_revoked(replica: &Replica, dev: i64) -> Result<bool> {
     let sql = "SELECT 1 FROM _pm_device WHERE n = ?1 AND trust = ?2";

@@ -47,7 +47,8 @@ use secrecy::Secrecy;
 
 use super::volume::Volume;
 use crate::engine::{
-    Encryption, Engine, Error, More, Positions, Progress, Readers, Result, Retirement, Route, Span, Survey, Trusted,
+    Encryption, Engine, Error, More, Positions, Progress, Readers, Result, Retirement, Route, Span, Survey,
+    Trusted,
 };
 
 /// The folder on the card.

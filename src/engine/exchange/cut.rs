@@ -125,8 +125,8 @@ fn forget_numbers(replica: &Replica, (dev, stream): (i64, Stream), after: u64) -
 }
 
 /// Returns whether another device has built on what this device wrote after a frame, and which; or a verdict of this device,
-/// which names these frames as those that stay. One that is known to have another history of this device's has built on that, by
-/// the same numbers.
+/// which names these frames as those that stay. One that is known to have another history of this device's, and never said that it
+/// has this one, has built on that, by the same numbers.
 pub(crate) fn built_on_by(
     replica: &Replica,
     after: u64,
@@ -135,8 +135,9 @@ pub(crate) fn built_on_by(
     let builder: Option<i64> = value::maybe(
         &replica.db,
         "SELECT c.dev FROM _pm_context c JOIN _pm_device d ON d.n = c.dev
-         WHERE c.other = ?1 AND c.dev <> ?1 AND c.seq > ?2 AND d.id IS NOT ?3",
-        (replica.me, after, of_other.map(|id| id.0)),
+         WHERE c.other = ?1 AND c.dev <> ?1 AND c.seq > ?2 AND (d.id IS NOT ?3 OR EXISTS (
+           SELECT 1 FROM _pm_ack a WHERE a.peer = c.dev AND a.dev = ?1 AND a.stream = ?4 AND a.seq > ?2))",
+        (replica.me, after, of_other.map(|id| id.0), Stream::Shared.number()),
     )?;
     if let Some(other) = builder {
         return devices::device_label(replica, other).map(Some);

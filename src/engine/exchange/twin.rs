@@ -217,6 +217,7 @@ pub(crate) fn compare_vector(
     revoked: &[DeviceId],
     evidence: &mut PeerEvidence,
 ) -> Result<Apart> {
+    evidence.sender = Some(sender).filter(|sender| *sender != replica.identity.id);
     let mut apart = Apart::default();
     let mut not_ours = Vec::new();
     let former = devices::issuers(&replica.db, replica.me)?;
@@ -246,9 +247,7 @@ pub(crate) fn compare_vector(
         match upper {
             _ if ours => {
                 evidence.compared(entry.stream, entry.seq, upper);
-                if upper.is_some() && entry.stream == Stream::Shared {
-                    evidence.from_other = Some(sender).filter(|sender| *sender != replica.identity.id);
-                }
+                evidence.is_sender_apart |= upper.is_some() && entry.stream == Stream::Shared;
                 not_ours.extend(upper.map(|_| entry));
             }
             None if entry.stream == Stream::PerDevice && former.contains(&entry.author) => {

@@ -184,34 +184,3 @@ fn what_a_board_that_was_set_back_has_of_a_stolen_device_is_taken_in_by_the_base
         assert_eq!(rows(&base, ids).len(), 2, "compacted: {is_folded}");
     }
 }
-
-/// The base has a copy's history of a board, and writes over a row. The board has written to that row in frames of the same
-/// numbers: the base had not seen those.
-#[test]
-fn what_a_base_wrote_upon_a_copys_history_removes_nothing_that_the_board_wrote() {
-    let world = World::new();
-    let [main, new] = ["card", "new card"].map(|name| world.dir.path().join(name));
-    [&main, &new].into_iter().for_each(|card| std::fs::create_dir(card).unwrap());
-    let (mut base, mut north) = (world.base("base"), board(&world, "north"));
-    write(&north, "north 1");
-    rounds(&main, &mut [&mut north, &mut base], 2);
-    let mut clone = open_at(&world, &image(&north, &world, "north image"));
-    for n in 0..3 {
-        write(&clone, &format!("clone {n}"));
-        clone.seal().unwrap();
-    }
-    rounds(&main, &mut [&mut clone, &mut base], 1);
-    sql(&base, "UPDATE notes SET text = 'base' WHERE id = 'of all'");
-    for n in 2..5 {
-        write(&north, &format!("north {n}"));
-        north.seal().unwrap();
-    }
-    rounds(&new, &mut [&mut base, &mut north], ROUNDS);
-    digests_equal(&[&base, &north]);
-    for device in [&base, &north] {
-        let conflicts = device.conflicts().unwrap();
-        let versions: Vec<_> = conflicts.iter().flat_map(|c| &c.versions).map(|v| format!("{v:?}")).collect();
-        let written = format!("{:?}", "north 4".as_bytes()).replace(['[', ']'], "");
-        assert!(versions.iter().any(|version| version.contains(&written)), "{versions:?}");
-    }
-}

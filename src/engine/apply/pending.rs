@@ -26,7 +26,7 @@ use packmule_core::wire::{Checkpoint, Frame};
 use crate::engine::apply::aside;
 use crate::engine::apply::report::{Missing, Wait};
 use crate::engine::error::{self, Error, Result};
-use crate::engine::fleet::{apart, devices, positions, revocation};
+use crate::engine::fleet::{devices, positions, revocation};
 use crate::engine::log::{contexts, frames, gave_up};
 use crate::engine::store::value;
 use crate::engine::table::replica::Replica;
@@ -75,13 +75,10 @@ fn missing_in(
         if other == Some(dev) && with_pair {
             continue; // The shared stream's part of the same seal comes first.
         }
-        let mut have = match other {
+        let have = match other {
             Some(other) => positions::position(replica, other, Stream::Shared)?.seq,
             None => 0,
         };
-        if other == Some(replica.me) {
-            have = apart::up_to(replica, dev)?.map_or(have, |up_to| up_to.min(have));
-        }
         let comes_never = |other| {
             Ok::<_, Error>(
                 revocation::is_forked(replica, other)?

@@ -486,12 +486,10 @@ impl<'e> Verification<'e> {
 
     /// Compares what the sender has applied, and its probes, with what is here.
     fn compare_vector(&mut self) -> Result<()> {
-        let Verified { sender, applied, probes, evidence, is_old, .. } = &mut self.verified;
+        let Verified { sender, applied, probes, evidence, .. } = &mut self.verified;
         let Some(sender) = *sender else { return Ok(()) };
         let revoked: Vec<DeviceId> = self.revoked.iter().map(|device| device.id).collect();
         let apart = twin::compare_vector(self.replica, sender, (applied, probes), &revoked, evidence)?;
-        // It can have given that up since.
-        evidence.is_sender_apart &= !*is_old;
         // A clone of this device, or a device that has another history of itself than is here: only
         // a third device that hears of both knows which of them is the second.
         let clone = evidence.diverges_after().filter(|_| sender == self.replica.identity.id);

@@ -7,7 +7,7 @@ use crate::engine::exchange::common_prefix::common_prefix;
 use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{rekey, transaction, twin, unsay};
 use crate::engine::fleet::peers::{self, PeerEvidence};
-use crate::engine::fleet::{apart, devices, positions};
+use crate::engine::fleet::{devices, positions};
 use crate::engine::table::replica::Replica;
 
 /// Reconciles this device's own log with the evidence of its peers: records that it was rolled back and recovers its
@@ -16,7 +16,6 @@ use crate::engine::table::replica::Replica;
 /// # Errors
 /// Those of taking a new identity: [`Error::KeyMissing`], [`Error::Io`].
 pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) -> Result<bool> {
-    note_apart(replica, evidence)?;
     let mut positions = [0; 2];
     for stream in Stream::ALL {
         positions[PeerEvidence::at(stream)] = positions::position(replica, replica.me, stream)?.seq;
@@ -54,8 +53,8 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
     // What others have may still come frame by frame, which shows it.
     let mut evidence = *evidence;
     if evidence.is_divergent() || unknown {
-        if !unsay::take_back(replica, common, bounds, evidence.from_other())? {
-            rekey::rekey(replica, common, evidence.diverges_at, evidence.from_other())?;
+        if !unsay::take_back(replica, common, bounds, evidence.from_other)? {
+            rekey::rekey(replica, common, evidence.diverges_at, evidence.from_other)?;
             return Ok(true);
         }
         // What others have in its place comes in again.
@@ -66,22 +65,6 @@ pub(crate) fn reconcile_own_log(replica: &mut Replica, evidence: &PeerEvidence) 
     // A transaction that seals could take a new identity first, of which none of this is said.
     transaction::record(replica, |e| peers::record_evidence(e, &evidence))?;
     Ok(false)
-}
-
-/// Notes that the sender has another history of this device's shared stream, or has given it up.
-fn note_apart(replica: &mut Replica, evidence: &PeerEvidence) -> Result<()> {
-    if evidence.from_other().is_none() && !apart::any(replica)? {
-        return Ok(());
-    }
-    let peer = evidence.sender.map(|id| devices::device_number(replica, id)).transpose()?.flatten();
-    let Some(peer) = peer else { return Ok(()) };
-    let at = PeerEvidence::at(Stream::Shared);
-    let noted = apart::up_to(replica, peer)?;
-    let now = match evidence.from_other() {
-        Some(_) => evidence.diverges_by[at],
-        None => noted.filter(|up_to| evidence.same[at] <= *up_to),
-    };
-    if now == noted { Ok(()) } else { transaction::record(replica, |e| apart::note(e, peer, now)) }
 }
 
 /// Takes nothing of another history of this device's own streams that a bundle has, where this device goes on with what it has;

@@ -36,7 +36,7 @@ use crate::engine::exchange::common_prefix::common_prefix;
 use crate::engine::exchange::cut::{self, Old};
 use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::positions::{self, StreamPosition};
-use crate::engine::fleet::{apart, devices, membership};
+use crate::engine::fleet::{devices, membership};
 use crate::engine::log::{contexts, frames, tags};
 use crate::engine::merge::{deferred, stretches};
 use crate::engine::show::{constraints, transaction};
@@ -176,7 +176,6 @@ fn rekey_here(
     let was = devices::device_label(replica, replica.me)?;
     let key = become_another(replica)?;
     peers::forget_evidence(replica)?;
-    apart::forget_all(replica)?;
     peers::record_split(replica, old.0, common[0])?;
     if !replica.identity.base {
         // Of the per-device stream of a device like others, this one takes nothing.

@@ -217,7 +217,6 @@ pub(crate) fn compare_vector(
     revoked: &[DeviceId],
     evidence: &mut PeerEvidence,
 ) -> Result<Apart> {
-    evidence.sender = Some(sender).filter(|sender| *sender != replica.identity.id);
     let mut apart = Apart::default();
     let mut not_ours = Vec::new();
     let former = devices::issuers(&replica.db, replica.me)?;
@@ -247,7 +246,9 @@ pub(crate) fn compare_vector(
         match upper {
             _ if ours => {
                 evidence.compared(entry.stream, entry.seq, upper);
-                evidence.is_sender_apart |= upper.is_some() && entry.stream == Stream::Shared;
+                if upper.is_some() && entry.stream == Stream::Shared {
+                    evidence.from_other = Some(sender).filter(|sender| *sender != replica.identity.id);
+                }
                 not_ours.extend(upper.map(|_| entry));
             }
             None if entry.stream == Stream::PerDevice && former.contains(&entry.author) => {

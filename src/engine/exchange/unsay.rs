@@ -14,7 +14,7 @@ use crate::engine::capture::{adopt, reissue};
 use crate::engine::error::Result;
 use crate::engine::exchange::{cut, rekey, transaction};
 use crate::engine::fleet::peers::{self, PeerEvidence};
-use crate::engine::fleet::{apart, membership, positions, revocation, statements};
+use crate::engine::fleet::{membership, positions, revocation, statements};
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
 use crate::engine::store::value;
@@ -60,7 +60,6 @@ pub(super) fn take_back(
         if said.back {
             membership::owe_return(e)?;
         }
-        apart::forget_all(e)?;
         if revocation::any(e)? {
             revocation::owe_word(e)?;
         }

@@ -5,7 +5,6 @@
 //! | file | what it does |
 //! |---|---|
 //! | `admission` | devices that ask the fleet to sign their certificates |
-//! | `apart` | peers that have another history of this device's shared stream |
 //! | `clocks` | clocks that are far off |
 //! | `copies` | copies of a device's card, of which one is behind |
 //! | `devices` | devices, their numbers and names |
@@ -24,7 +23,6 @@
 //! | `trust` | certificates verified and stored; trust given and taken |
 
 pub(crate) mod admission;
-pub(crate) mod apart;
 pub(crate) mod clocks;
 pub(crate) mod copies;
 pub(crate) mod devices;

@@ -82,10 +82,8 @@ pub(crate) struct PeerEvidence {
     pub by_state: [bool; 2],
     /// It comes from a base.
     pub by_base: bool,
-    /// Who sent it, if that is another device.
-    pub sender: Option<DeviceId>,
-    /// That one says that it has another history of this device's shared stream itself.
-    pub is_sender_apart: bool,
+    /// Who sent it says that it has another history of this device's shared stream itself.
+    pub from_other: Option<DeviceId>,
 }
 
 impl PeerEvidence {

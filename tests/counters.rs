@@ -204,19 +204,23 @@ fn late_additions_add_up() {
     assert!(all[0].conflicts().unwrap().is_empty());
 }
 
+/// A base and two boards with a counter beside a plain column.
+fn meters(world: &World) -> [Engine; 3] {
+    let options =
+        TrackOptions { columns: vec![("n".into(), ColumnMerge::Counter)], ..TrackOptions::default() };
+    [world.base("base"), world.board("a"), world.board("b")].map(|mut device| {
+        sql(&device, "CREATE TABLE meter (k TEXT PRIMARY KEY, n INTEGER, note TEXT)");
+        device.track("meter", &options).unwrap();
+        device
+    })
+}
+
 /// What a delete says that the counter was counts beside an insert that had not seen it. One device has folded the delete, and
 /// hears of both the insert and an update of another column of it.
 #[test]
 fn what_a_folded_delete_said_of_a_counter_is_decided_for_all() {
     let world = World::new();
-    let options =
-        TrackOptions { columns: vec![("n".into(), ColumnMerge::Counter)], ..TrackOptions::default() };
-    let devices = [world.base("base"), world.board("a"), world.board("b")];
-    let mut devices = devices.map(|mut device| {
-        sql(&device, "CREATE TABLE meter (k TEXT PRIMARY KEY, n INTEGER, note TEXT)");
-        device.track("meter", &options).unwrap();
-        device
-    });
+    let mut devices = meters(&world);
     sql(&devices[1], "INSERT INTO meter VALUES ('house', 3, NULL)");
     carry_between(&mut devices, 1, 0);
     sql(&devices[1], "DELETE FROM meter");
@@ -239,14 +243,7 @@ fn what_a_folded_delete_said_of_a_counter_is_decided_for_all() {
 fn what_a_folded_delete_said_of_a_counter_is_decided_where_an_update_has_the_row_again() {
     for meets in [[(2, 1), (2, 0)], [(0, 2), (2, 1)]] {
         let world = World::new();
-        let options =
-            TrackOptions { columns: vec![("n".into(), ColumnMerge::Counter)], ..TrackOptions::default() };
-        let devices = [world.base("base"), world.board("a"), world.board("b")];
-        let mut devices = devices.map(|mut device| {
-            sql(&device, "CREATE TABLE meter (k TEXT PRIMARY KEY, n INTEGER, note TEXT)");
-            device.track("meter", &options).unwrap();
-            device
-        });
+        let mut devices = meters(&world);
         sql(&devices[0], "INSERT INTO meter VALUES ('house', 3, NULL)");
         carry_all(&mut devices.each_mut());
         sql(&devices[0], "DELETE FROM meter");

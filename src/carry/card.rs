@@ -304,7 +304,7 @@ impl<'a> Visit<'a> {
     /// Says why nothing is left for a device that is none of the peers.
     fn why_nothing_for(&self, receiver: DeviceId) -> Result<Removed> {
         Ok(match self.engine.retirement(receiver)? {
-            _ if self.engine.is_revoked(receiver) => Removed::Revoked,
+            _ if self.engine.is_revoked(receiver)? => Removed::Revoked,
             Some(Retirement::Gone) => Removed::Retired,
             Some(Retirement::GoesOn) => Removed::NewIdentity,
             None => Removed::Untrusted,

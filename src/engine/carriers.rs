@@ -135,9 +135,9 @@ impl Engine {
         Ok(peer::meet(&mut self.replica, peer)?)
     }
 
-    /// Returns whether a device is revoked here, as far as that can be read.
-    pub(crate) fn is_revoked(&self, id: DeviceId) -> bool {
-        revoke::is_revoked(&self.replica, id).unwrap_or(false)
+    /// Returns whether a device is revoked here.
+    pub(crate) fn is_revoked(&self, id: DeviceId) -> Result<bool> {
+        Ok(revoke::is_revoked(&self.replica, id)?)
     }
 
     /// Returns what became of a device, if it is retired here.

@@ -61,6 +61,7 @@ mod other_keys;
 mod over_lines;
 mod proposed;
 mod prose;
+mod proxies;
 mod pruned;
 mod random_fleets;
 mod random_upgrades;

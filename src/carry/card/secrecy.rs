@@ -71,8 +71,10 @@ impl Visit<'_> {
             let fits = matches!(self.secrecy, Secrecy::Clear) || self.secrecy.introduces(ours);
             return Ok((!fits).then_some(Removed::InClear));
         };
-        if readers.iter().any(|reader| self.engine.is_revoked(*reader)) {
-            return Ok(Some(Removed::ReadByRevoked));
+        for reader in readers {
+            if self.engine.is_revoked(*reader)? {
+                return Ok(Some(Removed::ReadByRevoked));
+            }
         }
         let Secrecy::To(now) = &self.secrecy else { return Ok(None) };
         let now = now.devices();

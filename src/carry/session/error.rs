@@ -65,9 +65,13 @@ impl Error {
                 }
                 Self::UntrustedDevice(device)
             }
-            Ended::Refused { why: Refusal::Untrusted, about, us: false } if engine.is_revoked(about) => {
-                Self::Refused { by, why: Refusal::Revoked, about, us: false, asked: false }
-            }
+            Ended::Refused { why: Refusal::Untrusted, about, us: false } => match engine.is_revoked(about) {
+                Ok(revoked) => {
+                    let why = if revoked { Refusal::Revoked } else { Refusal::Untrusted };
+                    Self::Refused { by, why, about, us: false, asked: false }
+                }
+                Err(e) => Self::Engine(e),
+            },
             Ended::Refused { why, about, us } => {
                 let ours = engine.identity();
                 let waits = !ours.admitted && (kept.only_admission || ours.fleet.is_some());

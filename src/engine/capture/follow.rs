@@ -138,18 +138,18 @@ pub(crate) type Readings = HashMap<(DefId, usize), String>;
 
 /// Returns how the columns of a table's definitions in the log are read, whose definition is `now`.
 pub(crate) fn readings(replica: &Replica, tid: i64, now: &TableDef) -> Result<Readings> {
-    readings_by(replica, tid, &|def| renamed::as_now(replica, tid, def, now))
+    readings_by(replica, tid, &renamed::renames(replica, tid)?, now)
 }
 
-/// Returns how the columns of a table's definitions in the log are read by who gives them these names.
-fn readings_by(replica: &Replica, tid: i64, name: &dyn Fn(&mut TableDef) -> Result<()>) -> Result<Readings> {
+/// Returns how they are read by who knows these renames, and whose definition is `now`.
+fn readings_by(replica: &Replica, tid: i64, renames: &Renames, now: &TableDef) -> Result<Readings> {
     let mut statement = replica.db.prepare_cached("SELECT id, body FROM _pm_def WHERE tid = ?1")?;
     let mut rows = statement.query([tid])?;
     let mut found = Readings::new();
     while let Some(row) = rows.next()? {
         let (id, body): (_, Vec<u8>) = (DefId(row.get(0)?), row.get(1)?);
         let mut def = TableDef::stored(&body)?;
-        name(&mut def)?;
+        renames.read_as(&mut def, now);
         found.extend(def.columns.into_iter().enumerate().map(|(at, column)| ((id, at), column.name)));
     }
     Ok(found)
@@ -157,18 +157,13 @@ fn readings_by(replica: &Replica, tid: i64, name: &dyn Fn(&mut TableDef) -> Resu
 
 /// Returns which columns of the definitions in the log stand for none of a table, whose definition is `now`.
 pub(crate) fn unread(replica: &Replica, tid: i64, now: &TableDef) -> Result<Unread> {
-    let all = readings(replica, tid, now)?.into_iter();
-    Ok(all.filter(|(_, name)| now.column(name).is_none()).map(|(place, _)| place).collect())
+    unread_there(replica, tid, &renamed::renames(replica, tid)?, now)
 }
 
 /// Returns which columns of the definitions in the log stand for none to a device that knows these renames, of a table whose
 /// definition there is `now`.
 pub(crate) fn unread_there(replica: &Replica, tid: i64, renames: &Renames, now: &TableDef) -> Result<Unread> {
-    let read = |def: &mut TableDef| {
-        renames.read_as(def, now);
-        Ok(())
-    };
-    let all = readings_by(replica, tid, &read)?.into_iter();
+    let all = readings_by(replica, tid, renames, now)?.into_iter();
     Ok(all.filter(|(_, name)| now.column(name).is_none()).map(|(place, _)| place).collect())
 }
 

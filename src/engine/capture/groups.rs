@@ -132,7 +132,8 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
     }
     let says = options.retire.is_some() || options.came_back.is_some() || options.alone();
     let returns = membership::owes_return(replica)? && !peers::is_rolled_back(replica)?;
-    streams[0] |= options.acknowledge || says || returns || revocation::owes_word(replica)?;
+    let owes_word = revocation::owes_word(replica)?;
+    streams[0] |= options.acknowledge || says || returns || owes_word;
     let mut report = SealReport::default();
     if streams == [false; 2] {
         return Ok(report);
@@ -160,7 +161,9 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
             seal_membership(replica, &mut group, options, returns)?;
             seal_said(replica, &mut group, options)?;
             meta::set(&replica.db, "unanswered", false)?;
-            revocation::give_word(replica)?;
+            if owes_word {
+                revocation::give_word(replica)?;
+            }
         }
         // Of hundreds of tables mostly a few were written to.
         let here = |t: &&Arc<Table>| stream_of(t) == stream && with_something.contains(&t.tid);

@@ -178,7 +178,7 @@ fn meant(replica: &Replica, place: &Place) -> Result<Option<String>> {
 /// Returns whether an error stops all: it is the machine's, and not about what was decided.
 pub(crate) fn stops(error: &Error) -> bool {
     match error {
-        Error::Sqlite(e) => e.sqlite_error_code().is_some_and(error::is_of_machine),
+        Error::Sqlite(e) => error::is_machine_failure(e),
         Error::Io { .. } | Error::Stream(_) | Error::KeyMissing { .. } | Error::Poisoned => true,
         _ => false,
     }

@@ -237,6 +237,11 @@ impl std::error::Error for BundleProblem {}
 /// the engine gives to others has [`Error`] itself.
 pub(crate) type Result<T, E = Box<Error>> = std::result::Result<T, E>;
 
+/// Returns whether an error of SQLite is the machine's, as [`is_of_machine`] says.
+pub(crate) fn is_machine_failure(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code().is_some_and(is_of_machine)
+}
+
 /// Returns whether a failure of SQLite is the machine's, and not about what was to be done: its disk, its memory, a lock,
 /// the file itself.
 pub(crate) fn is_of_machine(code: rusqlite::ErrorCode) -> bool {
@@ -279,8 +284,7 @@ impl Error {
 
     /// Returns whether it is the machine's, as [`is_of_machine`] says.
     pub(crate) fn is_machines(&self) -> bool {
-        let code = self.of_sqlite().and_then(rusqlite::Error::sqlite_error_code);
-        code.is_some_and(is_of_machine)
+        self.of_sqlite().is_some_and(is_machine_failure)
     }
 
     /// Makes an error of what a bundle's stream said at an offset: it may know what is wrong with the bundle.

@@ -335,7 +335,7 @@ impl<'e> StateMerge<'e> {
         let mut announced = Vec::new();
         for declaration in self.declarations.iter().filter(of_table) {
             let is_shape = declaration.what == Subject::Shape as i64 && declaration.name.is_empty();
-            let bits = SchemaBits(declaration.value.get(8).copied().unwrap_or(0));
+            let bits = declared::bits_of(&declaration.value);
             if let Some(body) = body(declaration.def).filter(|_| is_shape && !bits.says(SchemaBits::FOLLOWS))
             {
                 announced.push(TableDef::hear(body).map_err(error::bad)?);

@@ -278,24 +278,25 @@ pub(crate) fn compare_place(
     place: &Place,
     evidence: &mut PeerEvidence,
 ) -> Result<()> {
-    if place.seq > positions::position(replica, replica.me, stream)?.seq {
-        return Ok(());
-    }
-    if let Some(upper) = past_here(replica, replica.me, stream, place.seq)?.compare(place.seq, place.tag) {
+    if let Some(upper) = compare_own(replica, stream, place)? {
         evidence.compared(stream, place.seq, upper);
     }
     Ok(())
 }
 
 /// Returns whether a place of this device's own log is not the same here any more: it took that back.
-pub(super) fn is_taken_back(replica: &Replica, place: &Position) -> Result<bool> {
-    if place.author != replica.identity.id
-        || place.seq > positions::position(replica, replica.me, place.stream)?.seq
-    {
-        return Ok(false);
+pub(super) fn is_taken_back(replica: &Replica, said: &Position) -> Result<bool> {
+    let place = Place { seq: said.seq, tag: said.tag };
+    let is_own = said.author == replica.identity.id;
+    Ok(is_own && compare_own(replica, said.stream, &place)?.flatten().is_some())
+}
+
+/// Compares a place of this device's own log with what is here, as [`Past::compare`] says.
+fn compare_own(replica: &Replica, stream: Stream, place: &Place) -> Result<Option<Option<u64>>> {
+    if place.seq > positions::position(replica, replica.me, stream)?.seq {
+        return Ok(None);
     }
-    let past = past_here(replica, replica.me, place.stream, place.seq)?;
-    Ok(past.compare(place.seq, place.tag).flatten().is_some())
+    Ok(past_here(replica, replica.me, stream, place.seq)?.compare(place.seq, place.tag))
 }
 
 /// Finds where a shared stream here parts from another history, of which a state has these places, the newest first. `start`

@@ -37,13 +37,17 @@ impl ToSql for Subject {
     }
 }
 
+/// Returns what a device said of its table besides its definition, of the value of a [`Subject::Shape`].
+pub(crate) fn bits_of(value: &[u8]) -> SchemaBits {
+    SchemaBits(value.get(8).copied().unwrap_or(0))
+}
+
 /// Returns whether a declaration is of a definition that takes part: it is none of a table that a device has changed alone, or
 /// does not track any more.
 pub(crate) fn takes_part(what: i64, value: &[u8]) -> bool {
-    let apart =
-        |bits: &u8| SchemaBits(*bits).says(SchemaBits::CHANGED) || SchemaBits(*bits).says(SchemaBits::LEFT);
+    let bits = bits_of(value);
     match what == Subject::Shape as i64 {
-        true => !value.get(8).is_some_and(apart),
+        true => !bits.says(SchemaBits::CHANGED) && !bits.says(SchemaBits::LEFT),
         false => what < Subject::Shape as i64,
     }
 }

@@ -131,7 +131,7 @@ pub(crate) fn as_now(replica: &Replica, tid: i64, def: &mut TableDef, now: &Tabl
 }
 
 /// Returns what devices have said that columns of a table are called since, each with its name before, as far as it holds.
-fn renames(replica: &Replica, tid: i64) -> Result<Renames> {
+pub(crate) fn renames(replica: &Replica, tid: i64) -> Result<Renames> {
     let sql = "SELECT DISTINCT name, CAST(value AS TEXT) FROM _pm_declared WHERE tid = ?1 AND what = ?2";
     let mut statement = replica.db.prepare_cached(sql)?;
     let rows = statement.query_map((tid, Subject::Renamed), |row| Ok((row.get(0)?, row.get(1)?)))?;

@@ -391,7 +391,7 @@ fn read_default(db: &Connection, text: Option<&str>) -> Result<ColumnDefault> {
         .query_row(&format!("SELECT {bare}"), [], |row| Ok(OwnedValue::of(value::from_sql(row.get_ref(0)?))));
     match value {
         Ok(value) => Ok(ColumnDefault::Literal(value?)),
-        Err(e) if e.sqlite_error_code().is_some_and(error::is_of_machine) => Err(e.into()),
+        Err(e) if error::is_machine_failure(&e) => Err(e.into()),
         Err(_) => Ok(ColumnDefault::Expression),
     }
 }

@@ -135,7 +135,7 @@ fn announced(replica: &Replica, tid: i64) -> Result<Vec<Shape>> {
     let mut shapes = Vec::new();
     while let Some(row) = rows.next()? {
         let (value, body): (Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(3)?);
-        let bits = SchemaBits(value.get(8).copied().unwrap_or(0));
+        let bits = declared::bits_of(&value);
         let def = TableDef::stored(&body)?;
         shapes.push(Shape { dev: row.get(0)?, lamport: row.get(4)?, id: DefId(row.get(1)?), def, bits });
     }
@@ -336,7 +336,7 @@ pub(crate) fn each_before(
     let mut rows = statement.query((declared::root_of(replica, tid), Subject::Shape, dev, seq))?;
     while let Some(row) = rows.next()? {
         let value: Vec<u8> = row.get(0)?;
-        if value.get(8).is_some_and(|bits| SchemaBits(*bits).says(SchemaBits::LEFT)) {
+        if declared::bits_of(&value).says(SchemaBits::LEFT) {
             break;
         }
         let takes_part = declared::takes_part(Subject::Shape as i64, &value);

@@ -91,7 +91,7 @@ impl Trial {
             Ok(db)
         };
         let empty = match has_rules.then(make).transpose() {
-            Err(e) if e.sqlite_error_code().is_some_and(error::is_of_machine) => return Err(e.into()),
+            Err(e) if error::is_machine_failure(&e) => return Err(e.into()),
             made => made.ok().flatten(),
         };
         Ok(Self { tid: table.tid, schema, empty, own: indexes::own_uniques(db, &table.def)? })

@@ -79,9 +79,7 @@ impl Clock {
         drop(passed);
         yield_now();
     }
-}
 
-impl Clock {
     /// Takes some of what is said over the second connection.
     fn take_some(&self) {
         let mut taken = self.taken.lock().unwrap();

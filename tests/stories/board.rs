@@ -182,7 +182,30 @@ fn a_dry_start_says_what_is_wrong() {
     mode("card/home/pi/app/data.db.pmkey", 0o200);
     wrong(&["pi may not read the secret key", "sudo chown "]);
     failed(desk.run("board check --root card").proposes("sudo chown * *"));
+    mode("card/home/pi/app/data.db.pmkey", 0o640);
+    wrong(&["data.db.pmkey can be read by others than its owner (mode 640)"]);
+    failed(desk.run("board check --root card").proposes("sudo chmod 600 *"));
     mode("card/home/pi/app/data.db.pmkey", 0o600);
+    // What packmule-run is to keep up, once something is.
+    let links = "card/etc/packmule/packmule.toml";
+    let as_installed = read(&desk, links);
+    std::fs::write(desk.path(links), as_installed.clone() + "[[link]]\nto = \"base\"\nbaudd = 1\n").unwrap();
+    wrong(&["packmule-run cannot start: card/etc/packmule/packmule.toml:", "`baudd` is not known"]);
+    std::fs::write(desk.path(links), as_installed + "[[link]]\nto = \"tcp://base\"\n").unwrap();
+    if owner(&desk).0 == 1000 {
+        mode(links, 0o600);
+        wrong(&["pi may not read card/etc/packmule/packmule.toml"]);
+        failed(desk.run("board check --root card").proposes("sudo chmod a+r *"));
+        mode(links, 0o644);
+    }
+    desk.run("board check --root card").ok();
+    let settings = read(&desk, "card/etc/default/packmule");
+    std::fs::write(desk.path("card/etc/default/packmule"), "PACKMULE_DB=\n").unwrap();
+    let said = failed(
+        desk.run("board check --root card").proposes_with("packmule board install DB*", &[("DB", DB)]),
+    );
+    has(&said, &["1 thing is wrong", "names no database"]);
+    std::fs::write(desk.path("card/etc/default/packmule"), settings).unwrap();
     if owner(&desk).0 == 1000 && std::fs::metadata(desk.path("fleet.key")).unwrap().uid() == 0 {
         // `sudo packmule init`, or a tool that root has run: the services are not root.
         chown(desk.path(DB), Some(0), Some(0)).unwrap();

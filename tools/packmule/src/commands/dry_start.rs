@@ -1,6 +1,7 @@
 //! What would go wrong if a board's services started now: board check; and whether a disk is a card: board card.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use packmule::{Engine, TableHow};
@@ -8,6 +9,7 @@ use packmule::{Engine, TableHow};
 use super::{Context, Given};
 use crate::documents::{BoardChecked, CardChecked, OwnError};
 use crate::files::beside;
+use crate::files::config::{self, Config};
 use crate::files::disks::Machine;
 use crate::files::owners::{Access, Owners, RunsAs};
 use crate::files::services::{DROP_IN, SETTINGS, STATE, drop_ins, units, variable};
@@ -93,6 +95,13 @@ pub(super) fn wrong(start: &Start) -> Vec<String> {
         let settings = shown(&start.root.join(SETTINGS));
         return vec![format!("{settings} is not there: `{}` makes it", start.install("DB"))];
     }
+    if start.database.is_empty() {
+        let settings = shown(&start.root.join(SETTINGS));
+        return vec![format!(
+            "PACKMULE_DB in {settings} names no database: `{}` sets it",
+            start.install("DB")
+        )];
+    }
     let file = start.here(&start.database);
     let user = &start.user.1;
     if file.is_file() {
@@ -126,7 +135,27 @@ pub(super) fn wrong(start: &Start) -> Vec<String> {
             )),
         }
     }
+    wrong.extend(of_links(start));
     wrong
+}
+
+/// Returns what is wrong with the file of packmule-run, if anything is to be kept up.
+fn of_links(start: &Start) -> Option<String> {
+    let file = start.here(config::PATH);
+    let text = fs::read_to_string(&file).ok()?;
+    if text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#')) {
+        return None;
+    }
+    if !start.may(Access::Read, &file) {
+        return Some(format!(
+            "{} may not read {}: `sudo chmod a+r {}`",
+            start.user.1,
+            shown(&file),
+            quoted(&file)
+        ));
+    }
+    let wrong = Config::read(&file).err()?.text().replace("\npackmule: ", "; ");
+    Some(format!("packmule-run cannot start: {}", wrong.trim_start_matches("packmule: ").trim_end()))
 }
 
 /// Returns what is wrong with the database's files.
@@ -143,6 +172,17 @@ fn of_database(start: &Start, file: &Path) -> Vec<String> {
     let key = beside(file, ".pmkey");
     if key.exists() && !start.may(Access::Read, &key) {
         wrong.push(format!("{user} may not read the secret key {}: `{}`", shown(&key), start.give(&key)));
+    }
+    // Its owner does not use it like that; another user, such as who looks now, would.
+    if let Some(found) =
+        fs::metadata(&key).ok().filter(|key| key.uid() == start.user.0.uid && key.mode() & 0o077 != 0)
+    {
+        wrong.push(format!(
+            "the secret key {} can be read by others than its owner (mode {:o}), and is not used like that: `sudo chmod 600 {}`",
+            shown(&key),
+            found.mode() & 0o777,
+            quoted(&key)
+        ));
     }
     let (path, db) = (shown(file), quoted(file));
     let engine = match Engine::open_read_only(file, start.given.options()) {

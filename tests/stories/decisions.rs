@@ -348,9 +348,19 @@ fn a_program_s_environment_is_as_the_page_says() {
 #[cfg(unix)]
 fn a_program_ends_with_the_command_that_asks_it() {
     use rustix::process::Signal;
-    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
-        // It holds one end of a pipe as long as it or what it has started lives. Unless it is ended it does so for a minute.
-        let desk = with_program("exec 3> held; sleep 60 3>&3; echo >> ended");
+    // It holds one end of a pipe as long as it or what it has started lives. Unless it is ended it does so for a minute.
+    let itself = "exec 3> held; sleep 60 3>&3; echo >> ended";
+    // The same in a group of its own: beside the program, in its place, and left behind by one that is gone.
+    let beside = "setsid sh -c 'exec 3> held; sleep 60; echo >> ended' & wait";
+    let in_place = "exec setsid sh -c 'exec 3> held; sleep 60; echo >> ended'";
+    let behind = "(setsid sh -c 'exec 3> held; setsid sleep 60; echo >> ended' &) ; sleep 60";
+    let kinds = [(Signal::INT, itself), (Signal::TERM, itself), (Signal::HUP, itself)];
+    let mut kinds = kinds.to_vec();
+    if cfg!(target_os = "linux") {
+        kinds.extend([beside, in_place, behind].map(|script| (Signal::TERM, script)));
+    }
+    for (signal, script) in kinds {
+        let desk = with_program(script);
         assert!(Command::new("mkfifo").arg(desk.path("held")).status().unwrap().success());
         desk.run("export east.db east-to-base.pmb").ok();
         let importing = Program::start(&mut desk.command(&["import", "base.db", "east-to-base.pmb"]));

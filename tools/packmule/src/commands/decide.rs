@@ -12,6 +12,8 @@ use packmule::{Answer, CarriedOut, Conflict, Engine};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+#[cfg(target_os = "linux")]
+use super::descendants;
 use super::{Context, say_either};
 use crate::files::programs::{Programs, file_of};
 use crate::output::{Out, engine_text};
@@ -36,7 +38,14 @@ const KEPT: [&str; 6] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"];
 const REASONS: usize = 3;
 
 /// The program that is asked at the moment: whatever ends this one ends it.
-static ASKED: Mutex<Option<u32>> = Mutex::new(None);
+static ASKED: Mutex<Option<Asked>> = Mutex::new(None);
+
+/// A program that is asked.
+struct Asked {
+    program: u32,
+    /// Which of this one's children have nothing to do with it.
+    others: Vec<i32>,
+}
 
 /// Who has decided.
 #[derive(Clone, Copy)]
@@ -142,11 +151,11 @@ fn ask(command: &str, db: &Path, conflict: &Conflict) -> Result<String, String> 
         _ => None,
     };
     let is_gone = matches!(child.try_wait(), Ok(Some(_)));
-    if ended.is_none() {
-        kill(child.id());
+    let asked = asked().take();
+    if let (None, Some(asked)) = (ended, asked) {
+        kill(&asked);
         let _ = child.wait();
     }
-    *asked() = None;
     // What it has left running may hold that open.
     let said = || {
         let said = err.recv_timeout(SAID).unwrap_or_default();
@@ -171,7 +180,7 @@ fn ask(command: &str, db: &Path, conflict: &Conflict) -> Result<String, String> 
     }
 }
 
-fn asked() -> std::sync::MutexGuard<'static, Option<u32>> {
+fn asked() -> std::sync::MutexGuard<'static, Option<Asked>> {
     ASKED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -181,8 +190,12 @@ fn started(shell: &mut Command) -> Result<Child, String> {
     std::os::unix::process::CommandExt::process_group(shell, 0);
     // No signal comes between.
     let mut asked = asked();
+    #[cfg(target_os = "linux")]
+    let others = descendants::adopt();
+    #[cfg(not(target_os = "linux"))]
+    let others = Vec::new();
     let child = shell.spawn().map_err(|e| format!("it could not be started: {e}"))?;
-    *asked = Some(child.id());
+    *asked = Some(Asked { program: child.id(), others });
     Ok(child)
 }
 
@@ -194,7 +207,7 @@ fn end_with_this() -> Result<(), String> {
         for signal in signals.forever() {
             // It is kept: nothing more is started.
             let asked = asked();
-            asked.iter().for_each(|program| kill(*program));
+            asked.iter().for_each(kill);
             let _ = signal_hook::low_level::emulate_default_handler(signal);
         }
     });
@@ -228,8 +241,10 @@ fn wait(child: &mut Child, until: Instant) -> Option<ExitStatus> {
 }
 
 /// Ends a program, and all that it has started.
-fn kill(program: u32) {
-    if let Some(group) = i32::try_from(program).ok().and_then(rustix::process::Pid::from_raw) {
+fn kill(asked: &Asked) {
+    if let Some(group) = i32::try_from(asked.program).ok().and_then(rustix::process::Pid::from_raw) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
+    #[cfg(target_os = "linux")]
+    descendants::end(&asked.others);
 }

@@ -18,7 +18,7 @@
 //! | `conflicts`, `resolve` | those |
 //! | `status`, `log`, `check` | those; `digest`, `verify`, `inspect` |
 //! | `figures`, `web` | figures for Prometheus; what `serve --listen` answers over HTTP |
-//! | `decide` | programs that decide about conflicts, after commands that take in |
+//! | `decide`, `descendants` | programs that decide about conflicts, after commands that take in; all that one has started |
 //! | `history` | `undo`, `restore`, `at` |
 //! | `report` | that |
 //! | `board` | `board` |
@@ -33,6 +33,8 @@ mod check;
 mod compaction;
 mod conflicts;
 mod decide;
+#[cfg(target_os = "linux")]
+mod descendants;
 mod device;
 mod dry_start;
 mod exchange;

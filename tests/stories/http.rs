@@ -205,6 +205,17 @@ fn a_head_has_no_body() {
         // The control has one, and all else is the same.
         assert_eq!((&none, &head), (&String::new(), &same), "{path}");
         assert!(body.contains("\"code\""), "{path}: {body}");
+        // Whatever is said to be taken there is, and nothing else.
+        let allowed: Vec<&str> = head
+            .lines()
+            .find_map(|line| line.strip_prefix("Allow: "))
+            .map_or(Vec::new(), |line| line.split(", ").collect());
+        assert_eq!(allowed.is_empty(), status != 405, "{path}: {head}");
+        for method in ["GET", "POST", "PUT"].iter().filter(|_| status == 405) {
+            let (head, _) = answer(method, path);
+            let taken = !head.starts_with("HTTP/1.1 405 ");
+            assert_eq!(taken, allowed.contains(method), "{method} {path}: {head}");
+        }
     }
     serve.end();
 }

@@ -130,9 +130,11 @@ fn asked_with_body(bytes: &[u8]) -> Asked {
         (BUNDLES, "POST") => Ok(What::Brings),
         (BUNDLES, "GET") => fingerprint(query).map(What::Wants).ok_or(NO_DEVICE),
         (METRICS, "GET") => Ok(What::Metrics { local: is_local(request.headers) }),
-        (TURNS, _) => Err((405, "http-method", "a session takes POST")),
-        (BUNDLES, _) => Err((405, "http-method", "bundles are brought with POST and fetched with GET")),
-        (METRICS, _) => Err((405, "http-method", "the figures are fetched with GET")),
+        (TURNS, _) => return not_allowed("POST", "a session takes POST"),
+        (BUNDLES, _) => {
+            return not_allowed("GET, POST", "bundles are brought with POST and fetched with GET");
+        }
+        (METRICS, _) => return not_allowed("GET", "the figures are fetched with GET"),
         _ => Err(NO_SUCH),
     };
     let len = body_len(request.headers, method);
@@ -144,6 +146,14 @@ fn asked_with_body(bytes: &[u8]) -> Asked {
         }
         (Err(why), _) | (_, Err(why)) => Asked::Else(refusal(why)),
     }
+}
+
+/// Refuses a method, and says which are taken there.
+fn not_allowed(allow: &str, words: &str) -> Asked {
+    let body = document("http-method", words);
+    let more = format!("Allow: {allow}\r\n");
+    let head = head_with((405, "Method Not Allowed"), DOCUMENT, body.len() as u64, &more);
+    Asked::Else([head, body].concat().into_bytes())
 }
 
 /// Reads how long the body is.
@@ -223,11 +233,14 @@ fn opening(request: &httparse::Request<'_, '_>, used: usize) -> Asked {
 
 /// Returns the answer that refuses a request, whose connection then ends.
 pub(super) fn refusal((status, code, words): Refused) -> Vec<u8> {
-    answer(
-        status,
-        "application/json",
-        format!("{{\"error\": \"{words}\", \"code\": \"{code}\"}}\n").as_bytes(),
-    )
+    answer(status, DOCUMENT, document(code, words).as_bytes())
+}
+
+/// The kind of a document.
+const DOCUMENT: &str = "application/json";
+
+fn document(code: &str, words: &str) -> String {
+    format!("{{\"error\": \"{words}\", \"code\": \"{code}\"}}\n")
 }
 
 /// Returns a whole answer, whose connection then ends.
@@ -244,7 +257,6 @@ pub(super) fn head(status: u16, kind: &str, len: u64) -> String {
         400 => ("Bad Request", ""),
         403 => ("Forbidden", ""),
         404 => ("Not Found", ""),
-        405 => ("Method Not Allowed", "Allow: GET, POST\r\n"),
         408 => ("Request Timeout", ""),
         409 => ("Conflict", ""),
         411 => ("Length Required", ""),
@@ -255,6 +267,10 @@ pub(super) fn head(status: u16, kind: &str, len: u64) -> String {
         507 => ("Insufficient Storage", ""),
         _ => ("Internal Server Error", ""),
     };
+    head_with((status, reason), kind, len, more)
+}
+
+fn head_with((status, reason): (u16, &str), kind: &str, len: u64, more: &str) -> String {
     format!(
         "HTTP/1.1 {status} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {len}\r\nCache-Control: no-store\r\n\
          {more}Connection: close\r\n\r\n"

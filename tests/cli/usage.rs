@@ -40,6 +40,7 @@ fn what_is_missing_or_too_much_is_named() {
         ),
         ("track a.db t --column a=sum", "--column is NAME=counter|max|min|lww, not `a=sum`"),
         ("resolve a.db 1234 --set value", "--set is COL=VALUE, not `value`"),
+        ("resolve a.db 1234 --set value=1 --set VALUE=2", "--set gives `VALUE` two values"),
         ("resolve a.db 1234", "say how: one of --take"),
         ("resolve a.db 1234 --delete --keep-both", "say how: one of --take"),
         ("digest a.db --rows", "`digest` has no flag --rows"),

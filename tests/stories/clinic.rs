@@ -157,6 +157,11 @@ fn ids_are_closed_all_or_none() {
     );
     assert_eq!(desk.dump("base.db"), before);
     has(&desk.run("resolve base.db --take newest").usage(), &["ID is missing", "--all"]);
+    let short = &row[..3];
+    for line in [format!("resolve base.db {short} --take newest"), format!("resolve base.db --undo {short}")]
+    {
+        has(&desk.run(&line).refused("base.db"), &["is too short for a conflict's id", "at least 4 digits"]);
+    }
     close_check(&desk);
     // Of two rows that are made of the two, a UNIQUE besides the key forbids nothing here: the numbers differ.
     let made = id(&desk, "insert/insert");

@@ -15,11 +15,11 @@ use crate::engine::conflicts::change::RowChange;
 use crate::engine::conflicts::list::{self, Conflict, Open};
 use crate::engine::conflicts::listed;
 use crate::engine::conflicts::resolve::{self, Resolution};
-use crate::engine::conflicts::selection::{ID_LEAST, Selection};
+use crate::engine::conflicts::selection::Selection;
 use crate::engine::conflicts::told::Told;
 use crate::engine::conflicts::undo;
 use crate::engine::conflicts::walk::{self, Place, Walk};
-use crate::engine::error::{self, Error, Result};
+use crate::engine::error::{self, Error, ID_LEAST, Result};
 use crate::engine::show::triggers;
 use crate::engine::store::connection;
 use crate::engine::table::catalog;
@@ -149,11 +149,11 @@ fn remember_open(replica: &Replica, selection: &Selection) -> Result<()> {
     // A digit comes before `g`: of all ids these begin with what was given.
     let of = "FROM _pm_listed WHERE id >= ?1 AND id < ?1 || 'g'";
     for id in &selection.ids {
-        let found: u64 =
+        let begun: usize =
             db.prepare_cached(&format!("SELECT count(*) {of}"))?.query_row([id], |row| row.get(0))?;
-        if found != 1 || id.len() < ID_LEAST {
+        if begun != 1 || id.len() < ID_LEAST {
             let open: usize = db.query_row("SELECT count(*) FROM _pm_listed", [], |row| row.get(0))?;
-            return Err(Error::NoSuchConflict { id: id.clone(), open }.into());
+            return Err(Error::NoSuchConflict { id: id.clone(), open, begun }.into());
         }
         db.prepare_cached(&format!(
             "UPDATE temp._pm_was_open SET meant = 1 WHERE (tid, key, what) = (SELECT tid, key, what {of})"

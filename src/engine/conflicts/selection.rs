@@ -3,12 +3,9 @@
 use packmule_core::model::{DeviceId, WallMs};
 
 use crate::engine::conflicts::list::Conflict;
-use crate::engine::error::Result;
+use crate::engine::error::{ID_LEAST, Result};
 use crate::engine::table::catalog;
 use crate::engine::table::replica::Replica;
-
-/// The shortest beginning of an id that is taken for one.
-pub(crate) const ID_LEAST: usize = 4;
 
 /// Which open conflicts are meant: those that meet all that is asked for; all, if nothing is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -11,10 +11,9 @@ use packmule_core::wire::{Decision, FrameFlags, OpKind, Was};
 use crate::engine::capture::groups::{self, Before, RowBefore};
 use crate::engine::capture::ops::{self, Change};
 use crate::engine::conflicts::change::RowChange;
-use crate::engine::conflicts::selection::ID_LEAST;
 use crate::engine::conflicts::told::{self, Told};
 use crate::engine::conflicts::{list, rewind};
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Error, ID_LEAST, Result};
 use crate::engine::fleet::{devices, positions};
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
@@ -173,7 +172,10 @@ fn find(replica: &Replica, id: &str) -> Result<Found> {
 /// Undoes the last resolution of a conflict, within the open transaction. What was written here must be sealed.
 pub(crate) fn undo(replica: &Replica, id: &str) -> Result<UndoReport> {
     if id.len() < ID_LEAST {
-        return Err(Error::Usage(format!("`{id}` is too short for a conflict's id")).into());
+        return Err(Error::Usage(format!(
+            "`{id}` is too short for a conflict's id: give at least {ID_LEAST} digits of it"
+        ))
+        .into());
     }
     let found = find(replica, id)?.written(replica)?;
     let mut report = UndoReport {

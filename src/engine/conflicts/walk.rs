@@ -287,7 +287,7 @@ pub(crate) fn each_conflict(
 
 /// Returns the error that no open conflict has this id.
 pub(crate) fn no_such_conflict(replica: &Replica, id: &str) -> Result<Box<Error>> {
-    Ok(Error::NoSuchConflict { id: id.to_owned(), open: open_conflicts(replica)? as usize }.into())
+    Ok(Error::NoSuchConflict { id: id.to_owned(), open: open_conflicts(replica)? as usize, begun: 0 }.into())
 }
 
 /// Counts the open conflicts.

@@ -13,6 +13,9 @@ use packmule_core::wire::DecodeError;
 
 pub use hint::{Hint, Way};
 
+/// The shortest beginning of a conflict's id that is taken for one.
+pub(crate) const ID_LEAST: usize = 4;
+
 /// An error of the engine. Whatever it is, the database is as it was before the call.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -146,12 +149,14 @@ pub enum Error {
         /// Which devices it could be.
         candidates: Vec<String>,
     },
-    /// No open conflict has this id.
+    /// No open conflict, or more than one, is meant by this id.
     NoSuchConflict {
-        /// The id.
+        /// The id, or the beginning of one.
         id: String,
         /// How many are open.
         open: usize,
+        /// How many of them begin so.
+        begun: usize,
     },
     /// The conflict cannot be resolved in this way.
     CannotResolve {

@@ -5,7 +5,7 @@ use std::fmt;
 use packmule_core::wire::DecodeError;
 use rusqlite::ErrorCode;
 
-use super::{BundleProblem, Error, UntrustedDevice};
+use super::{BundleProblem, Error, ID_LEAST, UntrustedDevice};
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -161,7 +161,13 @@ impl Error {
             }
             Self::CannotTrack { table, reason } => write!(f, "table `{table}` cannot be tracked: {reason}"),
             Self::Row { table, reason } => write!(f, "a row of `{table}` cannot be carried: {reason}"),
-            Self::NoSuchConflict { id, open } => write!(
+            Self::NoSuchConflict { id, .. } if id.len() < ID_LEAST => {
+                write!(f, "`{id}` is too short for a conflict's id: give at least {ID_LEAST} digits of it")
+            }
+            Self::NoSuchConflict { id, begun: begun @ 2.., .. } => {
+                write!(f, "the ids of {begun} open conflicts begin with `{id}`: give more digits")
+            }
+            Self::NoSuchConflict { id, open, .. } => write!(
                 f,
                 "no open conflict has the id `{id}` (open now: {open}): it was resolved, or a further version came and \
                  gave it a new id"

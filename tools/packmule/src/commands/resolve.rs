@@ -312,11 +312,16 @@ fn summarise(
 
 /// Reads `--set`.
 fn wanted_values(args: &Args) -> Result<Vec<(String, OwnedValue)>, Failure> {
-    args.all(&flags::SET)?
-        .into_iter()
-        .map(|given| match given.split_once('=') {
-            Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), read(value))),
-            _ => Err(args.wrong(format!("--set is COL=VALUE, not `{given}`")).into()),
-        })
-        .collect()
+    let mut values: Vec<(String, OwnedValue)> = Vec::new();
+    for given in args.all(&flags::SET)? {
+        let (name, value) = match given.split_once('=') {
+            Some((name, value)) if !name.is_empty() => (name, value),
+            _ => return Err(args.wrong(format!("--set is COL=VALUE, not `{given}`")).into()),
+        };
+        if values.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+            return Err(args.wrong(format!("--set gives `{name}` two values")).into());
+        }
+        values.push((name.to_owned(), read(value)));
+    }
+    Ok(values)
 }

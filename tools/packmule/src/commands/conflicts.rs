@@ -13,8 +13,8 @@ use super::{Context, of_db, open_to_read};
 use crate::documents::{Broken, Conflicts, OpenConflicts, OwnError, RefusedDecision};
 use crate::output::{Failure, Out, Style, say};
 use crate::text::{
-    columns, count, cut, now, number, pairs, paragraph, plural, quoted, read_age, shell_word, show, shown,
-    time,
+    beginning, columns, count, cut, now, number, pairs, paragraph, plural, quoted, read_age, shell_word,
+    show, shown, time, width,
 };
 use crate::usage::flags;
 
@@ -166,8 +166,8 @@ const BRIEF_NAME: usize = 14;
 /// Returns a device's name, so much of it as has room in a line beside what was written.
 fn brief_name(version: &ConflictVersion) -> String {
     let name = version.name.as_deref().unwrap_or("?");
-    match name.chars().count() > BRIEF_NAME {
-        true => name.chars().take(BRIEF_NAME - 1).chain(['…']).collect(),
+    match width(name) > BRIEF_NAME {
+        true => format!("{}…", beginning(name, BRIEF_NAME - 1)),
         false => name.to_owned(),
     }
 }
@@ -176,7 +176,7 @@ fn brief_name(version: &ConflictVersion) -> String {
 fn brief_label(version: &ConflictVersion) -> String {
     let Some(device) = version.device else { return brief_name(version) };
     let (name, id) = (version.name.as_deref().unwrap_or("?"), device.to_string());
-    let short: String = name.chars().take(BRIEF_NAME - 9).collect();
+    let short = beginning(name, BRIEF_NAME - 9);
     format!("{short}-{}", &id[..8])
 }
 
@@ -291,7 +291,7 @@ fn print_version(conflict: &Conflict, version: &ConflictVersion, out: &mut Out<'
     let by = version.device.map_or_else(String::new, |_| "by ".to_owned());
     let line = format!("  {} {by}{}{at}", version.op.word(), version.author());
     match version.shown {
-        true if line.chars().count() + SHOWN.len() > 80 => say!(out, "{line}\n    {}", SHOWN.trim_start()),
+        true if width(&line) + SHOWN.len() > 80 => say!(out, "{line}\n    {}", SHOWN.trim_start()),
         true => say!(out, "{line}{SHOWN}"),
         false => say!(out, "{line}"),
     }

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::text::{safe, size, span};
+use crate::text::{beginning, end, safe, size, span, width};
 
 /// Nobody wants to watch, whatever standard error is.
 static UNWATCHED: AtomicBool = AtomicBool::new(false);
@@ -30,13 +30,12 @@ fn draw(name: &str, rest: &str) {
 fn fitted(name: &str, rest: &str, wide: usize) -> String {
     // The last column is where some terminals break already.
     let room = wide.saturating_sub(1);
-    let of_name = room.saturating_sub(rest.chars().count() + 2).max(room.min(8));
-    let length = name.chars().count();
-    let name: String = match length > of_name {
-        true => ['…'].into_iter().chain(name.chars().skip(length + 1 - of_name.max(1))).collect(),
+    let of_name = room.saturating_sub(width(rest) + 2).max(room.min(8));
+    let name = match width(name) > of_name {
+        true => format!("…{}", end(name, of_name.saturating_sub(1))),
         false => name.to_owned(),
     };
-    format!("{name}: {rest}").chars().take(room).collect()
+    beginning(&format!("{name}: {rest}"), room).to_owned()
 }
 
 /// One line on standard error, written over and over; nothing where nobody watches.
@@ -176,10 +175,15 @@ mod tests {
     #[test]
     fn a_line_is_never_wider_than_the_terminal() {
         let rest = "[####----------------] 20 %  1.2 MiB out, 34 KiB in, 11 KiB/s, 3 min left";
-        for name in ["a", "/media/somebody/KINGSTON/PACKMULE/7F3A9C01.PMB", "温度.pmb"] {
+        for name in [
+            "a",
+            "/media/somebody/KINGSTON/PACKMULE/7F3A9C01.PMB",
+            "温度.pmb",
+            "山の小屋の温度と湿度と気圧の記録.pmb",
+        ] {
             for wide in 0..200 {
                 let line = fitted(name, rest, wide);
-                assert!(line.chars().count() < wide.max(1), "{wide}: {line}");
+                assert!(width(&line) < wide.max(1), "{wide}: {line}");
             }
         }
         assert_eq!(fitted("/media/card/PACKMULE/1.PMB", "12 KiB/s", 26), "…PACKMULE/1.PMB: 12 KiB/s");

@@ -2,19 +2,19 @@
 
 use std::borrow::Cow;
 
+use super::width::{beginning, width};
+
 /// Aligns cells in columns that are as wide as they need to be.
 pub fn columns(rows: &[Vec<String>]) -> Vec<String> {
     let widths: Vec<usize> = (0..rows.iter().map(Vec::len).max().unwrap_or(0))
-        .map(|at| {
-            rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-        })
+        .map(|at| rows.iter().filter_map(|row| row.get(at)).map(|cell| width(cell)).max().unwrap_or(0))
         .collect();
     rows.iter()
         .map(|row| {
             let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
+            for (cell, most) in row.iter().zip(&widths) {
                 line.push_str(cell);
-                line.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
+                line.extend(std::iter::repeat_n(' ', most + 2 - width(cell)));
             }
             line.truncate(line.trim_end().len());
             line
@@ -29,10 +29,10 @@ const FIRST_MAX: usize = 24;
 /// its own.
 pub fn fitting_columns(rows: &[Vec<String>]) -> Vec<String> {
     let lines = columns(rows);
-    if lines.iter().all(|line| line.chars().count() <= 80) {
+    if lines.iter().all(|line| width(line) <= 80) {
         return lines;
     }
-    let is_long = |row: &&Vec<String>| row.first().is_some_and(|cell| cell.chars().count() > FIRST_MAX);
+    let is_long = |row: &&Vec<String>| row.first().is_some_and(|cell| width(cell) > FIRST_MAX);
     let short: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
@@ -46,28 +46,28 @@ pub fn fitting_columns(rows: &[Vec<String>]) -> Vec<String> {
 
 /// Cuts a line to 80 letters.
 pub fn cut(line: &str) -> String {
-    if line.chars().count() <= 80 {
+    if width(line) <= 80 {
         return line.to_owned();
     }
-    line.chars().take(79).chain(['…']).collect()
+    format!("{}…", beginning(line, 79))
 }
 
 /// Breaks words into lines of 80 letters; those after the first are set in.
 pub fn wrap(words: &[String], indent: usize) -> String {
     let mut text = String::new();
-    let mut width = 0;
+    let mut taken = 0;
     for word in words {
-        let len = word.chars().count();
-        if width > 0 && width + 1 + len > 80 {
+        let len = width(word);
+        if taken > 0 && taken + 1 + len > 80 {
             text.push('\n');
             text.extend(std::iter::repeat_n(' ', indent));
-            width = indent;
-        } else if width > 0 {
+            taken = indent;
+        } else if taken > 0 {
             text.push(' ');
-            width += 1;
+            taken += 1;
         }
         text.push_str(word);
-        width += len;
+        taken += len;
     }
     text
 }
@@ -87,7 +87,7 @@ const COPIED: &[&str] = &["packmule ", "systemctl ", "sudo ", "sqlite3 "];
 /// Breaks every line of a text that is longer than 80 letters; what goes on is set in by two more. A command that stands
 /// alone on its line stays whole, as does one between backquotes.
 pub fn folded(text: &str) -> Cow<'_, str> {
-    let long = |line: &str| line.len() > 80 && line.chars().count() > 80;
+    let long = |line: &str| width(line) > 80;
     if !text.lines().any(long) {
         return text.into();
     }

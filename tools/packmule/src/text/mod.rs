@@ -15,6 +15,7 @@
 //! | `prometheus` | figures for Prometheus |
 //! | `screen` | what fits on a screen |
 //! | `sentence` | sentences that several commands print |
+//! | `width` | how many columns of a terminal text takes |
 
 mod advice;
 mod format;
@@ -27,6 +28,7 @@ mod screen;
 mod sentence;
 mod time;
 mod value;
+mod width;
 
 pub use advice::{Advice, Hanging, advice};
 pub use format::{count, number, plural, quoted, read_size, safe, shell_word, shown, size};
@@ -39,3 +41,4 @@ pub use sentence::{
 };
 pub use time::{clock_wrong, iso, now, read_age, read_time, span, time, utc};
 pub use value::{pairs, read, show};
+pub use width::{beginning, end, width};

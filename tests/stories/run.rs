@@ -365,6 +365,15 @@ fn the_file_is_read_and_said() {
         ],
     );
     assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
+    // What a terminal would act on takes the room of what is printed in its place, and some letters take that of two.
+    for name in ["\\u001b[2J clears it", "山の小屋の温度"] {
+        let link = format!("[[link]]\nname = \"{name}\"\nto = \"card:/media/the card of the hut\"\n");
+        std::fs::write(desk.path("odd.toml"), link).unwrap();
+        let screen = desk.run("run north.db --check --config odd.toml").screen;
+        let columns = |line: &str| line.chars().map(|c| if c > '\u{2e80}' { 2 } else { 1 }).sum::<usize>();
+        assert!(screen.lines().all(|line| columns(line) <= 80), "{screen}");
+        assert!(screen.contains("山") || screen.contains("\\u{1b}[2J clears"), "{screen}");
+    }
     let document = desk.run("run north.db --check --config run.toml --json").json();
     assert_eq!(
         (&document["links"][0]["stays"], &document["links"][1]["jitter"]),
@@ -400,7 +409,13 @@ fn what_is_wrong_in_the_file_is_said() {
         ),
         ("[[link]]\nto = \"card:\"", 2, "`link.to` is"),
         ("[link]\nto = \"tcp://a\"", 1, "`link` is a list of tables: [[link]]"),
-        ("[[link]]\nto = \"tcp://a\"\n[[link]]\nto = \"tcp://a\"", 1, "two links are called `tcp://a`"),
+        (
+            "[[link]]\nto = \"tcp://a\"\n[[link]]\nto = \"tcp://a\"",
+            3,
+            "two links are called `tcp://a`: give this one",
+        ),
+        ("[[link]]\nto = \"wss://a\"", 2, "type ws://a:7225"),
+        ("[[link]]\nto = \"ftp://a\"", 2, "or \"card:DIRECTORY\""),
         ("compact = true", 1, "`compact` is a table: [compact]"),
         ("[compact]", 1, "`compact.every` is missing: how often"),
         ("[[prune]]\nevery = \"1d\"\ntable = \"r\"", 1, "exactly one of keep = \"30d\", rows"),
@@ -411,6 +426,13 @@ fn what_is_wrong_in_the_file_is_said() {
         let ran: Ran = desk.run("run north.db --check --config run.toml");
         has(&ran.refused(&format!("run.toml:{line}")), &[said]);
     }
+    // What could never be done.
+    let prune = |table: &str| format!("[[prune]]\ntable = \"{table}\"\nevery = \"1d\"\nkeep = \"30d\"\n");
+    std::fs::write(desk.path("run.toml"), prune("readings") + &prune("settings") + &prune("none")).unwrap();
+    let said = desk.run("run north.db --check --config run.toml").refused("run.toml");
+    has(&said, &["prune settings: ", "only append tables are pruned", "packmule: run.toml: prune none: "]);
+    has(&said, &["no table `none` is tracked here"]);
+    assert!(!said.contains("prune readings"), "{said}");
     // All of them at once.
     std::fs::write(desk.path("run.toml"), "jiter = 1\n[[link]]\nto = 5\n").unwrap();
     let ran = desk.run("run north.db --check --config run.toml");

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
+use packmule::Engine;
 use packmule::carry::serial;
 
 use super::super::Context;
 use crate::documents::{LinkChecked, RunChecked, UpkeepChecked};
 use crate::files::config::{Chore, Config, Link, Upkeep, Way};
-use crate::output::say;
+use crate::output::{Failure, code, engine_text, say};
 use crate::text::{count, number, paragraph, quoted, shown};
 
 /// Prints what the file says.
@@ -45,6 +46,19 @@ pub fn print(context: &mut Context<'_, '_>, file: &Path, config: &Config, lines:
         quoted(context.args.path(0))
     );
     say!(out, "{}", paragraph(&stuck, 2, 4));
+}
+
+/// Refuses chores that could never be done: a table is not tracked, or is none that is pruned.
+pub fn refuse_chores(engine: &mut Engine, db: &Path, file: &Path, config: &Config) -> Result<(), Failure> {
+    let mut wrong = Vec::new();
+    for Upkeep { what, .. } in &config.upkeep {
+        let Chore::Prune { table, keep, .. } = what else { continue };
+        if let Err(e) = engine.rehearse_prune(table, *keep) {
+            wrong.push(format!("prune {table}: {}", engine_text(db, db, &e)));
+        }
+    }
+    let more = format!("\npackmule: {}: ", shown(file));
+    if wrong.is_empty() { Ok(()) } else { Err(Failure::of(file, wrong.join(&more)).coded(code::CONFIG)) }
 }
 
 fn checked(link: &Link, line: Option<&serial::Options>) -> LinkChecked {

@@ -52,11 +52,12 @@ pub fn run(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let lines = config.links.iter().map(|link| line_of(context, link)).collect::<Result<Vec<_>, _>>()?;
     // What is wrong with the database is said at once.
     let mut engines = vec![open(context)?];
+    let db = context.args.path(0).to_owned();
     if context.args.has(&flags::RUN_CHECK) {
+        check::refuse_chores(&mut engines[0], &db, &file, &config)?;
         check::print(context, &file, &config, &lines);
         return Ok(());
     }
-    let db = context.args.path(0).to_owned();
     let state = StateFile::begin(&db)?;
     while engines.len() < config.links.len() + config.upkeep.len() {
         engines.push(open(context)?);

@@ -23,7 +23,7 @@ const LINK: &[&str] = &[
 const COMPACT: &[&str] = &["every", "keep"];
 const PRUNE: &[&str] = &["table", "every", "keep", "rows", "free"];
 /// Where a link can lead.
-const TO: &str = "\"tcp://HOST:PORT\", \"ws://HOST:PORT\", \"serial:FILE\", \"exec:COMMAND\", \"find:\" or \"card:DIRECTORY\"";
+const TO: &str = "\"tcp://HOST:PORT\", \"ws://HOST:PORT\", \"http://HOST:PORT\", \"serial:FILE\", \"exec:COMMAND\", \"find:\" or \"card:DIRECTORY\"";
 /// Jitter where none is given: a tenth of the interval.
 const JITTER: u32 = 10;
 /// How long a link may show no sign of life, where nothing is said: slow cards take long to write.
@@ -67,13 +67,12 @@ pub fn read(text: &str) -> Result<Config, Vec<(usize, String)>> {
     let compact = compact.and_then(|value| Some((value.get_ref().as_table()?, value.span())));
     let mut config = Config { links: Vec::new(), upkeep: Vec::new(), stuck };
     for link in links {
-        let link = self::link(Table::new("link", LINK, link, &mut wrong), &usual);
-        config.links.extend(link);
-    }
-    let mut names: Vec<&str> = config.links.iter().map(|link| link.name.as_str()).collect();
-    names.sort_unstable();
-    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        wrong.at(&(0..0), format!("two links are called `{}`: give them a `name`", pair[0]));
+        let place = link.1.clone();
+        let Some(link) = self::link(Table::new("link", LINK, link, &mut wrong), &usual) else { continue };
+        if config.links.iter().any(|other| other.name == link.name) {
+            wrong.at(&place, format!("two links are called `{}`: give this one another `name`", link.name));
+        }
+        config.links.push(link);
     }
     if let Some(compact) = compact {
         config.upkeep.extend(self::compact(Table::new("compact", COMPACT, compact, &mut wrong)));
@@ -174,7 +173,10 @@ fn network(table: &mut Table<'_, '_>, to: &str) -> Option<Way> {
     match to.parse::<Address>() {
         Ok(address) => Some(Way::Network { address, plain }),
         Err(e) => {
-            table.amiss("to", &format!("{e}; it is {TO}"));
+            // An address with TLS is refused with what to type in its place.
+            let has_others = ["wss://", "https://"].iter().any(|scheme| to.starts_with(scheme));
+            let others = if has_others { String::new() } else { format!("; it is {TO}") };
+            table.amiss("to", &format!("{e}{others}"));
             None
         }
     }

@@ -215,6 +215,29 @@ fn a_port_that_is_not_there_yet_is_waited_for() {
     assert_eq!(serve.ended_by(Signal::TERM), Some(0));
 }
 
+/// What stands in the way of a port is said: it is not there, it is no port, this user may not use it.
+#[test]
+fn what_stands_in_the_way_of_a_port_is_said() {
+    let desk = Desk::fleet(&[]);
+    std::fs::write(desk.path("file"), "").unwrap();
+    for (port, why) in [
+        (desk.path("none"), "the port is not there; waiting for it"),
+        (desk.path("file"), "the port cannot be used (it is not a serial port); waiting for it"),
+    ] {
+        let mut serve = begin_serve(&desk, "base.db", &[&port]);
+        assert_eq!(serve.wait("away")["text"], why);
+        assert_eq!(serve.ended_by(Signal::TERM), Some(0));
+    }
+    let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+    std::fs::set_permissions(desk.path("file"), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    if std::fs::File::open(desk.path("file")).is_err_and(|e| e.kind() == denied.kind()) {
+        let mut serve = begin_serve(&desk, "base.db", &[&desk.path("file")]);
+        let said = serve.wait("away");
+        assert!(said["text"].as_str().unwrap().starts_with("this user may not use the port"), "{said}");
+        assert_eq!(serve.ended_by(Signal::TERM), Some(0));
+    }
+}
+
 /// What a person sees meanwhile: a bar, how much has gone each way, the rate, and the time that is left.
 #[test]
 fn progress_is_drawn_on_a_terminal() {

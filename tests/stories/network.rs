@@ -154,6 +154,14 @@ fn what_is_wrong_with_an_address_is_said() {
         ("serve north.db", "--listen"),
         ("serve north.db --listen here", "--listen is an address and a port"),
         ("serve north.db --stdio --listen 0", "--stdio stands alone"),
+        ("serve north.db --stdio --announce", "--stdio stands alone"),
+        // What would be without any effect is not taken.
+        ("sync north.db tcp://base --baud 9600", "--baud is for a serial line"),
+        ("sync north.db find: --flow hardware", "--flow is for a serial line"),
+        ("serve north.db --listen 0 --baud-max 9600", "--baud-max is for a serial line"),
+        ("serve north.db --stdio --baud 9600", "--baud is for a serial line"),
+        ("serve north.db --serial /dev/ttyUSB0 --metrics-from any", "--metrics-from is about --listen"),
+        ("serve north.db --serial /dev/ttyUSB0 --announce", "--announce is about --listen"),
     ] {
         has(&desk.run(line).usage(), &[said]);
     }
@@ -172,6 +180,20 @@ fn what_is_wrong_with_an_address_is_said() {
         std::fs::write(desk.path("links.toml"), link).unwrap();
         let said = desk.run("run north.db --check --config links.toml").refused("links.toml:2");
         has(&said, &[shown]);
+    }
+}
+
+/// Who announces a device at an address that nobody else reaches is told so.
+#[test]
+fn an_announcement_that_nobody_can_follow_is_said() {
+    let desk = Desk::fleet(&["north"]);
+    for (more, is_said) in [("", false), (" --announce", true)] {
+        let line = format!("serve north.db --listen 0 --json{more}");
+        let words: Vec<&str> = line.split(' ').collect();
+        let mut serve = Program::start(&mut desk.command(&words));
+        let said = serve.wait_for(|said| said["event"] == "listening");
+        assert_eq!(said["text"].as_str().unwrap().contains("nobody else finds it"), is_said, "{said}");
+        serve.ended_by(rustix::process::Signal::TERM);
     }
 }
 

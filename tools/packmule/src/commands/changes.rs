@@ -10,10 +10,10 @@ use packmule::core::model::DeviceId;
 use packmule::label;
 
 use super::left_out_now;
-use super::line::{failure_text, left, summary};
+use super::line::{away, failure_text, left, summary};
 use crate::documents::{Counts, Event};
 use crate::output::{Out, say};
-use crate::text::{io_text, iso, now, number, time};
+use crate::text::{iso, now, number, time};
 
 /// So many lines and addresses are remembered with what they have reported last.
 const PLACES_MAX: usize = 256;
@@ -217,9 +217,7 @@ impl Heard {
         let of_line = |event, text| News::of(event, self.peer.clone(), text);
         Some(match status {
             Status::Open => of_line("open", "waiting for a device".into()),
-            Status::Away(e) => {
-                of_line("away", format!("the port is not there ({}); waiting for it", io_text(e)))
-            }
+            Status::Away(e) => of_line("away", away(e)),
             Status::Baud(rate) => {
                 let text = format!("the line runs at {} baud now", number((*rate).into()));
                 News { more: More::Baud(*rate), ..of_line("baud", text) }

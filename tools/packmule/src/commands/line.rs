@@ -16,9 +16,9 @@ use super::{Context, of_db, options, profile, say_left_out};
 use crate::documents::{Counts, Synced};
 use crate::output::{Bar, Failure, code, engine_text, say};
 use crate::text::{
-    behind, conflicts_open, count, elsewhere, hint, number, quoted, shown, size, span, waiting,
+    behind, conflicts_open, count, elsewhere, hint, io_text, number, quoted, shown, size, span, waiting,
 };
-use crate::usage::{Args, Flag, flags};
+use crate::usage::{Args, Flag, UsageError, flags};
 
 /// Makes the options of a line, as the flags and the board's profile say.
 pub fn line_options(context: &Context<'_, '_>, port: &Path) -> Result<Options, Failure> {
@@ -44,6 +44,29 @@ pub fn line_options(context: &Context<'_, '_>, port: &Path) -> Result<Options, F
     options(context)?;
     let plain = args.has(&flags::PLAIN);
     Ok(Options { path: port.into(), baud, baud_max, flow, plain, patience: None })
+}
+
+/// Says why a port cannot be used at the moment.
+pub fn away(e: &io::Error) -> String {
+    let why = match e.kind() {
+        io::ErrorKind::NotFound => "the port is not there".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            let join = hint(Some(packmule::Hint::JoinThePortsGroup), Path::new(""));
+            format!("this user may not use the port{join}")
+        }
+        io::ErrorKind::ResourceBusy => "another program has the port open".to_owned(),
+        _ => format!("the port cannot be used ({})", io_text(e)),
+    };
+    format!("{why}; waiting for it")
+}
+
+/// Refuses what says something of a serial line where there is none.
+pub fn refuse_rates(args: &Args) -> Result<(), UsageError> {
+    let of_lines = [&flags::BAUD, &flags::BAUD_MAX, &flags::FLOW];
+    match of_lines.into_iter().find(|flag| args.has(flag)) {
+        Some(flag) => Err(args.wrong(format!("--{} is for a serial line, and none is given", flag.name))),
+        None => Ok(()),
+    }
 }
 
 /// Makes a signal end the exchange in good order, and a second one the program.

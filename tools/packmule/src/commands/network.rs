@@ -14,7 +14,9 @@ use packmule::carry::serial::Error as LineError;
 use packmule::{Engine, label};
 
 use super::changes::{Change, Heard, News, Place};
-use super::line::{Over, draw, failure as line_failure, patience, say_synced, session_text, stop_on_signals};
+use super::line::{
+    Over, draw, failure as line_failure, patience, refuse_rates, say_synced, session_text, stop_on_signals,
+};
 use super::web::Answers;
 use super::{Context, Given, open};
 use crate::output::{Bar, Failure, code};
@@ -24,6 +26,7 @@ use crate::usage::{Args, flags};
 /// `packmule sync DB ADDRESS`.
 pub fn sync(context: &mut Context<'_, '_>, address: &str) -> Result<(), Failure> {
     let args = &context.args;
+    refuse_rates(args)?;
     let address: Address = address.parse().map_err(|e: net::NoAddress| args.wrong(e.to_string()))?;
     let options = Options { plain: args.has(&flags::PLAIN), patience: patience(args)? };
     let db = args.path(0);
@@ -52,9 +55,11 @@ pub fn sync(context: &mut Context<'_, '_>, address: &str) -> Result<(), Failure>
 /// `packmule serve DB --stdio`: standard output is the stream, so it prints nothing.
 pub fn serve_stdio(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let args = &context.args;
-    if args.len() > 1 || args.has(&flags::SERIAL_PORTS) || args.has(&flags::LISTEN) {
+    let others = [&flags::SERIAL_PORTS, &flags::LISTEN, &flags::ANNOUNCE, &flags::METRICS_FROM];
+    if args.len() > 1 || others.into_iter().any(|flag| args.has(flag)) {
         return Err(args.wrong("--stdio stands alone: no --serial, no --listen").into());
     }
+    refuse_rates(args)?;
     let options = Options { plain: args.has(&flags::PLAIN), patience: None };
     let mut engine = open(context)?;
     let stop = Stop::default();
@@ -93,8 +98,12 @@ impl Port {
     pub fn of(context: &Context<'_, '_>, stop: &Stop) -> Result<Option<Self>, Failure> {
         let args = &context.args;
         let Some(text) = args.flag(&flags::LISTEN)? else {
-            let alone = || args.wrong("--announce needs --listen: it says where this device listens");
-            return if args.has(&flags::ANNOUNCE) { Err(alone().into()) } else { Ok(None) };
+            return match [&flags::ANNOUNCE, &flags::METRICS_FROM].into_iter().find(|flag| args.has(flag)) {
+                Some(flag) => {
+                    Err(args.wrong(format!("--{} is about --listen, and needs it", flag.name)).into())
+                }
+                None => Ok(None),
+            };
         };
         let failed = |e: Error| Failure::of(Path::new(text), e.to_string()).coded(code::CONNECTION);
         let listening = Listening::on(address(args, text, stop)?).map_err(failed)?;
@@ -112,7 +121,13 @@ impl Port {
         let open = || Engine::open_with(db, self.given.options());
         let reports = Reports { db, send: Mutex::new(send), known: Mutex::new(Vec::new()) };
         let listening = if self.options.plain { "listening, without encryption" } else { "listening" };
-        reports.tell(&self.address, News::of("listening", None, listening.into()));
+        let unheard = match self.announces.is_some() && self.address.ip().is_loopback() {
+            true => {
+                "; only this machine reaches it, so that nobody else finds it: --listen [::]:7225 is for all"
+            }
+            false => "",
+        };
+        reports.tell(&self.address, News::of("listening", None, listening.to_owned() + unheard));
         let tell = |from: SocketAddr, event, text| reports.tell(&from.ip(), News::of(event, None, text));
         let web = Answers { db, given: self.given, for_all: self.metrics_for_all, tell: &tell };
         let report = |from: SocketAddr, status: &Status<'_>| reports.report(from, status);

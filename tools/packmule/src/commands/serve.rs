@@ -8,7 +8,7 @@ use packmule::carry::Stop;
 use packmule::carry::serial::{self, Options, Status};
 
 use super::changes::{Change, Heard, News, Place, print_changes};
-use super::line::{failure_text, line_options, stop_on_signals};
+use super::line::{failure_text, line_options, refuse_rates, stop_on_signals};
 use super::{Context, network, open};
 use crate::output::{Failure, Out, say};
 use crate::text::{now, number, shown, time};
@@ -20,7 +20,11 @@ pub fn serve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         return network::serve_stdio(context);
     }
     let db = context.args.path(0);
-    let lines = ports(&context.args)?
+    let ports = ports(&context.args)?;
+    if ports.is_empty() {
+        refuse_rates(&context.args)?;
+    }
+    let lines = ports
         .iter()
         .map(|port| Ok((line_options(context, port)?, open(context)?)))
         .collect::<Result<Vec<(Options, Engine)>, Failure>>()?;

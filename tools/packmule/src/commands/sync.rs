@@ -7,10 +7,10 @@ use packmule::carry::Stop;
 use packmule::carry::serial::{self, Options, Status};
 use packmule::label;
 
-use super::line::{Over, draw, failure, line_options, patience, say_synced, stop_on_signals};
+use super::line::{Over, away, draw, failure, line_options, patience, say_synced, stop_on_signals};
 use super::{Context, network, open};
 use crate::output::{Bar, Failure};
-use crate::text::{io_text, number, shown};
+use crate::text::{number, shown};
 use crate::usage::flags;
 
 /// `packmule sync`.
@@ -64,9 +64,7 @@ impl Watch {
             Status::Open => {
                 self.bar.say(&format!("waiting for the other end at {} baud", number(self.first.into())));
             }
-            Status::Away(e) => {
-                self.bar.say(&format!("the port is not there ({}); waiting for it", io_text(e)));
-            }
+            Status::Away(e) => self.bar.say(&away(e)),
             Status::Met { id, name } => {
                 let called = label(*id, Some(name));
                 self.bar.say(&format!("connected to {called}"));

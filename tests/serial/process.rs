@@ -229,7 +229,7 @@ fn what_stands_in_the_way_of_a_port_is_said() {
         assert_eq!(serve.ended_by(Signal::TERM), Some(0));
     }
     let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
-    std::fs::set_permissions(desk.path("file"), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(desk.path("file"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     if std::fs::File::open(desk.path("file")).is_err_and(|e| e.kind() == denied.kind()) {
         let mut serve = begin_serve(&desk, "base.db", &[&desk.path("file")]);
         let said = serve.wait("away");

@@ -184,3 +184,64 @@ fn what_a_board_that_was_set_back_has_of_a_stolen_device_is_taken_in_by_the_base
         assert_eq!(rows(&base, ids).len(), 2, "compacted: {is_folded}");
     }
 }
+
+/// A base that has a copy's history of a board, upon which it has written over a row; and the board, which has written to that row
+/// in frames of the same numbers. The base had not seen those.
+fn written_over_by_numbers(world: &World) -> (Engine, Engine) {
+    let card = world.dir.path().join("card");
+    std::fs::create_dir(&card).unwrap();
+    let (mut base, mut north) = (world.base("base"), board(world, "north"));
+    write(&north, "north 1");
+    rounds(&card, &mut [&mut north, &mut base], 2);
+    let mut clone = open_at(world, &image(&north, world, "north image"));
+    for n in 0..3 {
+        write(&clone, &format!("clone {n}"));
+        clone.seal().unwrap();
+    }
+    rounds(&card, &mut [&mut clone, &mut base], 1);
+    sql(&base, "UPDATE notes SET text = 'base' WHERE id = 'of all'");
+    for n in 2..5 {
+        write(&north, &format!("north {n}"));
+        north.seal().unwrap();
+    }
+    (base, north)
+}
+
+/// Checks that all list the same conflict, with what the board had written.
+fn lists_what_north_wrote(devices: &[&Engine]) {
+    digests_equal(devices);
+    for device in devices {
+        let conflicts = device.conflicts().unwrap();
+        let versions: Vec<_> = conflicts.iter().flat_map(|c| &c.versions).map(|v| format!("{v:?}")).collect();
+        let written = format!("{:?}", "north 4".as_bytes()).replace(['[', ']'], "");
+        assert!(versions.iter().any(|version| version.contains(&written)), "{versions:?}");
+    }
+}
+
+#[test]
+fn what_a_base_wrote_upon_a_copys_history_removes_nothing_that_the_board_wrote() {
+    let world = World::new();
+    let (mut base, mut north) = written_over_by_numbers(&world);
+    let card = world.dir.path().join("new card");
+    std::fs::create_dir(&card).unwrap();
+    rounds(&card, &mut [&mut base, &mut north], ROUNDS);
+    lists_what_north_wrote(&[&base, &north]);
+}
+
+/// The same, where another board has taken in what the board wrote, and written on it: those frames cannot be renamed.
+#[test]
+fn what_a_base_wrote_so_removes_nothing_where_others_have_built_on_the_boards_frames() {
+    let world = World::new();
+    let (mut base, mut north) = written_over_by_numbers(&world);
+    let mut south = board(&world, "south");
+    let [bases, boards] = ["of the base", "of the boards"].map(|name| world.dir.path().join(name));
+    [&bases, &boards].into_iter().for_each(|card| std::fs::create_dir(card).unwrap());
+    rounds(&bases, &mut [&mut base], 1);
+    rounds(&boards, &mut [&mut north, &mut south], 2);
+    sql(&south, "INSERT INTO notes (id, text) VALUES ('of south', 'south')");
+    rounds(&boards, &mut [&mut south, &mut north], 1);
+    assert_eq!(rows(&north, "SELECT id FROM notes WHERE id = 'of south'").len(), 1);
+    assert_eq!(rows(&south, "SELECT id FROM notes WHERE id = 'north 4'").len(), 1);
+    rounds(&bases, &mut [&mut north, &mut base, &mut south], ROUNDS);
+    lists_what_north_wrote(&[&base, &north, &south]);
+}

@@ -122,7 +122,7 @@ pub(crate) fn apply_group(
 
 /// Takes in what changed in a group's context. Returns the first fold here that its author had not seen, if there is one, and
 /// of a context-free group what counts as seen by its author.
-fn hear_context(
+pub(super) fn hear_context(
     replica: &Replica,
     (dev, stream): (i64, Stream),
     frame: &Frame<'_>,
@@ -159,7 +159,7 @@ fn hear_context(
 /// Hears which frames a verdict leaves; or, of a context-free group, which of its context its author had not seen. Returns
 /// the first fold here that a verdict may leave something of, or that the author had not seen: what is settled is not
 /// removed by it then.
-fn see_kept(
+pub(super) fn see_kept(
     replica: &Replica,
     (dev, late): (i64, Option<Fold>),
     keep: &[Kept],
@@ -218,7 +218,7 @@ pub(crate) fn hear_standing(
 }
 
 /// Returns what a frame's author had seen, by the kind of the frame; `own` is what counts of it in a context-free group.
-fn seen_of<'c>(
+pub(super) fn seen_of<'c>(
     frame: &Frame<'_>,
     context: &'c HashMap<i64, u64>,
     own: Option<&'c Vector>,
@@ -234,18 +234,18 @@ fn seen_of<'c>(
 }
 
 /// What the author of an op had seen.
-struct Sight<'a> {
-    seen: &'a Seen<'a>,
+pub(super) struct Sight<'a> {
+    pub seen: &'a Seen<'a>,
     /// The first fold here that it had not seen, if any: what that settled, and later ones, it may not have seen.
-    late: Option<Fold>,
+    pub late: Option<Fold>,
     /// The op is a restated row.
-    restates: bool,
+    pub restates: bool,
 }
 
 /// The writers of the definitions that a group's ops have. Ops of one definition stand together: the last one is found
 /// without a look into the places.
 #[derive(Default)]
-struct Writers<'e> {
+pub(super) struct Writers<'e> {
     all: Vec<Writer<'e>>,
     places: HashMap<DefId, usize>,
     last: Option<(DefId, usize)>,
@@ -253,7 +253,11 @@ struct Writers<'e> {
 
 impl<'e> Writers<'e> {
     /// Returns the writer of a definition; prepares it if it is the first of its kind.
-    fn of(&mut self, def: &OpDef, prepare: impl FnOnce() -> Result<Writer<'e>>) -> Result<&Writer<'e>> {
+    pub(super) fn of(
+        &mut self,
+        def: &OpDef,
+        prepare: impl FnOnce() -> Result<Writer<'e>>,
+    ) -> Result<&Writer<'e>> {
         let at = match self.last {
             Some((last, at)) if last == def.id => at,
             _ => match self.places.get(&def.id) {
@@ -286,14 +290,14 @@ pub(crate) fn writer<'e>(replica: &'e Replica, stream: Stream, def: &OpDef, dev:
 }
 
 /// An op that is being applied, with what its author had seen.
-struct Incoming<'a, 'e> {
-    writer: &'a Writer<'e>,
-    def: &'a OpDef,
-    op: &'a Op<'a>,
+pub(super) struct Incoming<'a, 'e> {
+    pub writer: &'a Writer<'e>,
+    pub def: &'a OpDef,
+    pub op: &'a Op<'a>,
     /// What it carries, decoded once.
-    values: &'a [Carried<'a>],
-    origin: &'a Origin,
-    sight: &'a Sight<'a>,
+    pub values: &'a [Carried<'a>],
+    pub origin: &'a Origin,
+    pub sight: &'a Sight<'a>,
 }
 
 /// What became of an op.
@@ -307,7 +311,7 @@ enum Done {
 }
 
 /// Applies an op, and counts it.
-fn apply_op(replica: &Replica, incoming: &Incoming<'_, '_>, counts: &mut Counts) -> Result<()> {
+pub(super) fn apply_op(replica: &Replica, incoming: &Incoming<'_, '_>, counts: &mut Counts) -> Result<()> {
     let Incoming { writer, def, origin, .. } = *incoming;
     let done = match origin.stream {
         Stream::PerDevice => apply_per_device_op(replica, incoming)?,

@@ -5,6 +5,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `admissible` | which ops an honest seal can have made |
+//! | `again` | ops of this device, applied again where others' writes had not seen them |
 //! | `aside` | groups that cannot be applied, set aside by name |
 //! | `groups` | one group, applied |
 //! | `ready` | the groups that are ready, applied in causal order |
@@ -15,6 +16,7 @@
 //! | `pending` | the groups that are pending, and their missing dependencies |
 
 pub(crate) mod admissible;
+pub(crate) mod again;
 pub(crate) mod aside;
 pub(crate) mod groups;
 pub(crate) mod pending;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use packmule_core::model::{DeviceId, Stream, Value};
 use packmule_core::wire::{Chain, Frame, Named};
 
+use crate::engine::apply::again::{self, History};
 use crate::engine::capture::dirty::{self, ChangeFlags};
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{redeclare, seal, verdict};
@@ -27,6 +28,7 @@ use crate::engine::table::shapes;
 pub(crate) fn cut(replica: &Replica, dev: i64, ends: [StreamPosition; 2]) -> Result<()> {
     let contexts = contexts_at(replica, dev, ends.map(|end| end.seq))?;
     let shared = ends[PeerEvidence::at(Stream::Shared)].seq;
+    give_back(replica, dev, shared)?;
     peers::record_split(replica, dev, shared)?;
     gave_up::note(replica, dev, shared)?;
     gave_up::forget(replica, dev)?;
@@ -46,6 +48,17 @@ pub(crate) fn cut(replica: &Replica, dev: i64, ends: [StreamPosition; 2]) -> Res
         }
     }
     catalog::reload_catalog(replica)
+}
+
+/// Gives back to rows what frames of a device after this one say of them, where it was removed by whoever had the other history.
+fn give_back(replica: &Replica, dev: i64, after: u64) -> Result<()> {
+    let over = again::strangers(replica, dev, after)?;
+    if over.is_empty() {
+        return Ok(());
+    }
+    let after = after.max(log_begins(replica, dev, Stream::Shared)?);
+    let [context, _] = contexts_at(replica, dev, [after; 2])?;
+    again::apply_again(replica, &History { dev, after, context }, &over)
 }
 
 /// Finds where a stream was at the end of a group; `None` if nothing here has its chain there.

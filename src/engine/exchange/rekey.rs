@@ -29,6 +29,7 @@ use packmule_core::wire::{
     Chain, Checkpoint, FRAME_MAX, FrameFlags, FrameWriter, GroupDigest, GroupStart, Named,
 };
 
+use crate::engine::apply::again::{self, History};
 use crate::engine::capture::groups::{self, SealOptions};
 use crate::engine::capture::{fresh, runs, seal};
 use crate::engine::error::{Error, Hint, Result};
@@ -38,7 +39,7 @@ use crate::engine::fleet::peers::{self, PeerEvidence};
 use crate::engine::fleet::positions::{self, StreamPosition};
 use crate::engine::fleet::{devices, membership};
 use crate::engine::log::{contexts, frames, tags};
-use crate::engine::merge::{deferred, stretches};
+use crate::engine::merge::{deferred, given_up, stretches};
 use crate::engine::show::{constraints, transaction};
 use crate::engine::store::{keys, meta, value};
 use crate::engine::table::catalog;
@@ -197,8 +198,10 @@ fn rekey_here(
             let shift = common.map(|common| common.saturating_sub(1));
             let ends = ends(replica, old.0)?;
             let of = Move { old, new: (replica.me, replica.identity.id), key: &key, common, shift, ends };
+            let over = again::strangers(replica, old.0, common[0])?;
             let moved = move_streams(replica, &of, &contexts)?;
             replica.key = Some(key);
+            give_back(replica, (old.0, common[0]), &over)?;
             format!("frames re-authored: {moved}")
         }
     };
@@ -213,6 +216,15 @@ fn rekey_here(
     // The new identity has announced nothing of a table that is held or was changed, and whom it left does not count there.
     catalog::doubt_schema(replica)?;
     fresh::end(replica)
+}
+
+/// Gives back to rows what the frames that were re-authored say of them, where those devices removed it who wrote upon frames of the
+/// other history: what comes of that under these numbers they have seen.
+fn give_back(replica: &Replica, (old, common): (i64, u64), over: &BTreeMap<i64, u64>) -> Result<()> {
+    let Some(last) = over.values().max() else { return Ok(()) };
+    let moved = History { dev: replica.me, after: 0, context: BTreeMap::new() };
+    again::apply_again(replica, &moved, over)?;
+    given_up::claim(replica, old, common + 1, *last)
 }
 
 /// Finds where the streams part, of which something after the common part is folded here: that cannot be written again frame

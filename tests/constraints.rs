@@ -332,3 +332,58 @@ fn gives_way(options: &TrackOptions) {
     });
     assert!(d2.conflicts().unwrap().iter().any(|c| matches!(c.kind, ConflictKind::ForeignKey(..))));
 }
+
+/// A constraint can say what SQLite does where a statement violates it: that is for the statements of an application. What is
+/// taken in is shown or kept out by the same rules whatever it says, and a trigger's statements do what they say.
+#[test]
+fn a_clash_is_a_conflict_whatever_its_constraint_says() {
+    for clause in
+        ["", "ON CONFLICT FAIL", "ON CONFLICT IGNORE", "ON CONFLICT REPLACE", "ON CONFLICT ROLLBACK"]
+    {
+        for unique in ["u TEXT UNIQUE", "u TEXT, w TEXT DEFAULT 'x', UNIQUE (u, w)"] {
+            for verb in [None, Some("INSERT"), Some("INSERT OR IGNORE")] {
+                let trigger = verb.map_or(String::new(), |verb| {
+                    format!("CREATE TRIGGER noted AFTER INSERT ON notes BEGIN {verb} INTO seen VALUES (NEW.u); END;")
+                });
+                let schema = format!(
+                    "CREATE TABLE seen (u PRIMARY KEY);
+                     CREATE TABLE notes (id TEXT PRIMARY KEY, v, {unique} {clause}); {trigger}"
+                );
+                clash_of_two(&schema, &format!("{clause}, {unique}, {verb:?}"), |seen| match verb {
+                    // Both say what is done, and one would overrule the other: so the trigger does not run.
+                    Some("INSERT OR IGNORE") if !clause.is_empty() => seen == ["\"same\""],
+                    Some(_) => seen == ["\"other\"", "\"same\""],
+                    None => seen.is_empty(),
+                });
+            }
+        }
+    }
+}
+
+/// Two devices that have made these tables write the same value; `is_seen` says what the trigger of the second one notes.
+fn clash_of_two(schema: &str, what: &str, is_seen: impl Fn(&[String]) -> bool) {
+    let world = World::new();
+    let [mut a, mut b] = ["a", "b"].map(|name| world.board_with(name, schema, &["notes"]));
+    sql(&a, "INSERT INTO notes (id, v, u) VALUES ('of a', 1, 'same'), ('other', 1, 'other')");
+    sql(&b, "INSERT INTO notes (id, v, u) VALUES ('of b', 2, 'same')");
+    for _ in 0..2 {
+        carry(&mut a, &mut b);
+        carry(&mut b, &mut a);
+    }
+    digests_equal(&[&a, &b]);
+    for device in [&a, &b] {
+        let conflicts = device.conflicts().unwrap();
+        assert_eq!(conflicts.len(), 1, "{what}: {conflicts:?}");
+        assert_eq!(conflicts[0].versions.len(), 2, "{what}: {conflicts:?}");
+        assert_eq!(rows(device, "SELECT id FROM notes").len(), 2, "{what}");
+    }
+    let seen = rows(&b, "SELECT u FROM seen ORDER BY u");
+    assert!(is_seen(&seen), "{what}: {seen:?}, {:?}", b.status().unwrap().notices);
+    // What a person decides removes nobody's row either.
+    let id = b.conflicts().unwrap()[0].id.clone();
+    b.resolve(&id, &Resolution::Set(vec![("u".into(), text("other"))])).unwrap_err();
+    b.resolve(&id, &Resolution::Set(vec![("u".into(), text("new"))])).unwrap();
+    carry(&mut b, &mut a);
+    digests_equal(&[&a, &b]);
+    assert_eq!(rows(&a, "SELECT id FROM notes").len(), 3, "{what}");
+}

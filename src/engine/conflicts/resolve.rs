@@ -334,7 +334,7 @@ fn write_columns(
     let key = value::read_key(&open.key)?;
     let numbers: Vec<usize> = columns.iter().map(|(at, _)| *at).collect();
     let params = columns.iter().map(|(_, v)| *v).chain(&key).map(|v| Bind(v.borrow()));
-    let sql = table.update_sql(&numbers);
+    let sql = triggers::firing_sql(replica, table, table.update_sql(&numbers))?;
     let changed = triggers::firing(replica, table, || {
         Ok(replica.db.execute(&sql, params_from_iter(params.clone()))?)
     })?;
@@ -417,6 +417,7 @@ fn insert_version(
         row.push((*at, (*value).clone()));
     }
     let sql = table.insert_sql(&row.iter().map(|(at, _)| *at).collect::<Vec<_>>());
+    let sql = triggers::firing_sql(replica, table, sql)?;
     triggers::firing(replica, table, || {
         let values = row.iter().map(|(_, v)| Bind(v.borrow()));
         Ok(replica.db.execute(&sql, params_from_iter(values))?)

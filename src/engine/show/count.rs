@@ -152,7 +152,8 @@ fn set_in(
 ) -> Result<bool> {
     let c = value::column(&table.def.columns[column].name);
     let keys = value::read_key(key)?;
-    let sql = format!("UPDATE {name} SET {c} = ?1 WHERE {}", table.key_match_from(1));
+    let or_abort = triggers::or_abort(replica, table)?;
+    let sql = format!("UPDATE {or_abort} {name} SET {c} = ?1 WHERE {}", table.key_match_from(1));
     let params = std::iter::once(value).chain(&keys).map(|v| Bind(v.borrow()));
     let changed = triggers::firing(replica, table, || {
         Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(params.clone()))?)

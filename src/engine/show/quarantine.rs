@@ -39,7 +39,7 @@ pub(crate) fn move_from_quarantine(
             large.push(column);
         }
     }
-    let verb = if replace { "OR REPLACE" } else { "" };
+    let verb = if replace { "OR REPLACE" } else { triggers::or_abort(replica, table)? };
     let put = || triggers::firing(replica, table, || copy(replica, table, key, verb, (&from, to), &large));
     if replace { triggers::seeing_removed(replica, put) } else { put() }?;
     let names = (from.as_str(), table.place());

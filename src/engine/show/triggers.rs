@@ -13,6 +13,7 @@
 //! | cannot be prepared here: a function of the application's, a view, a table that is gone | left out, with a notice |
 //! | uses what a database must not be trusted with (`trusted_schema`) | left out, with a notice |
 //! | may ROLLBACK, FAIL, or IGNORE the row | left out, with a notice |
+//! | says OR IGNORE or the like, on a table whose constraints say ON CONFLICT | left out, with a notice |
 //! | fails for a row | skipped for that row, with a notice |
 //!
 //! Of a table all of these are copied, or none: where one is left out with a notice the others are left out too, since
@@ -34,6 +35,9 @@ use crate::engine::table::known::{State, Table};
 use crate::engine::table::probe::{Access, Local, PREFIX};
 use crate::engine::table::replica::Replica;
 
+/// What a statement that writes to a table says of a violated constraint: it is undone.
+const OR_ABORT: &str = "OR ABORT";
+
 /// What is said of the other triggers of a table of which one cannot run.
 const NOR_THE_OTHERS: &str = "; so no trigger of that table does";
 
@@ -48,6 +52,8 @@ struct Candidate {
     name: String,
     table: String,
     sql: String,
+    /// A constraint of its table may say what it does where it is violated.
+    with_clause: bool,
 }
 
 /// Returns whether triggers of the application run for rows of this table, and puts them in place.
@@ -119,12 +125,15 @@ fn ready_triggers(replica: &Replica) -> Result<()> {
 fn find_triggers(replica: &Replica) -> Result<(Vec<Local>, HashMap<i64, (Vec<usize>, HashSet<String>)>)> {
     let (mut found, mut on) = (Vec::new(), HashMap::<i64, (Vec<usize>, HashSet<String>)>::new());
     let mut statement = replica.db.prepare(
-        "SELECT g.name, g.tbl_name, g.sql FROM main.sqlite_schema g
+        "SELECT g.name, g.tbl_name, g.sql, t.sql LIKE '%ON%CONFLICT%' FROM main.sqlite_schema g
          JOIN main.sqlite_schema t ON t.type = 'table' AND t.name = g.tbl_name COLLATE NOCASE
          WHERE g.type = 'trigger' AND g.name NOT LIKE '\\_pm\\_%' ESCAPE '\\' ORDER BY g.rowid",
     )?;
     let candidates = statement
-        .query_map([], |row| Ok(Candidate { name: row.get(0)?, table: row.get(1)?, sql: row.get(2)? }))?
+        .query_map([], |row| {
+            let (name, table, sql, with_clause) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            Ok(Candidate { name, table, sql, with_clause })
+        })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     drop(statement);
     if candidates.is_empty() {
@@ -135,6 +144,8 @@ fn find_triggers(replica: &Replica) -> Result<(Vec<Local>, HashMap<i64, (Vec<usi
     let mut to_visit: Vec<String> =
         tables.iter().filter(|t| synced(t)).map(|t| t.def.name.to_ascii_lowercase()).collect();
     let mut visited: HashSet<String> = to_visit.iter().cloned().collect();
+    let any_clause =
+        candidates.iter().any(|c| c.with_clause && visited.contains(&c.table.to_ascii_lowercase()));
     while let Some(table) = to_visit.pop() {
         let tid = catalog::table_named(replica, &table).filter(|t| synced(t)).map(|t| t.tid);
         let mut copies = Vec::new();
@@ -146,7 +157,8 @@ fn find_triggers(replica: &Replica) -> Result<(Vec<Local>, HashMap<i64, (Vec<usi
                 candidate.name, candidate.table
             );
             let sql = temp_sql(&candidate.sql, &copy);
-            match judge_trigger(replica, candidate, &copy, &sql, tid.is_some())? {
+            let overruled = if tid.is_some() { candidate.with_clause } else { any_clause };
+            match judge_trigger(replica, candidate, &copy, &sql, (tid.is_some(), overruled))? {
                 Handling::LeaveOut => {}
                 Handling::Refuse(reason) => {
                     refused = true;
@@ -175,13 +187,14 @@ fn find_triggers(replica: &Replica) -> Result<(Vec<Local>, HashMap<i64, (Vec<usi
     Ok((found, on))
 }
 
-/// Judges a trigger: makes its copy alone, and has SQLite prepare what would run it.
+/// Judges a trigger: makes its copy alone, and has SQLite prepare what would run it. `overruled` says that a constraint of the
+/// table may say what a conflict does, which a statement of ours then says instead.
 fn judge_trigger(
     replica: &Replica,
     candidate: &Candidate,
     copy: &str,
     sql: &str,
-    synced: bool,
+    (synced, overruled): (bool, bool),
 ) -> Result<Handling> {
     if let Err(e) = replica.db.execute_batch(sql) {
         return if is_the_triggers(&e) { Ok(Handling::Refuse(message(&e))) } else { Err(e.into()) };
@@ -219,6 +232,11 @@ fn judge_trigger(
         halts if halts.ignores && synced => {
             Handling::Refuse("it can end with RAISE(IGNORE), which would leave the row out".into())
         }
+        _ if overruled && says_of_conflicts(&candidate.sql) => Handling::Refuse(
+            "its statements and its table's constraints both say what a conflict does (OR, ON CONFLICT), and one overrules \
+             the other"
+                .into(),
+        ),
         _ => Handling::Copy { writes, reads },
     })
 }
@@ -318,6 +336,35 @@ fn locals_on(replica: &Replica, table: &Table) -> Vec<Local> {
     on.iter().map(|at| triggers.found[*at].clone()).collect()
 }
 
+/// Returns what statements that write to a table say of a violated constraint. What a statement says counts for the statements of
+/// its triggers, too, whatever these say: where a trigger's do, ours says nothing. Then no constraint of the table says anything.
+pub(crate) fn or_abort(replica: &Replica, table: &Table) -> Result<&'static str> {
+    if !has_local_triggers(replica, table)? {
+        return Ok(OR_ABORT);
+    }
+    let triggers = replica.triggers.borrow();
+    let own = triggers.on.get(&table.tid).map(|(own, _)| own.as_slice()).unwrap_or_default();
+    let of_another = |at: &usize| triggers.on.values().any(|(on, _)| on.contains(at)) && !own.contains(at);
+    let mut runs = triggers.found.iter().enumerate().filter(|(at, _)| !of_another(at));
+    Ok(if runs.any(|(_, local)| says_of_conflicts(&local.sql)) { "" } else { OR_ABORT })
+}
+
+/// Returns a statement of [`Table`] that writes to it as triggers of it may run by it.
+pub(crate) fn firing_sql(replica: &Replica, table: &Table, sql: String) -> Result<String> {
+    Ok(if or_abort(replica, table)?.is_empty() { sql.replacen(OR_ABORT, "", 1) } else { sql })
+}
+
+/// Returns whether statements of a trigger say what a violated constraint does; it may be that only a text in them does.
+fn says_of_conflicts(sql: &str) -> bool {
+    let words: Vec<&str> =
+        sql.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty()).collect();
+    let is = |word: &str, one_of: &[&str]| one_of.iter().any(|other| word.eq_ignore_ascii_case(other));
+    words.windows(2).any(|pair| {
+        is(pair[0], &["or"]) && is(pair[1], &["replace", "ignore", "fail", "rollback", "abort"])
+            || is(pair[0], &["replace"]) && is(pair[1], &["into"])
+    })
+}
+
 /// Tries a write without these triggers. What it wrote stays if it succeeds and `keep` says so.
 fn without<R>(
     replica: &Replica,
@@ -405,7 +452,7 @@ pub(crate) fn write_difference(
         (Some(differing), _) if differing.is_empty() => Ok(true),
         (Some(differing), _) => {
             let set: Vec<usize> = differing.iter().map(|at| columns[*at]).collect();
-            let sql = table.update_sql(&set);
+            let sql = firing_sql(replica, table, table.update_sql(&set))?;
             firing(replica, table, || {
                 let values = differing.iter().map(|at| &values[*at]).chain(key);
                 Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))? > 0)

@@ -154,7 +154,8 @@ pub(crate) fn write_row(
     let values: Vec<Bind<'_>> = values.map(Bind).collect();
     let done = if local {
         let (key, columns) = (key().collect::<Vec<_>>(), columns());
-        let insert = if partial { None } else { Some(table.insert_sql(&columns)) };
+        let insert = || triggers::firing_sql(replica, table, table.insert_sql(&columns));
+        let insert = if partial { None } else { Some(insert()?) };
         triggers::write_difference(replica, table, &key, &columns, &values, insert.as_deref())?
     } else if partial {
         let bound = params_from_iter(values.into_iter().chain(key()));

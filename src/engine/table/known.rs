@@ -152,12 +152,13 @@ impl Table {
         device.into_iter().chain(names).collect::<Vec<_>>().join(", ")
     }
 
-    /// Returns the `INSERT` of these columns.
+    /// Returns the `INSERT` of these columns. As each statement here it says what a violated constraint does: a constraint that
+    /// says REPLACE, IGNORE or ROLLBACK says so for the application's statements.
     pub(crate) fn insert_sql(&self, columns: &[usize]) -> String {
         let n = columns.len() + usize::from(self.state == State::Gathered);
         let marks: Vec<String> = (1..=n).map(|n| format!("?{n}")).collect();
         format!(
-            "INSERT INTO {} ({}) VALUES ({})",
+            "INSERT OR ABORT INTO {} ({}) VALUES ({})",
             self.sql_name,
             self.with_device(columns.iter().copied()),
             marks.join(", ")
@@ -194,7 +195,7 @@ impl Table {
             sets.push(format!("{key} = {key}"));
         }
         format!(
-            "UPDATE {} SET {} WHERE {}",
+            "UPDATE OR ABORT {} SET {} WHERE {}",
             self.sql_name,
             sets.join(", "),
             self.key_match_from(columns.len())

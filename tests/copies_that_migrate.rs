@@ -10,6 +10,7 @@ use packmule::{Engine, TableHow};
 
 const SQL: &str = "CREATE TABLE t (k TEXT PRIMARY KEY, name, photo)";
 const RENAME: &str = "ALTER TABLE t RENAME COLUMN name TO full_name";
+const EXTRA: &str = "ALTER TABLE t ADD COLUMN extra";
 const MIGRATION: &str = "ALTER TABLE t RENAME COLUMN name TO full_name; ALTER TABLE t DROP COLUMN photo";
 
 /// Two boards with applications, and a base that follows.
@@ -279,31 +280,72 @@ fn two_columns_are_one_once_somebody_says_so() {
     }
 }
 
-/// What a board said of its table in the history that it lost stayed its word: all others waited for a column that nobody has.
+/// What a board said of its table in the history that it lost stayed its word: its own digest was another one for ever. What it
+/// lacks it has not dropped: who has followed keeps the column, and what was written into it is back once the board's application
+/// has migrated again.
 #[test]
 fn a_board_that_was_set_back_says_what_its_table_is_now() {
-    for (lost, has) in [
-        ("ALTER TABLE t ADD COLUMN extra", "k, name, photo"),
-        ("ALTER TABLE t ADD COLUMN extra; INSERT INTO t VALUES ('lost', 1, 1, 1)", "k, name, photo"),
-    ] {
+    for (lost, extra) in [("", "NULL"), ("; INSERT INTO t VALUES ('lost', 1, 1, 1)", "1")] {
         let mut fleet = fleet();
         let backup = fleet.back_up(0, "backup");
-        sql(&fleet.devices[0], lost);
+        sql(&fleet.devices[0], &format!("{EXTRA}{lost}"));
         fleet.world.tick(1000);
-        exchange_with_card(&mut fleet.devices[0], &fleet.card);
-        exchange_with_card(&mut fleet.devices[1], &fleet.card);
+        fleet.devices.iter_mut().for_each(|device| drop(exchange_with_card(device, &fleet.card)));
         let waits = fleet.note(1).1.unwrap_or_default();
         assert!(waits.contains("`extra`"), "the control: {waits}");
         fleet.devices[0] = fleet.open(&backup);
-        fleet.rounds();
-        let all = format!("SELECT {has} FROM t ORDER BY k");
-        let rows: Vec<_> = fleet.devices.iter().map(|device| rows(device, &all)).collect();
-        assert_eq!((&rows[0], &rows[0]), (&rows[1], &rows[2]), "{lost}");
-        for n in 0..2 {
-            assert_eq!(fleet.note(n), (TableHow::Shared, None), "{n}: {lost}");
-        }
         fleet.both_migrate();
+        let all: Vec<_> =
+            fleet.devices.iter().map(|d| rows(d, "SELECT k, full_name FROM t ORDER BY k")).collect();
+        assert_eq!((&all[0], &all[0]), (&all[1], &all[2]), "{lost}");
+        digests_equal(&fleet.devices.iter().collect::<Vec<_>>());
+        let kept = "SELECT max(extra) FROM t";
+        assert_eq!(rows(&fleet.devices[2], kept), [extra], "{lost}");
+        fleet.devices[..2].iter().for_each(|board| sql(board, EXTRA));
+        fleet.rounds();
         fleet.all_are_alike();
+        fleet.devices.iter().for_each(|device| assert_eq!(rows(device, kept), [extra], "{lost}"));
+    }
+}
+
+/// The same where nobody follows, with a copy that runs beside its original: what that had written into the column was read by
+/// nobody whose application added it later.
+#[test]
+fn what_a_column_had_is_back_when_a_copy_that_lacked_it_has_migrated() {
+    for later in ["", "UPDATE t SET name = 'later' WHERE k = 'k'"] {
+        let world = World::new();
+        let card = world.dir.path().join("card");
+        std::fs::create_dir(&card).unwrap();
+        let devices = ["a", "b", "c"].map(|name| world.board_with(name, SQL, &["t"])).into();
+        let mut fleet = Fleet { world, card, devices };
+        fleet.rounds();
+        let copy = fleet.back_up(1, "copy");
+        sql(&fleet.devices[1], &format!("{EXTRA}; INSERT INTO t VALUES ('k', 1, 2, 3)"));
+        fleet.devices.push(fleet.open(&copy));
+        fleet.rounds();
+        sql(&fleet.devices[3], later);
+        fleet.rounds();
+        [0, 2, 3].iter().for_each(|n| sql(&fleet.devices[*n], EXTRA));
+        fleet.rounds();
+        for device in &fleet.devices {
+            assert_eq!(rows(device, "SELECT extra FROM t"), ["3"], "{}: {later}", device.identity().name);
+        }
+        digests_equal(&fleet.devices.iter().collect::<Vec<_>>());
+    }
+}
+
+/// The control: a column that is dropped has none of its values when it is added again.
+#[test]
+fn what_was_dropped_is_not_back() {
+    let mut fleet = fleet();
+    fleet.devices[..2].iter().for_each(|board| sql(board, &format!("{EXTRA}; UPDATE t SET extra = 1")));
+    fleet.rounds();
+    fleet.devices[..2].iter().for_each(|board| sql(board, "ALTER TABLE t DROP COLUMN extra"));
+    fleet.rounds();
+    fleet.devices[..2].iter().for_each(|board| sql(board, EXTRA));
+    fleet.rounds();
+    for device in &fleet.devices {
+        assert_eq!(rows(device, "SELECT max(extra) FROM t"), ["NULL"], "{}", device.identity().name);
     }
 }
 

@@ -38,7 +38,7 @@ const PINNED: [u64; 19] =
     [56, 107, 168, 193, 286, 334, 351, 357, 415, 427, 448, 465, 551, 583, 609, 612, 61_027, 200_065, 400_008];
 
 /// The same, of fleets whose cards are copied.
-const PINNED_COPIES: [u64; 9] = [63, 88, 231, 286, 367, 1087, 1217, 61_048, 200_029];
+const PINNED_COPIES: [u64; 11] = [63, 88, 231, 286, 367, 1087, 1217, 61_048, 200_029, 400_382, 400_487];
 
 const TYPES: [&str; 4] = ["", "TEXT", "INTEGER", "REAL"];
 
@@ -228,12 +228,13 @@ impl Run {
             1 if !self.backups.is_empty() => {
                 let at = self.random.below(self.backups.len() as u64) as usize;
                 let (d, path, at) = self.backups.remove(at);
-                self.trace.push(format!("{d} is set back"));
+                let to = path.file_name().unwrap().display();
+                self.trace.push(format!("{d} is set back to {to}"));
                 self.devices[d] = Engine::open_with(&path, self.world.options()).unwrap();
                 self.at[d] = at;
             }
             _ => {
-                self.trace.push(format!("{d} is backed up"));
+                self.trace.push(format!("{d} is backed up as copy{}", self.trace.len() + 1));
                 let (path, at) = self.back_up(d);
                 self.backups.push((d, path, at));
             }

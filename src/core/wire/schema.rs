@@ -18,7 +18,9 @@ impl SchemaBits {
     pub const DROPS: Self = Self(4);
     /// The device does not track the table any more: nobody waits for what it has of it.
     pub const LEFT: Self = Self(8);
-    const ALL: u8 = 15;
+    /// The device was set back to a backup: columns that it had by its own log, and lacks, were not dropped.
+    pub const SET_BACK: Self = Self(16);
+    const ALL: u8 = 31;
 
     /// Returns these bits and those.
     pub fn and(self, bits: Self) -> Self {
@@ -114,7 +116,7 @@ mod tests {
         for cut in 1..len {
             assert!(Schema::take(&mut &buf[1..cut]).is_err());
         }
-        buf[5] = 16;
+        buf[5] = 32;
         assert!(Schema::take(&mut &buf[1..len]).is_err());
         assert!(put_schema(&mut [0; 13], b"def", SchemaBits::CHANGED, &names).is_err());
     }

@@ -176,6 +176,7 @@ fn notice_changes_of(replica: &Replica, table: &Table, noticed: &mut Noticed) ->
     if !compose::is_table_there(replica, table)? {
         return notice_absence(replica, table);
     }
+    reshape::say_set_back(replica, table)?;
     let mut intact = watch::capture_intact(replica, table)? && !suspended::is_to_restate(replica, table.tid)?;
     if let Some(reason) = follow_others(replica, table, noticed)? {
         return Ok(Some(reason));

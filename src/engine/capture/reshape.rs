@@ -301,6 +301,28 @@ pub(crate) fn take_back(replica: &Replica, table: &Table) -> Result<()> {
     Ok(())
 }
 
+/// Says that a table lacks columns that it has by this device's own log, since the device was set back to a backup: nobody waits
+/// for them, and nobody takes them to be dropped. Its application will add them again.
+pub(crate) fn say_set_back(replica: &Replica, table: &Table) -> Result<()> {
+    let last = shapes::own_shape(replica, table.tid)?.filter(|last| !last.bits.says(SchemaBits::LEFT));
+    let Some(last) = last.filter(|_| table.announced) else { return Ok(()) };
+    let had = match last.bits.says(SchemaBits::CHANGED) {
+        true => shapes::before(replica, table.tid, replica.me)?,
+        false => Some(last.def),
+    };
+    let lacks = |def: TableDef| def.columns.iter().any(|column| table.def.column(&column.name).is_none());
+    if !had.is_some_and(lacks) {
+        return Ok(());
+    }
+    if peers::is_rolled_back(replica)? {
+        return catalog::doubt_schema(replica);
+    }
+    let follows = follow::follows(replica, table)?;
+    let bits = if follows { SchemaBits::SET_BACK.and(SchemaBits::FOLLOWS) } else { SchemaBits::SET_BACK };
+    let says = groups::Says { def: &table.def, bits, names: &[] };
+    groups::seal_groups(replica, SealOptions { says: Some(&says), ..SealOptions::default() }).map(|_| ())
+}
+
 /// Returns what is still to be done to a table: columns go that a person has dropped for all; one whose columns follow
 /// becomes what it is on the devices that decide. A column that Packmule made in an application's table does that too, and UNIQUE
 /// indexes that it made go wherever others free them.
@@ -333,7 +355,7 @@ pub(crate) fn due(replica: &Replica, table: &Table) -> Result<Change> {
         // Under its new name it has come already.
         let is_beside = names.iter().any(|other| table.def.column(other).is_some());
         let is_gone = match (follows, is_beside) {
-            (false, _) => shapes::had_elsewhere,
+            (false, _) => shapes::is_dropped_elsewhere,
             (_, true) => shapes::is_gone_by_name,
             (_, false) => shapes::is_gone,
         };

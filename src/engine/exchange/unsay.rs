@@ -105,7 +105,9 @@ fn says_only(replica: &Replica, stream: Stream, seq: u64, said: &mut Said) -> Re
         match part {
             Part::Return(id) if id == replica.identity.id => said.back = true,
             Part::Definition(def) => defs.push(DefId::of(def)),
-            Part::Schema(schema) if schema.bits == SchemaBits::FOLLOWS => defs.push(DefId::of(schema.def)),
+            Part::Schema(schema) if SchemaBits::FOLLOWS.and(SchemaBits::SET_BACK).says(schema.bits) => {
+                defs.push(DefId::of(schema.def));
+            }
             _ => only = false,
         }
         Ok(())

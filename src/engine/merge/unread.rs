@@ -69,8 +69,10 @@ pub(crate) fn any(replica: &Replica, tid: i64) -> Result<bool> {
 
 /// Returns the columns that a version speaks for and that wait here.
 fn unread_in(replica: &Replica, table: &Table, head: &Head) -> Result<BTreeSet<String>> {
-    // What this device writes has the columns that are here.
-    if head.dev == BASELINE || head.dev == replica.me {
+    // What is being sealed here has the columns that are here. What this device sealed before a backup to which it was set back
+    // may have others.
+    let here = |seq| frames::is_here(replica, replica.me, Stream::Shared, seq);
+    if head.dev == BASELINE || (head.dev == replica.me && !here(head.seq)?) {
         return Ok(BTreeSet::new());
     }
     let mut names: BTreeSet<String> =
@@ -113,7 +115,10 @@ pub(crate) fn forget_idle(
 
 /// Returns whether a version says something in a column of its definition of this kind.
 fn says(replica: &Replica, head: &Head, is_one: &dyn Fn(DefId, usize) -> bool) -> Result<bool> {
-    if head.dev == BASELINE {
+    // What is being sealed here has the columns that are here. What this device sealed before a backup to which it was set back
+    // may have others.
+    let here = |seq| frames::is_here(replica, replica.me, Stream::Shared, seq);
+    if head.dev == BASELINE || (head.dev == replica.me && !here(head.seq)?) {
         return Ok(false);
     }
     frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {

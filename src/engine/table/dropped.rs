@@ -67,6 +67,8 @@ struct Said {
     forms: usize,
     /// Others wait until this device does as they do.
     decides: bool,
+    /// It was set back to a backup: what it lacks now was not dropped.
+    set_back: bool,
 }
 
 /// Returns the Lamport time from which on what is written to a column counts, if devices had a column of this name before
@@ -83,7 +85,7 @@ pub(crate) fn counts_from(replica: &Replica, tid: i64, name: &str) -> Result<Opt
     let said = said_of(replica, tid, name)?;
     let gone = |pair: &&[Said]| {
         let (before, after) = (&pair[0], &pair[1]);
-        before.dev == after.dev && before.has && !after.has && before.forms > after.forms
+        before.dev == after.dev && before.has && !after.has && !after.set_back && before.forms > after.forms
     };
     let gone: Vec<&Said> = said.windows(2).filter(gone).map(|pair| &pair[1]).collect();
     if !gone.is_empty() {
@@ -124,7 +126,7 @@ fn said_of(replica: &Replica, tid: i64, name: &str) -> Result<Vec<Said>> {
         if !renamed::is_of(replica, tid, &def)? {
             continue;
         }
-        let bits = SchemaBits(value.get(8).copied().unwrap_or(0));
+        let bits = declared::bits_of(&value);
         let counts = !bits.says(SchemaBits::FOLLOWS) && !bits.says(SchemaBits::LEFT);
         said.push(Said {
             dev: row.get(0)?,
@@ -132,6 +134,7 @@ fn said_of(replica: &Replica, tid: i64, name: &str) -> Result<Vec<Said>> {
             has: def.column(name).is_some(),
             forms: names.iter().filter(|name| def.column(name).is_some()).count(),
             decides: counts && row.get(4)?,
+            set_back: bits.says(SchemaBits::SET_BACK),
         });
     }
     Ok(said)

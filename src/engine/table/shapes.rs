@@ -220,21 +220,45 @@ pub(crate) fn is_gone_by_name(replica: &Replica, tid: i64, name: &str) -> Result
         return Ok(false);
     }
     for shape in &now {
-        if past_shapes(replica, tid, shape.dev)?.iter().any(|def| def.column(name).is_some()) {
+        if has_dropped(replica, tid, shape.dev, name)? {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Returns whether another device had a column, as one that takes part in what the table is.
-pub(crate) fn had_elsewhere(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
+/// Returns whether another device had a column, as one that takes part in what the table is, and has dropped it.
+pub(crate) fn is_dropped_elsewhere(replica: &Replica, tid: i64, name: &str) -> Result<bool> {
     for shape in deciding(replica, tid)?.iter().filter(|shape| shape.dev != replica.me) {
-        if past_shapes(replica, tid, shape.dev)?.iter().any(|def| def.column(name).is_some()) {
+        if has_dropped(replica, tid, shape.dev, name)? {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Returns whether a device that does not have a column has had it: neither one that was set back to a backup from before that,
+/// and whose application will add it again, nor one that never had it.
+fn has_dropped(replica: &Replica, tid: i64, dev: i64, name: &str) -> Result<bool> {
+    let mut statement = replica.db.prepare_cached(
+        "SELECT f.body, p.value FROM _pm_declared p JOIN _pm_def f ON f.id = p.def
+         WHERE p.tid = ?1 AND p.what = ?2 AND p.name = '' AND p.dev = ?3 ORDER BY p.seq",
+    )?;
+    let mut rows = statement.query((declared::root_of(replica, tid), Subject::Shape, dev))?;
+    let (mut had, mut dropped) = (false, false);
+    while let Some(row) = rows.next()? {
+        let (body, value): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(1)?);
+        let def = TableDef::stored(&body)?;
+        if !renamed::is_of(replica, tid, &def)? {
+            continue;
+        }
+        if def.column(name).is_some() {
+            (had, dropped) = (true, false);
+        } else if had {
+            (had, dropped) = (false, !declared::bits_of(&value).says(SchemaBits::SET_BACK));
+        }
+    }
+    Ok(dropped)
 }
 
 /// Returns whether nobody has a column any more that a table had: the devices that decide have dropped it, or a person has for

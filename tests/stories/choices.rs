@@ -139,6 +139,24 @@ fn a_name_that_two_devices_bear_is_told_apart() {
     }
 }
 
+/// A long value of one version leaves room for the others in a line.
+#[test]
+fn no_version_hides_another_in_a_line() {
+    let (desk, id) = Desk::conflict();
+    let long = "asked the mother on the phone, who will call again tomorrow, or the day after";
+    desk.run(&format!("resolve base.db {id} --take north")).ok();
+    desk.carry("base", "north");
+    desk.sql("north.db", &format!("UPDATE settings SET note = 'north: {long}'"));
+    desk.sql("base.db", &format!("UPDATE settings SET note = 'base: {long}'"));
+    desk.carry("north", "base");
+    let screen = desk.run("conflicts base.db --brief").screen;
+    let line =
+        screen.lines().find(|line| line.contains("update/update")).unwrap_or_else(|| panic!("{screen}"));
+    // Whoever is shown is told first.
+    assert!(["north", "base", "… | "].iter().all(|part| line.contains(part)), "{line}");
+    assert!(line.ends_with('…') && line.chars().count() == 80, "{line}");
+}
+
 /// Rows that cannot be kept beside each other in this way.
 #[test]
 fn keeping_both_is_offered_where_it_works() {

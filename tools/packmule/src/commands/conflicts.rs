@@ -216,15 +216,35 @@ fn print_brief(conflict: &Conflict, out: &mut Out<'_>) {
         });
     }
     let key: Vec<String> = conflict.key.iter().map(|(_, value)| show(value)).collect();
-    let line = format!(
-        "{}  {} {}  {}  {}",
-        conflict.id,
-        conflict.table,
-        key.join(" "),
-        conflict.kind.word(),
-        said.join(" | ")
-    );
-    say!(out, "{}", cut(&line));
+    let head = format!("{}  {} {}  {}  ", conflict.id, conflict.table, key.join(" "), conflict.kind.word());
+    let room = 80_usize.saturating_sub(width(&head));
+    say!(out, "{}", cut(&(head + &beside(&said, room))));
+}
+
+/// What two versions have between them.
+const BESIDE: &str = " | ";
+/// A version is never cut to less: a name alone says nothing.
+const BESIDE_LEAST: usize = 24;
+
+/// Puts versions beside each other in so many columns: where they have no room, long ones are cut, so that none hides another.
+fn beside(said: &[String], room: usize) -> String {
+    let mut widths: Vec<usize> = said.iter().map(|part| width(part)).collect();
+    widths.sort_unstable();
+    let mut left = room.saturating_sub(BESIDE.len() * said.len().saturating_sub(1));
+    let mut most = usize::MAX;
+    for (n, wide) in widths.iter().enumerate() {
+        let share = left / (widths.len() - n);
+        if *wide > share {
+            most = share.max(BESIDE_LEAST);
+            break;
+        }
+        left -= wide;
+    }
+    let fitted = |part: &String| match width(part) > most {
+        true => format!("{}…", beginning(part, most - 1)),
+        false => part.clone(),
+    };
+    said.iter().map(fitted).collect::<Vec<_>>().join(BESIDE)
 }
 
 /// Returns what a row has in these columns.

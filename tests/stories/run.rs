@@ -171,8 +171,11 @@ fn systemd_is_told_how_it_stands() {
     let socket = UnixDatagram::bind(desk.path("notify")).unwrap();
     let serve = Serve::new(&desk, &["base.db"]);
     let config = format!(
-        "[[link]]\nname = \"base\"\nto = \"tcp://{}\"\nstay = true\n[[link]]\nname = \"none\"\nto = \"exec:exit 7\"\njitter = \"none\"\n",
-        serve.at
+        "[[link]]\nname = \"base\"\nto = \"tcp://{}\"\nstay = true\n[[link]]\nname = \"none\"\nto = \"exec:exit 7\"\njitter = \"none\"\n\
+         [[link]]\nname = \"{}\"\nto = \"exec:exit 7\"\n",
+        serve.at,
+        // Its lines have more than 80 letters.
+        "ward ".repeat(15)
     );
     let to = desk.path("notify").display().to_string();
     let more = [("NOTIFY_SOCKET", to), ("WATCHDOG_USEC", "20000".to_owned())];
@@ -188,9 +191,16 @@ fn systemd_is_told_how_it_stands() {
     let hears = |wanted: &str| until(|| told.recv_timeout(LONG).unwrap().starts_with(wanted));
     assert_eq!(told.recv_timeout(LONG).unwrap(), "READY=1");
     hears("WATCHDOG=1");
-    hears("STATUS=1 of 2 links in step; none: the command ended");
+    hears("STATUS=1 of 3 links in step; none: the command ended");
     let mut printed = String::new();
-    while !["<6>base: in step with base-", "<4>none: the command ended"].iter().all(|w| printed.contains(w)) {
+    while ![
+        "<6>base: in step with base-",
+        "<4>none: the command ended",
+        "ward : the command ended before it said anything (exit status: 7)",
+    ]
+    .iter()
+    .all(|w| printed.contains(w))
+    {
         printed += &run.line();
         printed.push('\n');
     }

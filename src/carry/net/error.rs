@@ -101,6 +101,9 @@ impl fmt::Display for Error {
             Self::Listen(e) if e.kind() == io::ErrorKind::AddrInUse => {
                 f.write_str("another program listens there")
             }
+            Self::Listen(e) if e.kind() == io::ErrorKind::AddrNotAvailable => {
+                f.write_str("this machine has no such address: 0.0.0.0 or [::] stands for all that it has")
+            }
             Self::Listen(e) => write!(f, "it cannot be listened on: {e}"),
             Self::Broken(e) => write!(f, "the connection broke off ({e}); {RUN_AGAIN}"),
             Self::Http(status) => write!(

@@ -1,5 +1,6 @@
 //! Serves devices on serial lines and a network until stopped: serve.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 
@@ -32,6 +33,8 @@ pub fn serve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     stop_on_signals(&stop)?;
     let port = network::Port::of(context, &stop)?;
     let out = &mut *context.out;
+    // What stands on another line is another entry of the journal.
+    out.whole_lines = !std::io::stdout().is_terminal();
     lines.iter().for_each(|(options, _)| print_rate(options, out));
     out.flush();
     let (send, changes) = channel::<Change>();

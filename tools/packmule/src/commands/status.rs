@@ -110,7 +110,9 @@ fn revoked(status: &Status) -> Vec<String> {
 /// Names all that `--check` goes by.
 fn looked_at(status: &Status, devices: usize, run: Option<&RunState>) -> String {
     let run = run.filter(|run| run.running).map_or_else(String::new, |run| {
-        format!(", whether {} of `packmule run` get on", count(run.links.len() as u64, "thread"))
+        let on =
+            plural(run.links.len() as u64, "thread of `packmule run` gets", "threads of `packmule run` get");
+        format!(", whether {on} on")
     });
     let tables = count(status.tables.len() as u64, "table");
     let revoked = count(status.revoked.len() as u64, "revoked device");

@@ -166,6 +166,8 @@ impl<'a, 'w> Kept<'a, 'w> {
         let (running, pid, config) = (true, std::process::id(), shown(path));
         let state = RunState { running, pid, config, since: since.clone(), links };
         let printer = Printer::journal(!isatty(std::io::stdout()));
+        // What stands on another line is another entry of the journal, without a priority.
+        out.whole_lines = !isatty(std::io::stdout());
         let notify = Notify::of_environment();
         Self { out, printer, notify, watchdog, file, state, due: None }
     }

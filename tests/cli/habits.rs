@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "../skips/mod.rs"]
+mod skips;
 mod support;
 
 use std::collections::BTreeSet;
@@ -90,6 +92,84 @@ fn bash_offers_what_can_stand_there() {
             passed || flags.iter().all(|flag| offered.contains(&format!("--{flag}"))),
             "{command}: {offered:?}"
         );
+    }
+}
+
+/// What zsh offers for a line, typed into a shell of its own with a tab behind it.
+const ZSH: &str = r#"
+zmodload zsh/zpty || exit 9
+zpty inner zsh -f -i
+cat > .inner <<'INNER'
+PROMPT=
+fpath=(functions $fpath)
+autoload -Uz compinit && compinit -u -D
+bindkey '^I' complete-word
+leave() { print -r -- '<>'; exit }
+compprefuncs=(print)
+comppostfuncs=(leave)
+compadd() {
+    [[ ${@[1,(i)(-|--)]} == *-(O|A|D)\ * ]] && { builtin compadd "$@"; return }
+    typeset -a hits
+    builtin compadd -A hits "$@"
+    (( $#hits )) && print -rl -- '<'${^hits}'>'
+}
+print ready
+INNER
+zpty -w inner 'source ./.inner'
+while zpty -r inner line && [[ $line != ready* ]]; do :; done
+zpty -n -w inner $1$'\t'
+while zpty -r inner line && [[ $line != '<>'* ]]; do print -r -- $line; done
+"#;
+
+/// What another shell offers for the beginning of a line, or nothing if that is not here.
+fn offered_by(desk: &Desk, shell: &str, line: &str) -> Option<Vec<String>> {
+    let mut command = Command::new(shell);
+    match shell {
+        "fish" => command.args(["-N", "-c", "source completions.fish; complete -C $argv[1]", line]),
+        _ => command.args(["-f", "-c", ZSH, shell, line]),
+    };
+    let ran = command.current_dir(desk.path(".")).env("HOME", desk.path(".")).stdin(Stdio::null()).output();
+    let said = String::from_utf8(ran.ok()?.stdout).unwrap();
+    let said = said.lines().map(str::trim_end);
+    Some(match shell {
+        "fish" => said.map(|line| line.split('\t').next().unwrap().to_owned()).collect(),
+        _ => said.filter_map(|l| Some(l.strip_prefix('<')?.strip_suffix('>')?.to_owned())).collect(),
+    })
+}
+
+/// The same in zsh and in fish, which load their scripts and are asked.
+#[test]
+fn zsh_and_fish_offer_what_can_stand_there() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("north.db"), "").unwrap();
+    std::fs::write(desk.path("fleet.key"), "").unwrap();
+    std::fs::create_dir(desk.path("functions")).unwrap();
+    std::fs::write(desk.path("functions/_packmule"), desk.run("completions zsh").ok()).unwrap();
+    std::fs::write(desk.path("completions.fish"), desk.run("completions fish").ok()).unwrap();
+    for shell in ["zsh", "fish"] {
+        for (line, expected) in [
+            ("packmule ex", &["exchange", "export"][..]),
+            ("packmule fleet ", &["new", "rotate"]),
+            ("packmule help conf", &["conflicts"]),
+            ("packmule status no", &["north.db"]),
+            ("packmule status --ch", &["--check"]),
+            ("packmule --wait 5 fleet new f", &["fleet.key", "functions/"]),
+            ("packmule track a.db t --mode ", &["per-device", "shared"]),
+            ("packmule init a.db --fleet f", &["fleet.key", "functions/"]),
+            ("packmule init a.db --name ", &[]),
+            ("packmule completions ", &["bash", "fish", "zsh"]),
+            ("packmule board i", &["install"]),
+        ] {
+            let Some(mut offered) = offered_by(&desk, shell, line) else {
+                skips::skip(&format!("what {shell} offers"), "it is not installed");
+                break;
+            };
+            offered.sort_unstable();
+            // zsh adds the slash of a folder when it is chosen.
+            let expected =
+                expected.iter().map(|word| if shell == "zsh" { word.trim_end_matches('/') } else { word });
+            assert_eq!(offered, expected.collect::<Vec<_>>(), "{shell}: {line}");
+        }
     }
 }
 

@@ -123,6 +123,8 @@ fn looking(on: &mut Checked) {
     let groups = on.desk.run("log north.db settings again --json").json();
     let frame = groups["groups"][0]["frames"][0].as_u64().unwrap();
     on.run("restore", &format!("restore north.db settings again --from north:{frame}"));
+    on.desk.run("track north.db settings --policy custom=true").ok();
+    on.run("decide", "decide north.db");
     on.run("verify", "verify base.db");
     on.run("verify", "verify north.pmb");
     on.run("inspect", "inspect north.pmb");

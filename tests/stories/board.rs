@@ -184,7 +184,7 @@ fn a_dry_start_says_what_is_wrong() {
     failed(desk.run("board check --root card").proposes("sudo chown * *"));
     mode("card/home/pi/app/data.db.pmkey", 0o640);
     wrong(&["data.db.pmkey can be read by others than its owner (mode 640)"]);
-    failed(desk.run("board check --root card").proposes("sudo chmod 600 *"));
+    failed(desk.run("board check --root card").proposes("is not used like that: `sudo chmod 600 *`"));
     mode("card/home/pi/app/data.db.pmkey", 0o600);
     // What packmule-run is to keep up, once something is.
     let links = "card/etc/packmule/packmule.toml";
@@ -195,7 +195,7 @@ fn a_dry_start_says_what_is_wrong() {
     if owner(&desk).0 == 1000 {
         mode(links, 0o600);
         wrong(&["pi may not read card/etc/packmule/packmule.toml"]);
-        failed(desk.run("board check --root card").proposes("sudo chmod a+r *"));
+        failed(desk.run("board check --root card").proposes(" may not read *: `sudo chmod a+r *`"));
         mode(links, 0o644);
     }
     desk.run("board check --root card").ok();

@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+use crate::network::Serve;
 use crate::skips::skip;
 use crate::support::program::Program;
 use crate::support::{Desk, has};
@@ -372,6 +373,72 @@ fn a_program_ends_with_the_command_that_asks_it() {
         program(&desk, "decide", "echo '{\"take\": \"newest\"}'");
         has(&meet(&desk), &["1 conflict is closed, as a program decided"]);
     }
+}
+
+/// What came over a network, which `serve` takes in, is decided by a command of its own, or by `run` by itself.
+#[test]
+#[cfg(unix)]
+fn what_came_over_a_network_is_decided_too() {
+    use rustix::process::Signal;
+    let take = "echo '{\"take\": \"north\"}'; echo x >> asked";
+    let meet_over_network = |script: &str| {
+        let desk = with_program(script);
+        let serve = Serve::new(&desk, &["base.db"]);
+        desk.run(&format!("sync east.db tcp://{}", serve.at)).ok();
+        serve.end();
+        assert!(!desk.path("asked").exists(), "serve asks nobody");
+        has(&desk.run("status base.db").ok(), &["1 conflict is open"]);
+        desk
+    };
+    // The command: it tells whether a program failed, and when nothing is left.
+    let desk = meet_over_network("echo broken >&2; exit 3");
+    let failed = desk.run("decide base.db");
+    assert_eq!(failed.status, Some(1));
+    has(&flat(&failed.out), &["1 conflict stays open", "broken"]);
+    program(&desk, "decide", take);
+    let decided = desk.run("decide base.db --json").json();
+    assert_eq!((&decided["closed"], &decided["conflicts_open"]), (&1.into(), &0.into()));
+    has(&desk.run("decide base.db").ok(), &["no conflict is open that a program has not been asked about"]);
+    desk.run("decide north.db")
+        .proposes_with(
+            "no program decides here: `packmule track * TABLE --policy custom=COMMAND` names one",
+            &[("TABLE", "settings"), ("COMMAND", "true")],
+        )
+        .refused("north.db");
+    // In the background: asked again after a failure, and the link goes on.
+    let desk = meet_over_network("echo broken >&2; exit 3");
+    std::fs::write(desk.path("run.toml"), "[decide]\nevery = \"1s\"\n").unwrap();
+    let mut run = Program::start(&mut desk.command(&["run", "base.db", "--config", "run.toml", "--json"]));
+    let said = run.wait_for(|said| said["link"] == "decide" && said["event"] == "failed");
+    has(said["text"].as_str().unwrap(), &["broken"]);
+    program(&desk, "decide", take);
+    let said = run.wait_for(|said| said["link"] == "decide" && said["event"] == "done");
+    has(said["text"].as_str().unwrap(), &["1 conflict is closed, as a program decided"]);
+    run.end();
+    assert_eq!(value(&desk, "base.db"), rusqlite::types::Value::Integer(30));
+    // It ends with `run`, which waits for nothing that it has started.
+    let desk = meet_over_network("exec 3> held; sleep 60 3>&3");
+    assert!(Command::new("mkfifo").arg(desk.path("held")).status().unwrap().success());
+    std::fs::write(desk.path("run.toml"), "[decide]\nevery = \"1s\"\n").unwrap();
+    let run = Program::start(&mut desk.command(&["run", "base.db", "--config", "run.toml", "--json"]));
+    let mut held = std::fs::File::open(desk.path("held")).unwrap();
+    assert_eq!(run.ended_by(Signal::TERM), Some(0));
+    std::io::Read::read_to_end(&mut held, &mut Vec::new()).unwrap();
+}
+
+/// Where programs are named they are asked once a minute, without a word in the file.
+#[test]
+fn programs_are_asked_by_run_where_they_are_named() {
+    let desk = with_program("true");
+    std::fs::write(desk.path("run.toml"), "[[link]]\nto = \"tcp://base\"\n").unwrap();
+    for (db, is_there) in [("base.db", true), ("north.db", false)] {
+        let said = desk.run(&format!("run {db} --check --config run.toml")).ok();
+        let asks = "decide: a minute after the start, then every 1 min; programs are asked";
+        assert_eq!(said.contains(asks), is_there, "{said}");
+    }
+    std::fs::write(desk.path("run.toml"), "[decide]\nevery = \"2h\"\n").unwrap();
+    let said = desk.run("run base.db --check --config run.toml").ok();
+    assert_eq!((said.matches("decide: ").count(), said.contains("every 2 h")), (1, true), "{said}");
 }
 
 /// A command that is longer than the file beside the database may be is refused before anything is changed.

@@ -91,6 +91,7 @@ fn before(example: &str) -> &'static str {
         e if e.contains("retire base.db south --undo") => "packmule retire base.db south",
         e if e.contains("revoke base.db north --undo") => "packmule revoke base.db north --fleet fleet.key",
         e if e.contains("drop-column") => "packmule schema north.db add-column settings unit TEXT",
+        e if e.contains("decide base.db") => "packmule track base.db settings --policy custom='echo {}'",
         e if e.contains("resolve base.db --undo") => "packmule resolve base.db --all --take east",
         _ => "",
     }

@@ -61,12 +61,13 @@ const KINDS: [(&str, &str); 6] = [
 ];
 
 /// The commands that are not tried here, and why.
-const NOT_HERE: [(&str, &str); 7] = [
+const NOT_HERE: [(&str, &str); 8] = [
     ("serve", "it is the other end of sync, and goes on when one session fails"),
     (
         "run",
         "it does not end; what it does is sync, exchange, compact and prune, and it goes on when one fails",
     ),
+    ("decide", "it carries out what programs say, as `resolve` does what is typed"),
     ("find", "it reads and writes no file"),
     ("board", "it writes no database; what it installs is named file by file, and installed again"),
     ("completions", "it reads and writes no file"),

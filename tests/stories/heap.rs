@@ -50,8 +50,9 @@ impl Played {
 }
 
 /// The commands that are not tried here, and why.
-const NOT_HERE: [(&str, &str); 6] = [
+const NOT_HERE: [(&str, &str); 7] = [
     ("run", "it does not end; what it does is sync, exchange, compact and prune"),
+    ("decide", "it shows programs what `conflicts` shows, and does what `resolve` does"),
     ("find", "it reads no rows"),
     ("board", "it reads no database"),
     ("completions", "it reads no database"),

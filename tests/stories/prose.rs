@@ -37,6 +37,7 @@ const HOW: &[(&str, How)] = &[
         Types("packmule sync north.db 'exec:sh -c \"packmule serve base.db --stdio\"'"),
     ),
     ("packmule sync north.db find:", In("tests/stories/two_hosts.rs", "find:")),
+    ("packmule decide base.db", In("tests/stories/decisions.rs", "decide base.db")),
     ("packmule run north.db --config packmule.toml", In("tests/stories/run.rs", "\"--config\"")),
     (
         "packmule admit DB... --fleet NEW --anew",

@@ -427,6 +427,7 @@ fn what_is_wrong_in_the_file_is_said() {
         ("[[link]]\nto = \"wss://a\"", 2, "type ws://a:7225"),
         ("[[link]]\nto = \"ftp://a\"", 2, "or \"card:DIRECTORY\""),
         ("compact = true", 1, "`compact` is a table: [compact]"),
+        ("[decide]", 1, "`decide.every` is missing: how often"),
         ("[compact]", 1, "`compact.every` is missing: how often"),
         ("[[prune]]\nevery = \"1d\"\ntable = \"r\"", 1, "exactly one of keep = \"30d\", rows"),
         ("[[prune]]\nevery = \"1d\"\ntable = \"r\"\nkeep = \"long\"", 4, "`prune.keep` is an age"),

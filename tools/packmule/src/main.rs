@@ -84,6 +84,7 @@ fn run_command(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         Name::Conflicts => commands::conflicts,
         Name::Resolve => commands::resolve,
         Name::Report => commands::report,
+        Name::Decide => commands::decide,
         Name::Undo => commands::undo,
         Name::Restore => commands::restore,
         Name::At => commands::at,

@@ -14,10 +14,11 @@ use signal_hook::iterator::Signals;
 
 #[cfg(target_os = "linux")]
 use super::descendants;
-use super::{Context, say_either};
+use super::{Context, of_db, open, say_either};
+use crate::documents::{DecidedByPrograms, OwnError};
 use crate::files::programs::{Programs, file_of};
-use crate::output::{Out, engine_text};
-use crate::text::{plural, quoted, shown};
+use crate::output::{Failure, Out, code, engine_text, say};
+use crate::text::{paragraph, plural, quoted, shown};
 
 /// How long a program may take for one conflict.
 const TIME: Duration = Duration::from_secs(10);
@@ -81,22 +82,82 @@ pub(super) fn outcome(carried: &CarriedOut, by: By, db: &Path) -> Vec<String> {
     said
 }
 
+/// What programs have decided.
+#[derive(Default)]
+struct Decided {
+    done: CarriedOut,
+    /// At how many conflicts one has failed.
+    failed: u64,
+    /// Why it failed first.
+    why: Option<String>,
+    /// All of it in words.
+    said: Vec<String>,
+}
+
 /// Has the programs decide that `track` was told of, after every command that takes in. Nothing that goes wrong with them is a
 /// failure of the command.
 pub(super) fn decide_by_programs(context: &mut Context<'_, '_>, engine: &mut Engine) {
-    let said = decided_by_programs(context.args.path(0), engine);
-    said.iter().for_each(|line| say_either(context, line, Out::line));
+    let decided = decided_by_programs(context.args.path(0), engine);
+    decided.said.iter().for_each(|line| say_either(context, line, Out::line));
+}
+
+/// `packmule decide`: nothing but that.
+pub fn decide(context: &mut Context<'_, '_>) -> Result<(), Failure> {
+    let path = context.args.path(0).to_owned();
+    let mut engine = open(context)?;
+    if programs(&path, &engine).is_ok_and(|programs| programs.tables.is_empty()) {
+        let db = quoted(&path);
+        let names =
+            format!("no program decides here: `packmule track {db} TABLE --policy custom=COMMAND` names one");
+        return Err(Failure::of(&path, names));
+    }
+    let decided = decided_by_programs(&path, &mut engine);
+    let conflicts_open = engine.open_conflicts().map_err(of_db(&path))?;
+    let out = &mut *context.out;
+    out.document(&DecidedByPrograms {
+        closed: decided.done.closed,
+        left: decided.done.refused,
+        failed: decided.failed,
+        text: &decided.said,
+        conflicts_open,
+        error: decided.why.clone().map_or(OwnError::NONE, |why| OwnError::of(why, code::PROBLEMS_FOUND)),
+    });
+    decided.said.iter().for_each(|line| say!(out, "{}", paragraph(line, 0, 2)));
+    if decided.said.is_empty() {
+        say!(out, "{}: no conflict is open that a program has not been asked about", shown(&path));
+    }
+    decided.why.map_or(Ok(()), |why| Err(Failure::reported(why)))
+}
+
+/// Returns whether there is a conflict that a program is to be asked about.
+pub(super) fn is_one_undecided(db: &Path, engine: &mut Engine) -> Result<bool, String> {
+    let programs = programs(db, engine)?;
+    let tables: Vec<&str> = programs.tables.keys().map(String::as_str).collect();
+    let mut found = false;
+    let looked = engine.decide_with(&tables, &mut |_| {
+        found = true;
+        Answer::Stop
+    });
+    looked.map(|_| found).map_err(|error| engine_text(db, db, &error))
+}
+
+/// Reads which programs decide here.
+fn programs(db: &Path, engine: &Engine) -> Result<Programs, String> {
+    let own = engine.identity().id.to_string();
+    Programs::read(db, &own).map_err(|why| format!("{} is not used: {why}", shown(&file_of(db))))
 }
 
 /// Does that; what there is to say of it.
-fn decided_by_programs(db: &Path, engine: &mut Engine) -> Vec<String> {
-    let programs = match Programs::read(db, &engine.identity().id.to_string()) {
-        Ok(programs) if programs.tables.is_empty() => return Vec::new(),
+fn decided_by_programs(db: &Path, engine: &mut Engine) -> Decided {
+    let none =
+        |why: String| Decided { said: vec![format!("note: {why}")], why: Some(why), ..Decided::default() };
+    let programs = match programs(db, engine) {
+        Ok(programs) if programs.tables.is_empty() => return Decided::default(),
         Ok(programs) => programs,
-        Err(why) => return vec![format!("note: {} is not used: {why}", shown(&file_of(db)))],
+        Err(why) => return none(why),
     };
     if let Err(why) = end_with_this() {
-        return vec![format!("note: no program could decide: {why}")];
+        return none(format!("no program could decide: {why}"));
     }
     let tables: Vec<&str> = programs.tables.keys().map(String::as_str).collect();
     let (mut in_a_row, mut failed, mut first) = (0, 0, None);
@@ -116,16 +177,17 @@ fn decided_by_programs(db: &Path, engine: &mut Engine) -> Vec<String> {
             }
         }
     });
-    let mut said = match done {
-        Ok(done) => outcome(&done, By::Programs, db),
-        Err(error) => vec![format!("note: no program could decide: {}", engine_text(db, db, &error))],
+    let mut decided = match done {
+        Ok(done) => Decided { said: outcome(&done, By::Programs, db), done, ..Decided::default() },
+        Err(error) => none(format!("no program could decide: {}", engine_text(db, db, &error))),
     };
     if let Some(first) = first {
         let open = plural(failed, "conflict stays open", "conflicts stay open");
         let rest = if in_a_row < FAILURES { "" } else { "; the rest is left to the next run" };
-        said.push(format!("{open}: {first}{rest}"));
+        decided.said.push(format!("{open}: {first}{rest}"));
+        (decided.failed, decided.why) = (failed, decided.why.or(Some(first)));
     }
-    said
+    decided
 }
 
 /// Asks a program about a conflict: its decision, as it printed it, or why there is none.

@@ -80,6 +80,7 @@ pub use board::board;
 pub use check::{digest, inspect, verify};
 pub use compaction::{compact, prune, snapshot};
 pub use conflicts::conflicts;
+pub use decide::decide;
 pub use device::{devices, fleet_new, init, join, retire, revoke, trust};
 pub use exchange::exchange;
 pub use export::export;

@@ -46,6 +46,25 @@ pub struct RefusedDecision<'a> {
     pub refused: &'a str,
 }
 
+/// `decide`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(JsonSchema))]
+pub struct DecidedByPrograms<'a> {
+    /// How many conflicts programs have closed.
+    pub closed: u64,
+    /// How many they leave to a person: they say so, or decide what cannot be.
+    pub left: u64,
+    /// At how many one failed: they stay open, and it is asked again.
+    pub failed: u64,
+    /// The same in words, with the reasons.
+    pub text: &'a [String],
+    /// How many conflicts are open now.
+    pub conflicts_open: u64,
+    /// Why it failed first, if it did.
+    #[serde(flatten)]
+    pub error: OwnError,
+}
+
 /// The open conflicts of a database, which are read as they are printed.
 pub struct OpenConflicts<'a> {
     pub engine: &'a Engine,

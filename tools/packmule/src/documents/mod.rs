@@ -35,7 +35,8 @@ pub use carry::{
     CardFile, Counts, Event, Exchanged, Exported, File, Imported, Reason, Synced, Taken, WaitGroup,
 };
 pub use conflicts::{
-    Broken, Conflicts, DecidedConflict, OpenConflicts, RefusedDecision, Resolved, Undone, UndoneRow,
+    Broken, Conflicts, DecidedByPrograms, DecidedConflict, OpenConflicts, RefusedDecision, Resolved, Undone,
+    UndoneRow,
 };
 pub use devices::{
     AdmittedDevices, Device, Devices, FleetKeyMade, FleetKeyRotated, Initialised, Joined, Known, Maker,

@@ -55,6 +55,7 @@ fn page() -> String {
     section::<Conflicts>(&mut page, &mut types, "conflicts");
     section::<conflicts::Resolution>(&mut page, &mut types, "resolve");
     section::<Undone>(&mut page, &mut types, "resolve --undo");
+    section::<DecidedByPrograms>(&mut page, &mut types, "decide");
     section::<Status>(&mut page, &mut types, "status");
     section::<TakenBackWrites>(&mut page, &mut types, "undo");
     section::<Restored>(&mut page, &mut types, "restore");

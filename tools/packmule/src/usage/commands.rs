@@ -465,6 +465,19 @@ each board gets its own `init`. A board that is made without \
         ],
     },
     Command {
+        name: Name::Decide,
+        words: "decide",
+        operands: "DB",
+        count: (1, 1),
+        flags: &[],
+        group: Group::Conflicts,
+        summary: "have the programs decide that tables name",
+        about: "Those of `track --policy custom=COMMAND`: each is asked about the open conflicts of its table. Every command \
+                that takes in does this at its end, and `run` once in a while; after `serve` it is for a timer to do. Exit \
+                status 1 if a program failed.",
+        examples: &["packmule decide base.db"],
+    },
+    Command {
         name: Name::Undo,
         words: "undo",
         operands: "DB",

@@ -65,6 +65,7 @@ pub enum Name {
     Conflicts,
     Resolve,
     Report,
+    Decide,
     Undo,
     Restore,
     At,

@@ -106,6 +106,7 @@ fn checked(link: &Link, line: Option<&serial::Options>) -> LinkChecked {
 pub fn what(chore: &Chore) -> String {
     match chore {
         Chore::Compact { .. } => "compact".into(),
+        Chore::Decide => "decide".into(),
         Chore::Prune { table, .. } => format!("prune {table}"),
     }
 }
@@ -117,6 +118,7 @@ fn chore(what: &Chore, every: Duration) -> String {
         Chore::Compact { said: Some(kept), .. } => {
             format!("{first} {}; what was sealed within {kept} stays", age(every))
         }
+        Chore::Decide => format!("{first} {}; programs are asked about open conflicts", age(every)),
         Chore::Prune { said, .. } => {
             format!("{first} {}; {said}, of the others what a base has is deleted", age(every))
         }

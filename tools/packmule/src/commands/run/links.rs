@@ -18,6 +18,7 @@ use super::super::compaction::{compacted, pruned};
 use super::super::line::failure_text;
 #[cfg(feature = "net")]
 use super::super::line::session_text;
+use super::decide::decided;
 use crate::files::config::{Chore, Link, Way};
 use crate::output::engine_text;
 use crate::text::{count, io_text, shown};
@@ -241,6 +242,7 @@ fn with_card(
 /// Upkeep at work.
 pub struct Due<'a> {
     pub what: &'a Chore,
+    pub stop: &'a Stop,
     pub tell: Tell<'a>,
 }
 
@@ -251,6 +253,7 @@ impl Work for Due<'_> {
         let text = match self.what {
             Chore::Compact { kept: Some(age), .. } => compacted(&engine.compact_keeping(*age)?),
             Chore::Compact { .. } => compacted(&engine.compact()?),
+            Chore::Decide => decided(self.tell.db, engine, self.stop).map_err(Trouble::Said)?,
             Chore::Prune { table, keep, .. } => pruned(&engine.prune(table, *keep)?),
         };
         self.tell.tell("done", text);

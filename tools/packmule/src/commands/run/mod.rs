@@ -5,10 +5,12 @@
 //! | this one | the command; what it prints and writes down while links work |
 //! | `links` | one link, or one chore, on a thread of its own |
 //! | `check` | `--check`: what the file says |
+//! | `decide` | the programs that decide about conflicts |
 //! | `notify` | what systemd is told |
 //! | `watchdog` | whether every thread gets on |
 
 mod check;
+mod decide;
 mod links;
 mod notify;
 mod watchdog;
@@ -48,11 +50,12 @@ const WRITE_SOON: Duration = Duration::from_millis(500);
 /// `packmule run`.
 pub fn run(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let file = context.args.flag_path(&flags::CONFIG).unwrap_or(Path::new(config::PATH)).to_owned();
-    let config = Config::read(&file)?;
+    let mut config = Config::read(&file)?;
     let lines = config.links.iter().map(|link| line_of(context, link)).collect::<Result<Vec<_>, _>>()?;
     // What is wrong with the database is said at once.
     let mut engines = vec![open(context)?];
     let db = context.args.path(0).to_owned();
+    decide::add_chore(&mut config, &db);
     if context.args.has(&flags::RUN_CHECK) {
         check::refuse_chores(&mut engines[0], &db, &file, &config)?;
         check::print(context, &file, &config, &lines);
@@ -96,7 +99,7 @@ fn begin<'scope>(
     for (n, (upkeep, engine)) in config.upkeep.iter().zip(engines).enumerate() {
         let place = config.links.len() + n;
         let tell = tell(place, check::what(&upkeep.what), false);
-        let due = Due { what: &upkeep.what, tell: tell.clone() };
+        let due = Due { what: &upkeep.what, stop: &threads[place].stop, tell: tell.clone() };
         let delay = UPKEEP_DELAY.min(upkeep.every);
         let pace = Pace { changes: None, delay, ..Pace::every(upkeep.every) };
         spawn(scope, (stop, &threads[place]), (pace, engine), due, tell, String::new())?;

@@ -98,6 +98,8 @@ pub enum Chore {
         /// The same, as the file says it.
         said: Option<String>,
     },
+    /// The programs decide that tables name.
+    Decide,
     /// Rows of a table are pruned.
     Prune {
         /// The table.

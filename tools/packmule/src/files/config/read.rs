@@ -15,12 +15,14 @@ use super::table::{Table, Wrong};
 use super::{Chore, Config, Link, Upkeep, Way};
 use crate::text::{read_age, read_size};
 
-const FILE: &[&str] = &["interval", "jitter", "changes", "patience", "stuck", "link", "compact", "prune"];
+const FILE: &[&str] =
+    &["interval", "jitter", "changes", "patience", "stuck", "link", "compact", "prune", "decide"];
 const LINK: &[&str] = &[
     "to", "name", "stay", "interval", "jitter", "changes", "patience", "plain", "baud", "baud-max", "flow",
     "encrypt",
 ];
 const COMPACT: &[&str] = &["every", "keep"];
+const DECIDE: &[&str] = &["every"];
 const PRUNE: &[&str] = &["table", "every", "keep", "rows", "free"];
 /// Where a link can lead.
 const TO: &str = "\"tcp://HOST:PORT\", \"ws://HOST:PORT\", \"http://HOST:PORT\", \"serial:FILE\", \"exec:COMMAND\", \"find:\" or \"card:DIRECTORY\"";
@@ -60,11 +62,7 @@ pub fn read(text: &str) -> Result<Config, Vec<(usize, String)>> {
     let stuck = file.time("stuck", None).flatten().unwrap_or(STUCK);
     let links = tables(&mut file, "link");
     let prunes = tables(&mut file, "prune");
-    let compact = file.of_key("compact");
-    if let Some(value) = compact.filter(|value| value.get_ref().as_table().is_none()) {
-        file.wrong.at(&value.span(), "`compact` is a table: [compact]".into());
-    }
-    let compact = compact.and_then(|value| Some((value.get_ref().as_table()?, value.span())));
+    let [compact, decide] = ["compact", "decide"].map(|key| self::table(&mut file, key));
     let mut config = Config { links: Vec::new(), upkeep: Vec::new(), stuck };
     for link in links {
         let place = link.1.clone();
@@ -77,16 +75,32 @@ pub fn read(text: &str) -> Result<Config, Vec<(usize, String)>> {
     if let Some(compact) = compact {
         config.upkeep.extend(self::compact(Table::new("compact", COMPACT, compact, &mut wrong)));
     }
+    if let Some(decide) = decide {
+        let every = self::every(&mut Table::new("decide", DECIDE, decide, &mut wrong));
+        config.upkeep.extend(every.map(|every| Upkeep { what: Chore::Decide, every }));
+    }
     for prune in prunes {
         config.upkeep.extend(self::prune(Table::new("prune", PRUNE, prune, &mut wrong)));
     }
     if config.links.is_empty() && config.upkeep.is_empty() && wrong.is_empty() {
-        wrong.at(&(0..0), "nothing is to be done: there is no [[link]], no [compact], no [[prune]]".into());
+        wrong.at(
+            &(0..0),
+            "nothing is to be done: there is no [[link]], no [compact], no [[prune]], no [decide]".into(),
+        );
     }
     if wrong.is_empty() { Ok(config) } else { Err(wrong.found()) }
 }
 
 type Place<'t> = (&'t DeTable<'t>, std::ops::Range<usize>);
+
+/// Returns a table.
+fn table<'t>(file: &mut Table<'t, '_>, key: &str) -> Option<Place<'t>> {
+    let value = file.of_key(key)?;
+    if value.get_ref().as_table().is_none() {
+        file.wrong.at(&value.span(), format!("`{key}` is a table: [{key}]"));
+    }
+    Some((value.get_ref().as_table()?, value.span()))
+}
 
 /// Returns the tables of a list.
 fn tables<'t>(file: &mut Table<'t, '_>, key: &str) -> Vec<Place<'t>> {

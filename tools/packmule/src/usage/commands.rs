@@ -464,19 +464,7 @@ each board gets its own `init`. A board that is made without \
             "packmule resolve base.db --undo 5f3a9c01d2",
         ],
     },
-    Command {
-        name: Name::Decide,
-        words: "decide",
-        operands: "DB",
-        count: (1, 1),
-        flags: &[],
-        group: Group::Conflicts,
-        summary: "have the programs decide that tables name",
-        about: "Those of `track --policy custom=COMMAND`: each is asked about the open conflicts of its table. Every command \
-                that takes in does this at its end, and `run` once in a while; after `serve` it is for a timer to do. Exit \
-                status 1 if a program failed.",
-        examples: &["packmule decide base.db"],
-    },
+    own::DECIDE,
     Command {
         name: Name::Undo,
         words: "undo",

@@ -1,5 +1,5 @@
-//! The commands that are about the program itself, and the one that runs in the background: a part of the table in
-//! `commands`.
+//! The commands that are about the program itself, those that run in the background, and the one that has other programs
+//! decide: a part of the table in `commands`.
 
 use super::{Command, Group, Name, flags};
 
@@ -114,4 +114,18 @@ pub const FIND: Command = Command {
             --announce. Anybody can answer anything: what is said here only tells where to knock, and each session proves who is \
             there. With DB it also says who claims to be of its fleet; `packmule sync DB find:` takes one of these, a base if there is one.",
     examples: &["packmule find", "packmule find north.db --seconds 5"],
+};
+
+pub const DECIDE: Command = Command {
+    name: Name::Decide,
+    words: "decide",
+    operands: "DB",
+    count: (1, 1),
+    flags: &[],
+    group: Group::Conflicts,
+    summary: "have the programs decide that tables name",
+    about: "Those of `track --policy custom=COMMAND`: each is asked about the open conflicts of its table. Every command \
+            that takes in does this at its end, and `run` once in a while; after `serve` it is for a timer to do. Exit \
+            status 1 if a program failed.",
+    examples: &["packmule decide base.db"],
 };

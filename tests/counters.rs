@@ -209,7 +209,7 @@ fn meters(world: &World) -> [Engine; 3] {
     let options =
         TrackOptions { columns: vec![("n".into(), ColumnMerge::Counter)], ..TrackOptions::default() };
     [world.base("base"), world.board("a"), world.board("b")].map(|mut device| {
-        sql(&device, "CREATE TABLE meter (k TEXT PRIMARY KEY, n INTEGER, note TEXT)");
+        sql(&device, "CREATE TABLE meter (k TEXT PRIMARY KEY, n INTEGER DEFAULT 7, note TEXT)");
         device.track("meter", &options).unwrap();
         device
     })

@@ -47,7 +47,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 78] = [
+const PARTED: [(u64, &str); 79] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (77, "a place of its own log that others have otherwise counted as what both have"),
@@ -214,6 +214,7 @@ const PARTED: [(u64, &str); 78] = [
         3_012_562,
         "what was written upon a copy's history removed what the original had written in frames of the same numbers",
     ),
+    (3_013_528, "a counter of which a verdict says nothing began anew elsewhere, and not where the verdict was made"),
     (3_010_439, "a board that was set back never said again what it had of a stolen device"),
     (3_010_005, "a state whose maker had folded a delete hid what the delete had said of a counter"),
 ];

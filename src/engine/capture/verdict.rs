@@ -29,7 +29,7 @@ use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{
     compose, deferred, given_up, late, register, restated, unread, versions, written,
 };
-use crate::engine::show::constraints;
+use crate::engine::show::{constraints, unsaid};
 use crate::engine::store::meta;
 use crate::engine::store::value;
 use crate::engine::table::catalog;
@@ -188,7 +188,7 @@ fn judge_row(
     }
     // A delete without last values says nothing of sums: what is added beside it begins anew, here as elsewhere.
     let says_sums = kind == OpKind::Insert || head.image;
-    say_sums(replica, row, &sums, (seq, group.lamport), says_sums)?;
+    say_sums(replica, &table, row, &sums, (seq, group.lamport), says_sums)?;
     if version {
         let new = Head {
             dev: replica.me,
@@ -214,9 +214,11 @@ fn judge_row(
     deferred::defer(replica, row.tid, &row.key)
 }
 
-/// Puts settled sums of a row, as this device says them in a frame, in the place of those that waited.
+/// Puts settled sums of a row, as this device says them in a frame, in the place of those that waited. Where it does not say them,
+/// counters of which nothing else is remembered begin anew here, too.
 fn say_sums(
     replica: &Replica,
+    table: &Table,
     row: &Unplaced,
     sums: &[&Entry],
     (seq, lamport): (u64, u64),
@@ -230,7 +232,13 @@ fn say_sums(
             counters::put_entry(&replica.db, row.tid, &row.key, &said)?;
         }
     }
-    Ok(())
+    if says || sums.is_empty() {
+        return Ok(());
+    }
+    let left = counters::entries(&replica.db, "_pm_count", row.tid, &row.key)?;
+    let is_unsaid = |column: &usize| !left.iter().any(|entry| entry.column == *column);
+    let unsaid = sums.iter().map(|sum| sum.column).filter(is_unsaid).collect();
+    unsaid::begin_anew(replica, table, &row.key, &unsaid)
 }
 
 /// What is said of a row: how, of which columns if not of all, and the values.

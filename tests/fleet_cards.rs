@@ -214,7 +214,10 @@ const PARTED: [(u64, &str); 79] = [
         3_012_562,
         "what was written upon a copy's history removed what the original had written in frames of the same numbers",
     ),
-    (3_013_528, "a counter of which a verdict says nothing began anew elsewhere, and not where the verdict was made"),
+    (
+        3_013_528,
+        "a counter of which a verdict says nothing began anew elsewhere, and not where the verdict was made",
+    ),
     (3_010_439, "a board that was set back never said again what it had of a stolen device"),
     (3_010_005, "a state whose maker had folded a delete hid what the delete had said of a counter"),
 ];

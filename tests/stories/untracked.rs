@@ -138,3 +138,32 @@ fn it_is_tracked_as_the_others_track_it() {
     assert_eq!(desk.value("base.db", "SELECT amount FROM stock WHERE id = 'bolt'"), Sql::Integer(13));
     has(&desk.run("conflicts base.db").ok(), &["no conflict is open"]);
 }
+
+/// A person sees, after the table is tracked, that another mode would have been right: nobody else has it yet, or they do.
+#[test]
+fn a_mode_that_was_wrong_is_changed_as_long_as_nobody_else_has_the_table() {
+    let desk = Desk::fleet(&["north"]);
+    std::fs::create_dir(desk.path("card")).unwrap();
+    let make = "CREATE TABLE samples (id INTEGER PRIMARY KEY AUTOINCREMENT, v); INSERT INTO samples (v) VALUES (1), (2)";
+    desk.sql("north.db", make);
+    has(&desk.run("track north.db samples").ok(), &["track it in the mode per-device"]);
+    let anew = "track north.db samples --mode per-device --append";
+    has(&desk.run(anew).refused("north.db"), &["no other device has it yet", "untrack it here"]);
+    desk.run("untrack north.db samples").ok();
+    desk.run(anew).ok();
+    rounds(&desk, &["north", "base"], 2);
+    let gathered = desk.rows("base.db", "SELECT * FROM samples");
+    assert_eq!(gathered.len(), 2, "{gathered:?}");
+    // For a table that has travelled the advice is another one, and it works as it is said.
+    let back = "track north.db samples --mode shared";
+    has(&desk.run(back).refused("north.db"), &["once other devices have a table, its mode stays"]);
+    desk.run("untrack north.db samples").ok();
+    has(&desk.run(back).refused("north.db"), &["into a table of another name"]);
+    desk.sql(
+        "north.db",
+        "CREATE TABLE counts (id TEXT PRIMARY KEY, v); INSERT INTO counts SELECT 'n' || id, v FROM samples",
+    );
+    desk.run("track north.db counts").ok();
+    rounds(&desk, &["north", "base"], 2);
+    assert_eq!(desk.rows("base.db", "SELECT * FROM counts").len(), 2);
+}

@@ -178,7 +178,10 @@ fn track_known(replica: &Replica, known: &Table, def: &TableDef) -> Result<Optio
         return Ok(None); // How it was tracked before is known here alone.
     }
     if !merges_alike(&known.def, def) {
-        return Err(Error::cannot_track(&def.name, explain_difference(known, def)));
+        return Err(Error::cannot_track(
+            &def.name,
+            explain_difference(known, def, nobody_has_ours(replica)?),
+        ));
     }
     if known.state == State::Suspended {
         let why = known.note.as_deref().unwrap_or("it was changed here");
@@ -375,10 +378,11 @@ fn untrack_here(replica: &Replica, table: &Table) -> Result<()> {
     catalog::reload_catalog(replica)
 }
 
-/// Says how a table is tracked elsewhere or here, and how it was to be tracked now.
-fn explain_difference(known: &Table, wanted: &TableDef) -> String {
-    let who =
-        if known.state == State::Tracked { "it is tracked here already" } else { "other devices track it" };
+/// Says how a table is tracked elsewhere or here, how it was to be tracked now, and what can be done. `is_alone` says that no
+/// other device has it from here.
+fn explain_difference(known: &Table, wanted: &TableDef, is_alone: bool) -> String {
+    let is_tracked = known.state == State::Tracked;
+    let who = if is_tracked { "it is tracked here already" } else { "other devices track it" };
     let show = |d: &TableDef| {
         let mode = match d.mode {
             Mode::Shared => "shared",
@@ -386,12 +390,19 @@ fn explain_difference(known: &Table, wanted: &TableDef) -> String {
         };
         format!("mode {mode}{}, {}", if d.append { ", append" } else { "" }, d.how_it_merges())
     };
-    format!(
-        "{who} with {}; use that (asked for: {}). A shared table that is tracked can be tracked again with another merge, policy \
-         or rules of columns, which then hold on all devices",
-        show(&known.def),
-        show(wanted)
-    )
+    let way = |d: &TableDef| (d.mode, d.append);
+    let what = match (way(&known.def) == way(wanted), is_tracked && is_alone) {
+        (true, _) => {
+            "use that. A shared table that is tracked can be tracked again with another merge, policy or rules of columns, which \
+             then hold on all devices"
+        }
+        (false, true) => "no other device has it yet: untrack it here, and track it again as you want it",
+        (false, false) => {
+            "use that: once other devices have a table, its mode stays. For another mode copy the rows into a table of another \
+             name, and track that"
+        }
+    };
+    format!("{who} with {} (asked for: {}); {what}", show(&known.def), show(wanted))
 }
 
 /// Says what people should know of a shared table whose keys are plain integers, and of the tables that refer to it.

@@ -267,3 +267,43 @@ fn a_unique_index_of_an_expression_that_comes_later_is_told() {
     let notices = desk.run("status north.db --json").json()["notices"].to_string();
     assert_eq!(notices.matches("the UNIQUE index").count(), 2, "{notices}");
 }
+
+/// The same over a generated column, in the table's own statement or by an index: generated columns do not travel, and at the base
+/// an index over what the column is made of does it.
+#[test]
+fn a_unique_over_a_generated_column_is_made_at_the_base_over_what_that_is_made_of() {
+    for (column, index) in [
+        ("one AS (lower(place)) STORED UNIQUE", ""),
+        ("one AS (lower(place))", "CREATE UNIQUE INDEX one_place ON sensors (unit, one)"),
+    ] {
+        let desk = Desk::fleet(&["north", "south"]);
+        std::fs::create_dir(desk.path("card")).unwrap();
+        for name in ["north", "south"] {
+            let make = format!(
+                "CREATE TABLE sensors (id TEXT PRIMARY KEY, place TEXT, unit TEXT, {column}); {index}"
+            );
+            desk.sql(&format!("{name}.db"), &make);
+            let told = unfolded(&desk.run(&format!("track {name}.db sensors")).ok());
+            has(&told, &["the UNIQUE index over `one`, which is generated, does not travel", "as at a base"]);
+        }
+        rounds(&desk, &["north", "south", "base"], 1);
+        let at_base = if index.is_empty() { "lower(place)" } else { "unit, lower(place)" };
+        desk.sql("base.db", &format!("CREATE UNIQUE INDEX one_place ON sensors ({at_base})"));
+        desk.sql("north.db", "INSERT INTO sensors (id, place, unit) VALUES ('s1', 'Roof', 'C')");
+        desk.sql("south.db", "INSERT INTO sensors (id, place, unit) VALUES ('s2', 'roof', 'C')");
+        rounds(&desk, &["north", "south", "base"], 2);
+        are_equal(&desk, &["north", "south", "base"]);
+        // Which constraint of whose keeps it out is each database's own.
+        let listed = ["north", "base"].map(|name| {
+            let all = desk.run(&format!("conflicts {name}.db --json")).json();
+            let all = all["conflicts"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| (one["id"].clone(), one["versions"].clone()));
+            all.collect::<Vec<_>>()
+        });
+        assert_eq!(listed[0], listed[1]);
+        assert_eq!(listed[0].len(), 1);
+    }
+}

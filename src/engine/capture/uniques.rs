@@ -102,22 +102,36 @@ fn is_over(one: &[u16], two: &[u16]) -> bool {
 /// they are over: of those that they were not told of.
 pub(crate) fn untold(replica: &Replica, table: &Table) -> Result<Vec<String>> {
     let before = meta::names(&replica.db, &told_key(table.tid))?;
-    // Only an index of the table is looked up in the schema.
+    // Only an index of the table is looked up in the schema. Generated columns do not travel either.
     let mut statement = replica.db.prepare_cached(
-        "SELECT l.name, s.sql FROM pragma_index_list(?1) l CROSS JOIN sqlite_schema s ON s.name = l.name
-         WHERE l.\"unique\" AND (l.partial OR EXISTS (
-           SELECT 1 FROM pragma_index_xinfo(l.name) i WHERE i.key AND i.name IS NULL)) ORDER BY l.name",
+        "WITH generated AS (SELECT name FROM pragma_table_xinfo(?1) WHERE hidden IN (2, 3)),
+           own AS (SELECT l.name, l.partial OR EXISTS (
+               SELECT 1 FROM pragma_index_xinfo(l.name) i WHERE i.key AND i.name IS NULL) AS has_expression,
+             (SELECT group_concat('`' || i.name || '`', ', ') FROM pragma_index_xinfo(l.name) i
+               WHERE i.key AND i.name IN (SELECT name FROM generated)) AS over
+           FROM pragma_index_list(?1) l WHERE l.\"unique\")
+         SELECT own.name, own.over, s.sql FROM own CROSS JOIN sqlite_schema s ON s.name = own.name
+         WHERE own.has_expression OR own.over IS NOT NULL ORDER BY own.name",
     )?;
     let indexes = statement
-        .query_map([&table.def.name], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<rusqlite::Result<Vec<(String, String)>>>()?;
+        .query_map([&table.def.name], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?
+        .collect::<rusqlite::Result<Vec<(String, (Option<String>, Option<String>))>>>()?;
     let now: Vec<String> = indexes.iter().map(|(name, _)| name.clone()).collect();
     meta::set_names(&replica.db, &told_key(table.tid), &now)?;
-    let told = |(name, sql): (String, String)| {
-        format!(
-            "the UNIQUE index `{name}` is over an expression or over some of the rows alone, and does not travel: where it \
-             is not, as at a base, rows are shown that are quarantined here. Make it there too, once the table is there: `{sql}`"
-        )
+    let told = |(name, (over, sql)): (String, (Option<String>, Option<String>))| {
+        let elsewhere =
+            "does not travel: where it is not, as at a base, rows are shown that are quarantined here";
+        match (over, sql) {
+            (Some(over), _) => format!(
+                "the UNIQUE index over {over}, which is generated, {elsewhere}. Make one there over what the column is made of, \
+                 once the table is there"
+            ),
+            (None, sql) => format!(
+                "the UNIQUE index `{name}` is over an expression or over some of the rows alone, and {elsewhere}. Make it there \
+                 too, once the table is there: `{}`",
+                sql.unwrap_or_default()
+            ),
+        }
     };
     Ok(indexes.into_iter().filter(|(name, _)| !before.contains(name)).map(told).collect())
 }

@@ -67,7 +67,8 @@ impl TableDef {
         };
         let refuse = |reason: &str| Err(Error::cannot_track(&name, reason));
         if kind != "table" {
-            return refuse(&format!("it is a {kind} table or view; track the tables that it is made from"));
+            let what = if kind == "view" { "a view".into() } else { format!("a {kind} table") };
+            return refuse(&format!("it is {what}; track the tables that it is made from"));
         }
         let mut def = Self {
             name,

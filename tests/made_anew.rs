@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 use common::*;
-use packmule::{ColumnMerge, Engine, Merge, Mode, Policy, TrackOptions};
+use packmule::{ColumnMerge, ConflictKind, Engine, Merge, Mode, Policy, TrackOptions};
 
 const ITEM: &str = "CREATE TABLE item (id TEXT PRIMARY KEY, name TEXT, n INTEGER)";
 
@@ -150,6 +150,35 @@ fn a_rebuild_hides_no_conflict() {
         meet(&mut devices);
         all_equal(&devices);
         assert_eq!(rows(&devices[1], "SELECT name FROM item WHERE id = '1'"), ["\"a\""]);
+    }
+}
+
+/// Nor is a delete that somebody else's edit disputes undone by who changes another column with a rebuild: the conflict was gone,
+/// and where the column had been dropped it was left without versions.
+#[test]
+fn a_rebuild_of_a_column_decides_about_no_delete() {
+    for merge in [Merge::Row, Merge::Cell] {
+        let (_world, mut devices) = three(merge, Policy::Manual, false);
+        sql(&devices[0], "DELETE FROM item WHERE id = '1'");
+        sql(&devices[1], "UPDATE item SET name = 'b' WHERE id = '1'");
+        meet(&mut devices);
+        let open = |device: &Engine| {
+            let listed = device.conflicts().unwrap().into_iter();
+            listed.map(|one| (one.kind, one.versions.len())).collect::<Vec<_>>()
+        };
+        let before = [(ConflictKind::UpdateDelete, 2)];
+        assert_eq!(open(&devices[2]), before);
+        for (device, n) in devices.iter().zip(["n", "n", "n + 1"]) {
+            sql(device, &rebuild(&format!("id, name, {n} FROM item")));
+        }
+        meet(&mut devices);
+        all_equal(&devices);
+        devices.iter().for_each(|device| assert_eq!(open(device), before, "{merge:?}"));
+        assert_eq!(rows(&devices[0], "SELECT n FROM item WHERE id = '2'"), ["3"], "the control");
+        devices.iter().for_each(|device| sql(device, "ALTER TABLE item DROP COLUMN n"));
+        meet(&mut devices);
+        digests_equal(&devices.iter().collect::<Vec<_>>());
+        devices.iter().for_each(|device| assert_eq!(open(device), before, "{merge:?}"));
     }
 }
 

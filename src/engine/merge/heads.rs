@@ -198,11 +198,14 @@ fn hide_restated(heads: Vec<Head>, n: usize) -> Vec<Head> {
     }
     let mut hidden = Columns::default();
     heads.iter().filter(|head| head.weak).for_each(|head| hidden.extend(&head.live(n)));
+    // A row that is restated as a whole is there again, over the deletes that its author had seen. One of a part of it decides
+    // nothing about the row, and one of which nothing is left neither.
+    let is_back = |head: &Head| head.weak && head.kind == OpKind::Insert && !head.live(n).is_empty();
+    let is_back = heads.iter().any(is_back);
     let left = heads.into_iter().filter_map(|head| {
-        if head.weak {
+        if head.weak || (head.kind == OpKind::Delete && !is_back) {
             return Some(head);
         }
-        // One that is restated had seen the delete.
         let rest = head.live(n).minus(&hidden);
         if rest.is_empty() { None } else { Some(Head { columns: Some(rest), ..head }) }
     });

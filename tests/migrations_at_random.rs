@@ -34,12 +34,14 @@ enum Migration {
 type Columns = Vec<(String, &'static str)>;
 
 /// Schedules that failed once, each for a reason of its own: `tests/schema_life.rs` has what most of them came to.
-const PINNED: [u64; 19] =
-    [56, 107, 168, 193, 286, 334, 351, 357, 415, 427, 448, 465, 551, 583, 609, 612, 61_027, 200_065, 400_008];
+const PINNED: [u64; 21] = [
+    56, 107, 168, 193, 286, 334, 351, 357, 415, 427, 448, 465, 551, 583, 609, 612, 61_027, 200_065, 400_008,
+    400_234, 700_124,
+];
 
 /// The same, of fleets whose cards are copied.
-const PINNED_COPIES: [u64; 12] =
-    [63, 88, 231, 286, 367, 1087, 1217, 61_048, 200_029, 400_382, 400_435, 400_487];
+const PINNED_COPIES: [u64; 13] =
+    [63, 88, 231, 286, 367, 1087, 1217, 61_048, 200_029, 400_382, 400_435, 400_487, 700_028];
 
 const TYPES: [&str; 4] = ["", "TEXT", "INTEGER", "REAL"];
 

@@ -529,6 +529,40 @@ fn a_disputed_column_that_is_renamed_and_retyped_at_once_is_what_it_is_now() {
     assert_eq!(all, ["\"a\"|1.0r", "\"c\"|3.0r"]);
 }
 
+/// Of two columns that are gone, the one that was renamed and retyped has moved into the place of the other, of whose type it is
+/// now: the log tells which, also to who has not looked in between. It was taken for the other, and the table was held for ever.
+#[test]
+fn a_column_that_moved_into_the_place_of_a_dropped_one_is_told_by_its_values() {
+    let renamed = rebuild("k TEXT PRIMARY KEY, c0 TEXT, c1 INTEGER, c4 INTEGER", "k, c0, c1, c2");
+    let dropped = "ALTER TABLE t DROP COLUMN c1";
+    for looks in 0..3 {
+        let (_world, mut devices) = devices(Merge::Cell);
+        for (n, device) in devices.iter_mut().enumerate() {
+            sql(device, &renamed);
+            if n == looks {
+                device.seal().unwrap();
+            }
+            sql(device, dropped);
+        }
+        let all = in_step(&mut devices, "SELECT k, c4 FROM t");
+        assert_eq!(all, ["\"k\"|2"]);
+        sql(&devices[0], "UPDATE t SET c4 = 7");
+        assert_eq!(in_step(&mut devices, "SELECT c4 FROM t"), ["7"]);
+    }
+}
+
+/// The control: a column that stands where another of its type did, and has its values, is that one.
+#[test]
+fn a_column_that_is_renamed_where_the_next_is_dropped_is_no_other() {
+    let (_world, mut devices) = devices(Merge::Cell);
+    let migrated = rebuild("k TEXT PRIMARY KEY, c0 TEXT, c4 INTEGER", "k, c0, c1");
+    devices.iter().for_each(|device| sql(device, &migrated));
+    let all = in_step(&mut devices, "SELECT k, c4 FROM t");
+    assert_eq!(all, ["\"k\"|1"]);
+    let names = "SELECT count(*) FROM _pm_declared WHERE what = 5 AND name = 'c1'";
+    assert_ne!(rows(&devices[0], names), ["0"]);
+}
+
 /// What a device whose columns follow has announced last says of a UNIQUE that the applications have dropped since: who hears it
 /// first makes none that stays.
 #[test]

@@ -10,6 +10,9 @@
 //! | are of one type, and in the same place; no other is of that type, or each of them has one in its place | where a row has another value there than the default, or there is no row |
 //! | are of two types, and in the same place, and no other is of theirs | where more of the rows that the log tells have the old value than another |
 //!
+//! The same place is also the one where the column would stand without others that are gone. A new column that stands there for
+//! one of two is the other one, if the log tells that other's values of it and not those of the one.
+//!
 //! All else, and what others have had beside the one before at once, is a column that was dropped and another one that was added. What this device has said to be gone is not looked for.
 
 use packmule_core::wire::{Collation, OpKind, SchemaBits};
@@ -174,6 +177,7 @@ impl<'a> Search<'a> {
     /// Finds by what the log tells, unless no other can be the one in its place.
     fn by_values(&self, old: &Gone<'_>) -> Result<Option<(usize, bool)>> {
         let mut free = self.free(old)?;
+        // Whether it is the other one after all is asked with the place.
         let is_sure =
             self.is_alone(old, &free) && free.iter().any(|place| self.is_here(old, self.new[*place]));
         free.retain(|place| old.is_like(self.new[*place]));
@@ -191,12 +195,19 @@ impl<'a> Search<'a> {
         if !self.is_alone(old, &free) && !self.are_in_place() {
             return Ok(None);
         }
-        let here = free.into_iter().find(|place| self.is_here(old, self.new[*place]));
+        let here = free.iter().copied().find(|place| self.is_here(old, self.new[*place]));
+        let here = match here {
+            Some(place) if self.is_refuted(old, self.new[place])? => return Ok(None),
+            None => free.into_iter().find(|place| self.has_moved_up(old, self.new[*place])),
+            here => here,
+        };
         let Some(place) = here.filter(|place| old.may_be(self.new[*place])) else { return Ok(None) };
         let is_one = match old.is_like(self.new[place]) {
             _ if old.said.key > 0 => true,
-            true => may_have_values(self.replica, self.table, self.new[place])?,
-            false => self.has_values(old, self.new[place])?,
+            true if self.is_here(old, self.new[place]) => {
+                may_have_values(self.replica, self.table, self.new[place])?
+            }
+            _ => self.has_values(old, self.new[place])?,
         };
         Ok(Some((place, is_one)))
     }
@@ -214,6 +225,27 @@ impl<'a> Search<'a> {
 
     fn is_here(&self, old: &Gone<'_>, column: &ColumnDef) -> bool {
         old.place.is_some() && self.now.column(&column.name) == old.place
+    }
+
+    /// Returns whether a column stands where one that is gone would, without those before it that are gone as well.
+    fn has_moved_up(&self, old: &Gone<'_>, column: &ColumnDef) -> bool {
+        let before =
+            self.gone.iter().filter(|other| other.place.is_some() && other.place < old.place).count();
+        before > 0 && old.place.is_some_and(|place| self.now.column(&column.name) == Some(place - before))
+    }
+
+    /// Returns whether the log tells that the column in the place of one that is gone is another one of those, which has moved
+    /// up into it.
+    fn is_refuted(&self, old: &Gone<'_>, column: &ColumnDef) -> Result<bool> {
+        if old.said.key > 0 || self.has_values(old, column)? {
+            return Ok(false);
+        }
+        for other in self.gone.iter().filter(|other| other.at != old.at && other.said.key == 0) {
+            if self.has_moved_up(other, column) && other.may_be(column) && self.has_values(other, column)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Returns whether of those that are free one at most is of a column's type, and it alone of those that are gone.

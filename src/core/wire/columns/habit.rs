@@ -9,7 +9,7 @@ pub(super) struct Habit {
 }
 
 /// One value in so many is tried.
-const TRIED: u8 = 16;
+const TRIED: u8 = 20;
 /// So many values are looked at first.
 const AT_FIRST: u8 = 32;
 

@@ -22,6 +22,7 @@ use super::blocks::{
 };
 use super::rows::{HAS_CLAIM, HAS_COLUMNS, HAS_IMAGE, HAS_WALL, KEEPS, KIND_MASK};
 use super::schema::BLOCK_SCHEMA;
+use super::values::put_varint;
 use super::{DecodeError, DefId, NoRoom};
 use coder::{Coder, Decoder, Encoder};
 use model::{INPUTS, Steady, hash};
@@ -67,6 +68,8 @@ const WALLS: u32 = 1_300;
 const CLAIMS: u32 = 1_400;
 const OTHER: u32 = 1_500;
 const SHAPES: u32 = 1_600;
+/// The op that is the commonest.
+const INSERTS: u32 = 1;
 
 impl Columns {
     /// Makes one.
@@ -116,11 +119,17 @@ impl Columns {
             if !more {
                 return Ok(at);
             }
-            let kind = self.values.byte(coder, buf, at, &[BLOCKS; INPUTS], BLOCKS)?;
+            let given = buf.get(at).copied().ok_or_else(C::bad)?;
+            let has_rows = self.values.yes(coder, &[BLOCKS; INPUTS], BLOCKS, 304, given == BLOCK_ROWS)?;
+            let kind = match has_rows {
+                true => BLOCK_ROWS,
+                false => self.values.byte(coder, buf, at, &[BLOCKS; INPUTS], BLOCKS)?,
+            };
+            *buf.get_mut(at).ok_or_else(C::bad)? = kind;
             at += 1;
             at = match kind {
                 BLOCK_ROWS => {
-                    at = self.values.raw(coder, buf, at, 8, BLOCKS + 1)?;
+                    at = self.values.direct(coder, buf, at, 8)?;
                     let id = buf.get(at - 8..).and_then(|id| id.first_chunk()).ok_or_else(C::bad)?;
                     let id = DefId(*id);
                     if last.0 != id || last.1 == 0 {
@@ -188,9 +197,10 @@ impl Columns {
 
     /// Codes how many columns there are, and which are keys.
     fn shape<C: Coder>(&mut self, coder: &mut C, keys: &mut [bool], given: usize) -> Result<usize, C::Stop> {
-        let mut count = (given as u32).to_le_bytes();
-        self.values.raw(coder, &mut count, 0, 2, SHAPES)?;
-        let count = u32::from_le_bytes(count) as usize & 0xFFFF;
+        let mut count = [0; 10];
+        put_varint(&mut count, 0, given as u64).ok_or_else(C::bad)?;
+        let (count, _) = self.values.raw_varint(coder, &mut count, 0, SHAPES)?;
+        let count = usize::try_from(count).map_err(|_| C::bad())?;
         let keys = keys.get_mut(..count).filter(|keys| !keys.is_empty()).ok_or_else(C::bad)?;
         for key in keys {
             *key = self.values.yes(coder, &[SHAPES; INPUTS], SHAPES, 301, *key)?;
@@ -205,7 +215,7 @@ impl Columns {
         mut at: usize,
         keys: &[bool],
     ) -> Result<usize, C::Stop> {
-        let mut before = 0;
+        let mut before = INSERTS;
         let mut steady = Steady::NEW;
         let mask_len = keys.len().div_ceil(8);
         let mut mask_at = None;
@@ -218,7 +228,12 @@ impl Columns {
                 None => self.values.yes(coder, &contexts, OPS, 302, again)?,
             };
             steady.count(again);
-            let byte = if again { before as u8 } else { self.values.byte(coder, buf, at, &contexts, OPS)? };
+            let ends = !again && self.values.yes(coder, &[OPS; INPUTS], OPS, 303, given == 0)?;
+            let byte = match (again, ends) {
+                (true, _) => before as u8,
+                (false, true) => 0,
+                (false, false) => self.values.byte(coder, buf, at, &contexts, OPS)?,
+            };
             *buf.get_mut(at).ok_or_else(C::bad)? = byte;
             before = u32::from(byte);
             at += 1;

@@ -10,6 +10,7 @@ use super::habit::Habit;
 use super::level::{From, Level, mean, real};
 use super::model::{Contexts, INPUTS, Mixer, Steady, hash};
 use super::size::{LowNoise, Sizes, tree_of};
+use super::value::SHARED;
 
 const TAPS: usize = 3;
 
@@ -48,6 +49,11 @@ impl Numbers {
         habit: Habit::NEW,
         again: Steady::NEW,
     };
+
+    /// Returns what tells its contexts from those of others: of first numbers all are alike.
+    pub(super) fn known_as(&self, id: u32) -> u32 {
+        if self.sizes.is_new() { SHARED } else { id }
+    }
 
     /// Stands at the next number.
     fn stand(&mut self, number: i64) {
@@ -139,18 +145,23 @@ pub(super) fn code<C: Coder>(
         numbers.habit.learn(cost, mixer.spent_alone.wrapping_sub(spent.1));
     }
     let number = base.wrapping_add(moved);
-    learn(numbers, taps, expect(&numbers.weights), number, (!alone).then_some(cost));
+    // What is neither mixed nor expected by the filter does not train it.
+    let expected = (!alone || numbers.from == From::Filter).then(|| expect(&numbers.weights));
+    learn(numbers, taps, expected, number, (!alone).then_some(cost));
     beside.steps = [real(numbers.step), beside.steps[0]];
     Ok(number)
 }
 
 /// Learns from a number that has been coded.
-fn learn(numbers: &mut Numbers, taps: [f64; TAPS], expected: i64, number: i64, cost: Option<u32>) {
+fn learn(numbers: &mut Numbers, taps: [f64; TAPS], expected: Option<i64>, number: i64, cost: Option<u32>) {
     let step = number.wrapping_sub(numbers.last);
-    let missed = real(step) - real(expected);
-    let power: f64 = 1.0 + taps.iter().map(|tap| tap * tap).sum::<f64>();
-    for (weight, tap) in numbers.weights.iter_mut().zip(taps) {
-        *weight = (*weight + missed * tap / power / 64.0).clamp(-64.0, 64.0);
+    let mut missed = 0.0;
+    if let Some(expected) = expected {
+        missed = real(step) - real(expected);
+        let power: f64 = 1.0 + taps.iter().map(|tap| tap * tap).sum::<f64>();
+        for (weight, tap) in numbers.weights.iter_mut().zip(taps) {
+            *weight = (*weight + missed * tap / power / 64.0).clamp(-64.0, 64.0);
+        }
     }
     numbers.stand(number);
     if numbers.from != From::Filter {

@@ -29,6 +29,11 @@ const BELOW: u32 = 4;
 impl Sizes {
     pub(super) const NEW: Self = Self { least: None, outside: true };
 
+    /// Returns whether the column has had no number yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.least.is_none()
+    }
+
     /// Codes how many bits a number has, less 1.
     pub(super) fn code<C: Coder>(
         &mut self,
@@ -106,16 +111,18 @@ pub(super) struct LowNoise {
 const LOW: usize = 12;
 /// What a digit costs at which nothing is to be gained.
 const NOTHING: u16 = 251 * 16;
-/// One number in so many is tried.
-const TRIED: u8 = 16;
+/// One number in so many is tried, at the most.
+const TRIED: u8 = 64;
 
 impl LowNoise {
     pub(super) const NEW: Self = Self { costs: [224 * 16; LOW], numbers: 0 };
 
     /// Counts a number of so many digits; returns how many of the lowest are said as they are.
-    fn below(&mut self, bits: u32) -> u32 {
-        self.numbers = self.numbers.wrapping_add(1);
-        if self.numbers.is_multiple_of(TRIED) {
+    fn below(&mut self, bits: u32, alone: bool) -> u32 {
+        self.numbers = self.numbers.saturating_add(1);
+        // Only what is mixed tells anything.
+        if !alone && self.numbers >= TRIED {
+            self.numbers = 0;
             return 0;
         }
         let noisy = self.costs.iter().take_while(|cost| **cost >= NOTHING).count();
@@ -140,7 +147,7 @@ impl LowNoise {
     ) -> Result<u64, C::Stop> {
         let mut found = 1u64;
         let mut left = bits;
-        let direct = self.below(bits);
+        let direct = self.below(bits, alone);
         while left > direct {
             let seen = bits - left;
             let node = if seen < MODELLED { found as u32 } else { 1 << MODELLED | left };

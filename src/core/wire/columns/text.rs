@@ -1,9 +1,56 @@
 //! Text that is a number in disguise: dates, decimals, a prefix with a counter, and ids in hexadecimal digits. The digits
 //! are numbers, the rest is as it was in the text before.
 
+use super::table::Table;
+
 /// So many runs of digits at most.
 pub(super) const RUNS: usize = 8;
 const DIGITS_MAX: usize = 18;
+
+/// The forms in which dates and times are written, to tell a column's first one from.
+pub(super) static FORMS: Table<&[u8], 16> = Table::new([
+    b"2020-01-01",
+    b"2020-01-01 00:00",
+    b"2020-01-01 00:00:00",
+    b"2020-01-01 00:00:00.000",
+    b"2020-01-01 00:00:00.000000",
+    b"2020-01-01 00:00:00+00:00",
+    b"2020-01-01T00:00",
+    b"2020-01-01T00:00Z",
+    b"2020-01-01T00:00:00",
+    b"2020-01-01T00:00:00Z",
+    b"2020-01-01T00:00:00.000Z",
+    b"2020-01-01T00:00:00+00:00",
+    b"2020/01/01",
+    b"2020/01/01 00:00",
+    b"2020/01/01 00:00:00",
+    b"00:00:00",
+]);
+
+/// Returns the number of the form that a text has.
+pub(super) fn form_of(text: &[u8]) -> Option<usize> {
+    (0..16).find(|form| Runs::same_but_digits(text, FORMS[*form]))
+}
+
+/// A text of at most 64 bytes.
+pub(super) struct Short {
+    bytes: [u8; 64],
+    len: usize,
+}
+
+impl Short {
+    /// Copies a text; `None` if it is longer.
+    pub(super) fn of(text: &[u8]) -> Option<Self> {
+        let mut short = Self { bytes: [0; 64], len: text.len() };
+        short.bytes.get_mut(..text.len())?.copy_from_slice(text);
+        Some(short)
+    }
+
+    /// Returns it.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(..self.len).unwrap_or_default()
+    }
+}
 
 /// The runs of digits of a text: where each begins, and how long it is.
 #[derive(Clone, Copy)]

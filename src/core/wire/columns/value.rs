@@ -3,17 +3,21 @@
 pub(super) use super::super::values::{BIG, BLOB, INT, NULL, REAL, TEXT};
 use super::super::values::{put_varint, unzigzag, varint, zigzag};
 use super::coder::Coder;
+use super::habit::Habit;
 use super::model::{Contexts, INPUTS, Mixer, Steady, hash};
 use super::noise::Noise;
 use super::number::{self, Beside, Numbers};
 use super::real::{self, Factor};
 use super::table::Table;
-use super::text::Runs;
+use super::text::{FORMS, Runs, Short, form_of};
 
 pub(super) const COLUMNS: usize = 64;
 const FIELDS: usize = 256;
 const MEMO_BITS: u32 = 11;
 pub(super) const SCALE_MAX: u8 = 17;
+
+/// What stands for the column where nothing is known of it yet: its first value is said by what others began with.
+pub(super) const SHARED: u32 = 0x5EED;
 
 // Ways to say one of these.
 pub(super) const DECIMAL: u8 = 6;
@@ -25,6 +29,7 @@ pub(super) const AFTER_LAST: u8 = 11;
 pub(super) const AS_LAST: u8 = 12;
 pub(super) const BESIDE: u8 = 13;
 pub(super) const HEXED: u8 = 14;
+pub(super) const DATED: u8 = 15;
 
 /// Where a value stands in the plain frame, which is no longer than two bytes can tell; of no length: nowhere.
 pub(super) type Place = (u16, u16);
@@ -36,6 +41,8 @@ pub(super) struct Column {
     pub(super) other: u8,
     pub(super) ways: u32,
     pub(super) stays: Steady,
+    /// Of its ways.
+    pub(super) habit: Habit,
     pub(super) scale: u8,
     pub(super) factor: Factor,
     /// The last REALs, to choose a factor by. Only who encodes needs them.
@@ -56,6 +63,7 @@ impl Column {
         other: NULL,
         ways: 0,
         stays: Steady::NEW,
+        habit: Habit::NEW,
         scale: 0,
         factor: Factor { mantissa: 0 },
         recent: [0; 8],
@@ -100,7 +108,9 @@ pub(super) fn range(place: Place) -> core::ops::Range<usize> {
 }
 
 fn hash_bytes(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(bytes.len() as u32, |h, byte| hash(h, u32::from(*byte)))
+    let (fours, rest) = bytes.as_chunks::<4>();
+    let h = fours.iter().fold(bytes.len() as u32, |h, four| hash(h, u32::from_le_bytes(*four)));
+    rest.iter().fold(h, |h, byte| hash(h, u32::from(*byte)))
 }
 
 impl Values {
@@ -227,6 +237,21 @@ impl Values {
         Ok(at + len)
     }
 
+    /// Codes bytes of which nothing can be known. Returns where they end.
+    pub(super) fn direct<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        buf: &mut [u8],
+        at: usize,
+        len: usize,
+    ) -> Result<usize, C::Stop> {
+        let end = at + len;
+        for byte in buf.get_mut(at..end).ok_or_else(C::bad)? {
+            *byte = coder.direct(8, u32::from(*byte))? as u8;
+        }
+        Ok(end)
+    }
+
     /// Codes the signed number at `at`, a varint. Returns where it ends.
     pub(super) fn signed<C: Coder>(
         &mut self,
@@ -235,11 +260,11 @@ impl Values {
         at: usize,
         id: u32,
     ) -> Result<usize, C::Stop> {
-        let given = if C::ENCODES { varint(buf, at).ok_or_else(C::bad)?.0 } else { 0 };
+        let (given, end) = if C::ENCODES { varint(buf, at).ok_or_else(C::bad)? } else { (0, at) };
         let given = unzigzag(given);
         let numbers = &mut self.fields[id as usize];
         let number = number::code(&mut self.mixer, coder, numbers, id, &mut Beside::default(), given)?;
-        put_varint(buf, at, zigzag(number)).ok_or_else(C::bad)
+        if C::ENCODES { Ok(end) } else { put_varint(buf, at, zigzag(number)).ok_or_else(C::bad) }
     }
 
     /// Codes the value at `at` in `buf`, of a column. Returns where it ends.
@@ -258,7 +283,7 @@ impl Values {
         let (end, of_value) = match said.way {
             NULL => (put_tag::<C>(buf, at, NULL)?, 1),
             INT | REAL | DECIMAL | RESCALED | MULTIPLE | NEW_FACTOR => {
-                self.number::<C>(coder, buf, at, of, said, beside)?
+                self.number::<C>(coder, buf, at..end, of, said, beside)?
             }
             BIG => {
                 let mut end = put_tag::<C>(buf, at, BIG)?;
@@ -293,12 +318,12 @@ impl Values {
         })
     }
 
-    /// Codes an INTEGER or a REAL. Returns where it ends, and a hash of it.
+    /// Codes an INTEGER or a REAL, which stands at `at` where it is known. Returns where it ends, and a hash of it.
     fn number<C: Coder>(
         &mut self,
         coder: &mut C,
         buf: &mut [u8],
-        at: usize,
+        at: core::ops::Range<usize>,
         of: Of,
         said: Said,
         beside: &mut Beside,
@@ -307,12 +332,17 @@ impl Values {
         let column = &mut self.columns[index];
         let mixer = &mut self.mixer;
         if way == INT {
+            let id = column.integers.known_as(id);
             let number = number::code(mixer, coder, &mut column.integers, id, beside, bits as i64)?;
-            let start = put_tag::<C>(buf, at, INT)?;
-            let end = put_varint(buf, start, zigzag(number)).ok_or_else(C::bad)?;
+            let start = put_tag::<C>(buf, at.start, INT)?;
+            let end = if C::ENCODES {
+                at.end
+            } else {
+                put_varint(buf, start, zigzag(number)).ok_or_else(C::bad)?
+            };
             return Ok((end, number::hash_of(number)));
         }
-        let start = put_tag::<C>(buf, at, REAL)?;
+        let start = put_tag::<C>(buf, at.start, REAL)?;
         let end = start + 8;
         if way == REAL {
             self.bytes(coder, buf, start..end, Of { index: index % COLUMNS, id: id ^ 5 })?;
@@ -323,13 +353,17 @@ impl Values {
         let mixer = &mut self.mixer;
         let number = if way == DECIMAL || way == RESCALED {
             let given = if C::ENCODES { real::mantissa(bits, column.scale).ok_or_else(C::bad)? } else { 0 };
+            let id = column.decimals.known_as(id);
             real::decimal(number::code(mixer, coder, &mut column.decimals, id, beside, given)?, column.scale)
         } else {
             let given = if C::ENCODES { column.factor.count(bits).ok_or_else(C::bad)? } else { 0 };
+            let id = column.multiples.known_as(id);
             column.factor.times(number::code(mixer, coder, &mut column.multiples, id, beside, given)?)
         };
         let bits = number.to_bits();
-        buf.get_mut(start..end).ok_or_else(C::bad)?.copy_from_slice(&bits.to_le_bytes());
+        if !C::ENCODES {
+            buf.get_mut(start..end).ok_or_else(C::bad)?.copy_from_slice(&bits.to_le_bytes());
+        }
         Ok((end, number::hash_of(bits as i64)))
     }
 
@@ -343,7 +377,7 @@ impl Values {
         };
         if said.way == RESCALED {
             let new = (0..=SCALE_MAX).find(|scale| real::mantissa(said.bits, *scale).is_some()).unwrap_or(0);
-            let new = code(of.id ^ 6, i64::from(new))?;
+            let new = code(SHARED ^ 6, i64::from(new))?;
             let new = u8::try_from(new).ok().filter(|new| *new <= SCALE_MAX).ok_or_else(C::bad)?;
             let up = 10i64.wrapping_pow(u32::from(new.saturating_sub(column.scale)));
             column.decimals.set(column.decimals.last.wrapping_mul(up));
@@ -351,7 +385,7 @@ impl Values {
         }
         if said.way == NEW_FACTOR {
             let found = if C::ENCODES { Factor::of(said.bits, &column.recent) } else { None };
-            column.factor = Factor { mantissa: code(of.id ^ 8, found.map_or(0, |factor| factor.mantissa))? };
+            column.factor = Factor { mantissa: code(SHARED ^ 8, found.map_or(0, |factor| factor.mantissa))? };
         }
         Ok(())
     }
@@ -381,21 +415,36 @@ impl Values {
                 if place.1 == 0 || end > buf.len() || range(place).end > buf.len() {
                     return Err(C::bad());
                 }
-                buf.copy_within(range(place), at);
+                if !C::ENCODES {
+                    buf.copy_within(range(place), at);
+                }
                 end
             }
-            FIELDED => self.fields(coder, buf, at, of, last)?,
+            FIELDED => {
+                let last = buf.get(range(last)).filter(|last| last.first() == Some(&TEXT));
+                let like = Short::of(body(last.ok_or_else(C::bad)?)).ok_or_else(C::bad)?;
+                self.fields(coder, buf, at, of, like)?
+            }
+            DATED => {
+                let given = if C::ENCODES { form_at(buf, at).ok_or_else(C::bad)? } else { 0 };
+                let contexts = [hash(SHARED, 32); INPUTS];
+                let form = self.mixer.digits(coder, &contexts, (SHARED, 544), 4, given as u32)?;
+                let like = Short::of(FORMS[form as usize]).ok_or_else(C::bad)?;
+                self.fields(coder, buf, at, of, like)?
+            }
             HEXED => self.hexed(coder, buf, at, of, last)?,
             TEXT | BLOB => {
                 let start = put_tag::<C>(buf, at, way)?;
                 let len = if C::ENCODES { varint(buf, start).ok_or_else(C::bad)?.0 as i64 } else { 0 };
                 let lengths = &mut self.columns[index].lengths;
-                let len = number::code(&mut self.mixer, coder, lengths, id ^ 9, &mut Beside::default(), len)?;
+                let of_len = lengths.known_as(id ^ 9);
+                let len = number::code(&mut self.mixer, coder, lengths, of_len, &mut Beside::default(), len)?;
                 let start = put_varint(buf, start, len as u64).ok_or_else(C::bad)?;
                 let len = usize::try_from(len).map_err(|_| C::bad())?;
                 if len > buf.len() || start > buf.len() - len {
                     return Err(C::bad());
                 }
+                let id = if last.1 == 0 { SHARED } else { id };
                 let of = Of { index: index % COLUMNS, id: id ^ u32::from(way) };
                 self.bytes(coder, buf, start..start + len, of)?;
                 start + len
@@ -411,25 +460,19 @@ impl Values {
         Ok((end, of_value))
     }
 
-    /// Codes a TEXT that differs from the last one in its digits. Returns where it ends.
+    /// Codes a TEXT that differs from another one in its digits. Returns where it ends.
     fn fields<C: Coder>(
         &mut self,
         coder: &mut C,
         buf: &mut [u8],
         at: usize,
         of: Of,
-        last: Place,
+        mut like: Short,
     ) -> Result<usize, C::Stop> {
         let Of { index, id } = of;
-        let mut text = [0; 64];
-        let of_last = buf.get(range(last)).ok_or_else(C::bad)?;
-        if of_last.first() != Some(&TEXT) {
-            return Err(C::bad());
-        }
-        let len = body(of_last).len();
-        let runs = Runs::of(body(of_last)).ok_or_else(C::bad)?;
-        let text = text.get_mut(..len).ok_or_else(C::bad)?;
-        text.copy_from_slice(body(of_last));
+        let text = like.bytes_mut();
+        let len = text.len();
+        let runs = Runs::of(text).ok_or_else(C::bad)?;
         let end = at + 2 + len;
         let whole = buf.get_mut(at..end).ok_or_else(C::bad)?;
         let (tag, given) = whole.split_at_mut_checked(2).ok_or_else(C::bad)?;
@@ -440,7 +483,7 @@ impl Values {
             let numbers = &mut self.fields[field];
             numbers.last = before;
             let given = if C::ENCODES { runs.number(run, given) } else { 0 };
-            let id = hash(hash(id, 31), field as u32);
+            let id = numbers.known_as(hash(hash(id, 31), field as u32));
             let mut around = Beside { before: of_step, steps: [0.0; 2] };
             let number = number::code(&mut self.mixer, coder, numbers, id, &mut around, given)?;
             if !runs.write(run, number, text) {
@@ -455,12 +498,21 @@ impl Values {
     }
 }
 
+/// Returns which form the TEXT at `at` has.
+fn form_at(buf: &[u8], at: usize) -> Option<usize> {
+    let len = usize::from(*buf.get(at + 1)?);
+    form_of(buf.get(at + 2..at + 2 + len)?)
+}
+
 /// Returns the bytes of a TEXT or BLOB whose length takes one byte.
 pub(super) fn body(value: &[u8]) -> &[u8] {
     value.get(2..).unwrap_or(&[])
 }
 
+/// Writes what is before a value, where it is not there yet. Returns where it ends.
 fn put_tag<C: Coder>(buf: &mut [u8], at: usize, tag: u8) -> Result<usize, C::Stop> {
-    *buf.get_mut(at).ok_or_else(C::bad)? = tag;
+    if !C::ENCODES {
+        *buf.get_mut(at).ok_or_else(C::bad)? = tag;
+    }
     Ok(at + 1)
 }

@@ -1,13 +1,14 @@
 //! The ways to say a value: which one is taken, and how it is told.
 
 use super::coder::Coder;
-use super::model::{Contexts, hash};
+use super::model::{Contexts, INPUTS, hash};
 use super::number::Beside;
 use super::real::{self, Factor};
-use super::text::{Hexed, Runs};
+use super::size::tree_of;
+use super::text::{Hexed, Runs, form_of};
 use super::value::{
-    AFTER_LAST, AS_LAST, BESIDE, BLOB, Column, DECIMAL, FIELDED, HEXED, MULTIPLE, NEW_FACTOR, NULL, Of,
-    Place, REAL, RESCALED, SCALE_MAX, TEXT, Values, body, range,
+    AFTER_LAST, AS_LAST, BESIDE, BLOB, Column, DATED, DECIMAL, FIELDED, HEXED, MULTIPLE, NEW_FACTOR, NULL,
+    Of, Place, REAL, RESCALED, SCALE_MAX, SHARED, TEXT, Values, body, range,
 };
 
 /// What is looked for in a number's REAL by trying is not tried for ever.
@@ -42,6 +43,9 @@ impl Values {
                     return BESIDE;
                 }
                 let last = buf.get(range(last)).unwrap_or_default();
+                if kind == TEXT && last.is_empty() && form_of(body(bytes)).is_some() {
+                    return DATED;
+                }
                 let alike =
                     kind == TEXT && Runs::same_but_digits(bytes, last) && Runs::of(body(last)).is_some();
                 let is_short = bytes.get(1).is_some_and(|len| *len < 128);
@@ -99,14 +103,21 @@ impl Values {
         {
             return Ok(column.way);
         }
-        let contexts: Contexts = [
-            hash(id, 21),
-            hash(hash(id, 22), column.ways & 0xFF),
-            hash(hash(id, 23), column.ways & 0xFFFF),
-            hash(hash(id, 24), beside.before),
-        ];
+        let spent = (self.mixer.spent, self.mixer.spent_alone);
+        let id = if column.ways == 0 { SHARED } else { id };
+        let alone = column.habit.is_alone();
+        // Alone: what comes after these two.
+        let mut contexts: Contexts = [hash(hash(id, 22), column.ways & 0xFF); INPUTS];
+        if !alone {
+            contexts = [
+                hash(hash(id, 22), column.ways & 0xFF),
+                hash(id, 21),
+                hash(hash(id, 23), column.ways & 0xFFFF),
+                hash(hash(id, 24), beside.before),
+            ];
+        }
         let set = id ^ 3;
-        let tree = self.mixer.tree(&contexts, set, 512);
+        let tree = tree_of(&mut self.mixer, (&contexts, alone), set, 512);
         let other = column.other;
         let coded = if !was_steady && self.mixer.code(coder, &tree, 1, way == column.way)? {
             column.way
@@ -115,11 +126,16 @@ impl Values {
         } else {
             self.mixer.digits(coder, &contexts, (set, 520), 4, u32::from(way))? as u8
         };
+        if !alone {
+            let cost = self.mixer.spent.wrapping_sub(spent.0);
+            column.habit.learn(cost, self.mixer.spent_alone.wrapping_sub(spent.1));
+        }
         column.stays.count(coded == column.way);
         // What comes once is no sign of what comes next.
         let comes_on = match coded {
             RESCALED => DECIMAL,
             NEW_FACTOR => MULTIPLE,
+            DATED => FIELDED,
             other => other,
         };
         if comes_on != column.way {

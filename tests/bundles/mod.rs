@@ -19,18 +19,20 @@ pub fn unpacked(bytes: &[u8]) -> Vec<u8> {
     }
     let mut rest = &bytes[PACKED_MAGIC.len()..];
     let mut out = MAGIC.to_vec();
-    let mut between = (DeviceId([0; 16]), None);
+    let (mut between, mut made) = ((DeviceId([0; 16]), None), 0);
     let mut section = None;
     let mut closed = None;
     let mut group = (0, 0, GroupDigest::default());
     let mut frames = 0;
     while !rest.is_empty() {
-        let kind: u8 = take(&mut rest).unwrap();
+        let kind: u8 = if out.len() == MAGIC.len() { 1 } else { take(&mut rest).unwrap() };
         match kind {
             1 => {
-                let packed: &[u8] = take(&mut rest).unwrap();
+                let len: u32 = take(&mut rest).unwrap();
+                let (packed, after) = rest.split_at(len as usize + 64);
+                rest = after;
                 let (header, whole) = unpacked_header(packed);
-                between = (header.sender, header.receiver);
+                (between, made) = ((header.sender, header.receiver), header.wall);
                 add(&mut out, RecordKind::Header, &whole);
             }
             0x83 | 0xc3 => {
@@ -54,14 +56,18 @@ pub fn unpacked(bytes: &[u8]) -> Vec<u8> {
             }
             6 => {
                 let sha256: [u8; 32] = Sha256::digest(&out).into();
-                assert_eq!(rest, &sha256[..8]);
+                assert_eq!(rest, &sha256[..4]);
                 rest = &[];
                 let mut buf = [0; 64];
                 let len = put(&mut buf, &Footer { frames, sha256 }).unwrap();
                 add(&mut out, RecordKind::Footer, &buf[..len]);
             }
             kind => {
-                let body: &[u8] = take(&mut rest).unwrap();
+                let packed: &[u8] = take(&mut rest).unwrap();
+                let (kind, body) = match kind {
+                    0x84 => (4, &with_own_wall(packed, made)[..]),
+                    _ => (kind, packed),
+                };
                 if kind == 3 {
                     (section, closed) = (Some(take(&mut &*body).unwrap()), None);
                 }
@@ -85,10 +91,27 @@ pub fn unpacked(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A header of a packed bundle, also as it was before.
+/// A group's first frame, which a packed bundle says with the time that went by until the bundle was made.
+fn with_own_wall(packed: &[u8], made: i64) -> Vec<u8> {
+    let mut rest = packed;
+    let head: (u8, u8, u8, u64, u64) = take(&mut rest).unwrap();
+    let ago: i64 = take(&mut rest).unwrap();
+    let mut buf = [0; 40];
+    let len = put(&mut buf, &(head, made - ago)).unwrap();
+    [&buf[..len], rest].concat()
+}
+
 fn unpacked_header(packed: &[u8]) -> (Header, Vec<u8>) {
     let mut rest = packed;
-    let header: Header = take(&mut rest).unwrap();
-    let mut whole = packed[..packed.len() - rest.len()].to_vec();
+    let (first, sender, receiver, wall, statement): (u8, _, _, _, _) = take(&mut rest).unwrap();
+    let base = (first & 1 == 1).then(|| take(&mut rest).unwrap());
+    let applied = take(&mut rest).unwrap();
+    let probes = if first & 2 == 2 { take(&mut rest).unwrap() } else { 0 };
+    let version = u16::from(first / 4);
+    let header = Header { version, sender, receiver: Some(receiver), wall, statement, base, applied, probes };
+    let mut whole = vec![0; 96];
+    let len = put(&mut whole, &header).unwrap();
+    whole.truncate(len);
     for _ in 0..header.applied + header.probes {
         let name: u8 = take(&mut rest).unwrap();
         let author = match name / 2 {

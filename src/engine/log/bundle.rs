@@ -201,13 +201,19 @@ impl<R: Read> BundleReader<R> {
     /// read.
     fn unpack(&mut self, at: u64, between: Option<Between>) -> Result<(RecordHead, usize)> {
         let refuse = |problem: BundleProblem| Error::bundle(at, problem);
-        self.fill(1)?;
-        let kind = self.body[0];
+        let kind = if between.is_none() {
+            packed::HEADER
+        } else {
+            self.fill(1)?;
+            self.body[0]
+        };
         let len = match kind {
             packed::FOOTER => packed::FOOTER_LEN,
             packed::CHECKPOINT => packed::CHAIN_LEN + packed::SIGNATURE_LEN,
             packed::NEXT_CHECKPOINT => packed::SIGNATURE_LEN,
             kind if packed::OWN_SECTIONS.contains(&kind) => 0,
+            packed::HEADER => self.packed_len(at, kind)? + packed::SIGNATURE_LEN,
+            packed::FIRST_FRAME => self.packed_len(at, RecordKind::Frame.number())?,
             _ => self.packed_len(at, kind)?,
         };
         let begin = self.body.len();
@@ -238,6 +244,11 @@ impl<R: Read> BundleReader<R> {
                 let stream = if kind == packed::OWN_SECTIONS[0] { Stream::Shared } else { Stream::PerDevice };
                 let author = between.ok_or_else(|| refuse(MISPLACED))?.sender;
                 (RecordKind::Section.number(), small(|buf| put(buf, &Section { author, stream })))
+            }
+            packed::FIRST_FRAME => {
+                let made = between.ok_or_else(|| refuse(MISPLACED))?.wall;
+                let frame = packed::since(body, made);
+                (RecordKind::Frame.number(), frame.ok_or_else(|| refuse(MISPLACED))?)
             }
             _ => {
                 self.body.copy_within(begin.., 0);

@@ -8,6 +8,7 @@
 //! | `stock` | a small import into a large database |
 //! | `fleet` | a base of many boards |
 //! | `weather` | what rows of real weather cost in bytes |
+//! | `tables` | what public tables cost in bytes |
 //! | `instructions` | what each step costs in instructions, under valgrind |
 //! | `line` | a newcomer's first start over a serial line, in virtual time |
 //! | `returning` | who lacks what is folded: a board that was away, a newcomer |
@@ -23,6 +24,7 @@ mod medium;
 mod report;
 mod returning;
 mod stock;
+mod tables;
 mod time;
 mod weather;
 mod world;
@@ -38,13 +40,16 @@ Measures what Packmule costs, beside plain SQLite in the same run.
 
   packmule-bench [--rows N] [--large N] [--repeats N] [--synchronous full|normal|off]
                  [--only writes|growth|medium|stock|fleet|line|returning|
-                         weather|instructions]...
-                 [--boards N] [--weather FILE] [--dir DIRECTORY] [--json]
+                         weather|tables|instructions]...
+                 [--boards N] [--weather FILE] [--tables DIRECTORY]
+                 [--dir DIRECTORY] [--json]
 
   --rows N         rows inserted in the comparison of writes          (100000)
   --large N        rows of the largest database; two smaller ones too (1000000)
   --boards N       boards of the fleet                                (200)
   --weather FILE   a file like tests/vectors/weather-january.csv      (that one)
+  --tables D       where the public tables are that tools/bench/tables.py gets
+                                                                (target/tables)
   --repeats N      how often each is measured; medians are shown      (5)
   --synchronous S  of the application's connections; the engine's own
                    is always FULL                                     (full)
@@ -59,8 +64,18 @@ Example: packmule-bench > tools/bench/RESULTS.md
 ";
 
 /// What there is to measure.
-const PARTS: [&str; 9] =
-    ["writes", "growth", "medium", "stock", "fleet", "line", "returning", "weather", "instructions"];
+const PARTS: [&str; 10] = [
+    "writes",
+    "growth",
+    "medium",
+    "stock",
+    "fleet",
+    "line",
+    "returning",
+    "weather",
+    "tables",
+    "instructions",
+];
 
 /// What to measure.
 struct Plan {
@@ -72,6 +87,7 @@ struct Plan {
     only: Vec<String>,
     dir: PathBuf,
     weather: Option<PathBuf>,
+    tables: PathBuf,
     json: bool,
     /// The case and the step of `instructions` to run up to: what this program runs itself for.
     up_to: Option<(usize, usize)>,
@@ -88,6 +104,7 @@ fn parse() -> Outcome<Option<Plan>> {
         only: Vec::new(),
         dir: std::env::temp_dir(),
         weather: None,
+        tables: "target/tables".into(),
         json: false,
         up_to: None,
     };
@@ -102,6 +119,7 @@ fn parse() -> Outcome<Option<Plan>> {
             Long("only") => plan.only.push(parser.value()?.string()?),
             Long("dir") => plan.dir = parser.value()?.into(),
             Long("weather") => plan.weather = Some(parser.value()?.into()),
+            Long("tables") => plan.tables = parser.value()?.into(),
             Long("json") => plan.json = true,
             Long("up-to") => {
                 let given = parser.value()?.string()?;
@@ -161,6 +179,9 @@ fn run(plan: &Plan) -> Outcome {
     }
     if wants("weather") {
         sections.extend(weather::measure(&world, plan.weather.as_deref())?);
+    }
+    if wants("tables") {
+        sections.extend(tables::measure(&world, &plan.tables)?);
     }
     if plan.only.iter().any(|o| o == "instructions") {
         sections.extend(instructions::measure(dir.path(), plan.rows.min(20_000))?);

@@ -119,13 +119,7 @@ impl Columns {
             if !more {
                 return Ok(at);
             }
-            let given = buf.get(at).copied().ok_or_else(C::bad)?;
-            let has_rows = self.values.yes(coder, &[BLOCKS; INPUTS], BLOCKS, 304, given == BLOCK_ROWS)?;
-            let kind = match has_rows {
-                true => BLOCK_ROWS,
-                false => self.values.byte(coder, buf, at, &[BLOCKS; INPUTS], BLOCKS)?,
-            };
-            *buf.get_mut(at).ok_or_else(C::bad)? = kind;
+            let kind = self.kind(coder, buf, at)?;
             at += 1;
             at = match kind {
                 BLOCK_ROWS => {
@@ -174,6 +168,16 @@ impl Columns {
                 _ => return Err(C::bad()),
             };
         }
+    }
+
+    /// Codes the kind of a block.
+    fn kind<C: Coder>(&mut self, coder: &mut C, buf: &mut [u8], at: usize) -> Result<u8, C::Stop> {
+        let given = buf.get_mut(at).ok_or_else(C::bad)?;
+        if self.values.yes(coder, &[BLOCKS; INPUTS], BLOCKS, 304, *given == BLOCK_ROWS)? {
+            *given = BLOCK_ROWS;
+            return Ok(BLOCK_ROWS);
+        }
+        self.values.byte(coder, buf, at, &[BLOCKS; INPUTS], BLOCKS)
     }
 
     /// Codes what a device says of its table.

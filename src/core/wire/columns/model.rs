@@ -76,6 +76,9 @@ pub(super) const fn hash(a: u32, b: u32) -> u32 {
     (h ^ h >> 15).wrapping_mul(0x85EB_CA77)
 }
 
+/// What stands for the column where nothing is known of it yet: its first value is said by what others began with.
+pub(super) const SHARED: u32 = 0x5EED;
+
 /// The contexts of the decisions about one value.
 pub(super) type Contexts = [u32; INPUTS];
 

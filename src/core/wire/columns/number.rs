@@ -8,9 +8,8 @@
 use super::coder::Coder;
 use super::habit::Habit;
 use super::level::{From, Level, mean, real};
-use super::model::{Contexts, INPUTS, Mixer, Steady, hash};
+use super::model::{Contexts, INPUTS, Mixer, SHARED, Steady, hash};
 use super::size::{LowNoise, Sizes, tree_of};
-use super::value::SHARED;
 
 const TAPS: usize = 3;
 

@@ -4,7 +4,7 @@ pub(super) use super::super::values::{BIG, BLOB, INT, NULL, REAL, TEXT};
 use super::super::values::{put_varint, unzigzag, varint, zigzag};
 use super::coder::Coder;
 use super::habit::Habit;
-use super::model::{Contexts, INPUTS, Mixer, Steady, hash};
+use super::model::{Contexts, INPUTS, Mixer, SHARED, Steady, hash};
 use super::noise::Noise;
 use super::number::{self, Beside, Numbers};
 use super::real::{self, Factor};
@@ -15,9 +15,6 @@ pub(super) const COLUMNS: usize = 64;
 const FIELDS: usize = 256;
 const MEMO_BITS: u32 = 11;
 pub(super) const SCALE_MAX: u8 = 17;
-
-/// What stands for the column where nothing is known of it yet: its first value is said by what others began with.
-pub(super) const SHARED: u32 = 0x5EED;
 
 // Ways to say one of these.
 pub(super) const DECIMAL: u8 = 6;

@@ -1,14 +1,14 @@
 //! The ways to say a value: which one is taken, and how it is told.
 
 use super::coder::Coder;
-use super::model::{Contexts, INPUTS, hash};
+use super::model::{Contexts, INPUTS, SHARED, hash};
 use super::number::Beside;
 use super::real::{self, Factor};
 use super::size::tree_of;
 use super::text::{Hexed, Runs, form_of};
 use super::value::{
     AFTER_LAST, AS_LAST, BESIDE, BLOB, Column, DATED, DECIMAL, FIELDED, HEXED, MULTIPLE, NEW_FACTOR, NULL,
-    Of, Place, REAL, RESCALED, SCALE_MAX, SHARED, TEXT, Values, body, range,
+    Of, Place, REAL, RESCALED, SCALE_MAX, TEXT, Values, body, range,
 };
 
 /// What is looked for in a number's REAL by trying is not tried for ever.

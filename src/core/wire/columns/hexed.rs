@@ -1,9 +1,10 @@
 //! Codes ids in hexadecimal digits: UUIDs, addresses, hashes.
 
 use super::coder::Coder;
+use super::list::Place;
 use super::model::{Contexts, hash};
 use super::text::Hexed;
-use super::value::{COLUMNS, Of, Place, TEXT, Values, body, range};
+use super::value::{COLUMNS, Of, TEXT, Values, body, range};
 
 /// So many digits of which nothing can be learned are said at once.
 const TOGETHER: usize = 4;

@@ -25,7 +25,7 @@ pub(super) struct Level {
 
 /// It must save so much to be turned to, and cost so much to be turned from.
 const SAVES: u16 = 48;
-const COSTS: u16 = 128;
+const COSTS: u16 = 256;
 /// What a difference is taken to have before one was seen.
 const UNSEEN: u16 = 12 * 256;
 
@@ -40,7 +40,11 @@ impl Level {
         *of_step = mean(u32::from(*of_step), length(step), 16) as u16;
         self.mean += (real(number) - self.mean) / 16.0;
         if from == From::Last && *of_level + SAVES < *of_step {
-            self.kept = self.mean as i64;
+            // What was learned of differences from it holds on, unless it is far from where they stand now.
+            let now = self.mean as i64;
+            if length(now.wrapping_sub(self.kept)) > u32::from(self.lengths[0]) {
+                self.kept = now;
+            }
             return From::Level;
         }
         if from == From::Level && *of_step + COSTS < *of_level { From::Last } else { from }

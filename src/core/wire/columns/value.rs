@@ -4,6 +4,7 @@ pub(super) use super::super::values::{BIG, BLOB, INT, NULL, REAL, TEXT};
 use super::super::values::{put_varint, unzigzag, varint, zigzag};
 use super::coder::Coder;
 use super::habit::Habit;
+use super::list::{Hits, LISTED_BITS, List, Place};
 use super::model::{Contexts, INPUTS, Mixer, SHARED, Steady, hash};
 use super::noise::Noise;
 use super::number::{self, Beside, Numbers};
@@ -23,13 +24,10 @@ pub(super) const MULTIPLE: u8 = 8;
 pub(super) const NEW_FACTOR: u8 = 9;
 pub(super) const FIELDED: u8 = 10;
 pub(super) const AFTER_LAST: u8 = 11;
-pub(super) const AS_LAST: u8 = 12;
+pub(super) const LISTED: u8 = 12;
 pub(super) const BESIDE: u8 = 13;
 pub(super) const HEXED: u8 = 14;
 pub(super) const DATED: u8 = 15;
-
-/// Where a value stands in the plain frame, which is no longer than two bytes can tell; of no length: nowhere.
-pub(super) type Place = (u16, u16);
 
 #[derive(Clone, Copy)]
 pub(super) struct Column {
@@ -52,6 +50,9 @@ pub(super) struct Column {
     /// The last TEXT or BLOB.
     pub(super) last: Place,
     pub(super) last_hash: u32,
+    pub(super) list: List,
+    /// Only who encodes needs them.
+    pub(super) hits: Hits,
 }
 
 impl Column {
@@ -71,6 +72,8 @@ impl Column {
         lengths: Numbers::NEW,
         last: (0, 0),
         last_hash: 0,
+        list: List::NEW,
+        hits: Hits::NEW,
     };
 }
 
@@ -98,6 +101,10 @@ struct Said {
     way: u8,
     /// The bits of an INTEGER or REAL.
     bits: u64,
+}
+
+fn place_in(buf: &[u8], place: Place) -> &[u8] {
+    buf.get(range(place)).unwrap_or_default()
 }
 
 pub(super) fn range(place: Place) -> core::ops::Range<usize> {
@@ -401,12 +408,13 @@ impl Values {
         let Column { last, last_hash, .. } = self.columns[index];
         let after = hash(hash(id, 1), last_hash);
         let beside_key = hash(hash(id, 2), beside.before);
+        let is_new = !matches!(way, AFTER_LAST | BESIDE | LISTED);
         let end = match way {
-            AFTER_LAST | AS_LAST | BESIDE => {
+            AFTER_LAST | BESIDE | LISTED => {
                 let place = match way {
                     AFTER_LAST => *self.memo(after),
-                    AS_LAST => last,
-                    _ => *self.memo(beside_key),
+                    BESIDE => *self.memo(beside_key),
+                    _ => self.listed(coder, buf, at, of, beside)?,
                 };
                 let end = at + usize::from(place.1);
                 if place.1 == 0 || end > buf.len() || range(place).end > buf.len() {
@@ -423,10 +431,7 @@ impl Values {
                 self.fields(coder, buf, at, of, like)?
             }
             DATED => {
-                let given = if C::ENCODES { form_at(buf, at).ok_or_else(C::bad)? } else { 0 };
-                let contexts = [hash(SHARED, 32); INPUTS];
-                let form = self.mixer.digits(coder, &contexts, (SHARED, 544), 4, given as u32)?;
-                let like = Short::of(FORMS[form as usize]).ok_or_else(C::bad)?;
+                let like = self.form(coder, buf, at)?;
                 self.fields(coder, buf, at, of, like)?
             }
             HEXED => self.hexed(coder, buf, at, of, last)?,
@@ -454,7 +459,45 @@ impl Values {
         *self.memo(beside_key) = place;
         let column = &mut self.columns[index];
         (column.last, column.last_hash) = (place, of_value);
+        if is_new {
+            column.list.add(place);
+        }
         Ok((end, of_value))
+    }
+
+    /// Codes which form the TEXT at `at` has.
+    fn form<C: Coder>(&mut self, coder: &mut C, buf: &[u8], at: usize) -> Result<Short, C::Stop> {
+        let given = if C::ENCODES { form_at(buf, at).ok_or_else(C::bad)? } else { 0 };
+        let contexts = [hash(SHARED, 32); INPUTS];
+        let form = self.mixer.digits(coder, &contexts, (SHARED, 544), 4, given as u32)?;
+        Short::of(FORMS[form as usize]).ok_or_else(C::bad)
+    }
+
+    /// Codes which of the column's list a value is. Returns the place of that one.
+    fn listed<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        buf: &[u8],
+        at: usize,
+        of: Of,
+        beside: Beside,
+    ) -> Result<Place, C::Stop> {
+        let id = of.id;
+        let list = &self.columns[of.index].list;
+        let is = |place: Place| {
+            place.1 > 0 && buf.get(at..).is_some_and(|rest| rest.starts_with(place_in(buf, place)))
+        };
+        let given = if C::ENCODES { list.find(is).ok_or_else(C::bad)? } else { 0 };
+        let contexts: Contexts = [
+            hash(id, 51),
+            hash(hash(id, 52), list.said & 0xF),
+            hash(hash(id, 53), list.said & 0xFF),
+            hash(hash(id, 54), beside.before),
+        ];
+        let number = self.mixer.digits(coder, &contexts, (id ^ 10, 560), LISTED_BITS, given)?;
+        let list = &mut self.columns[of.index].list;
+        list.say(number);
+        Ok(list.place(number))
     }
 
     /// Codes a TEXT that differs from another one in its digits. Returns where it ends.

@@ -1,14 +1,15 @@
 //! The ways to say a value: which one is taken, and how it is told.
 
 use super::coder::Coder;
+use super::list::Place;
 use super::model::{Contexts, INPUTS, SHARED, hash};
 use super::number::Beside;
 use super::real::{self, Factor};
 use super::size::tree_of;
 use super::text::{Hexed, Runs, form_of};
 use super::value::{
-    AFTER_LAST, AS_LAST, BESIDE, BLOB, Column, DATED, DECIMAL, FIELDED, HEXED, MULTIPLE, NEW_FACTOR, NULL,
-    Of, Place, REAL, RESCALED, SCALE_MAX, TEXT, Values, body, range,
+    AFTER_LAST, BESIDE, BLOB, Column, DATED, DECIMAL, FIELDED, HEXED, LISTED, MULTIPLE, NEW_FACTOR, NULL, Of,
+    REAL, RESCALED, SCALE_MAX, TEXT, Values, body, range,
 };
 
 /// What is looked for in a number's REAL by trying is not tried for ever.
@@ -33,14 +34,23 @@ impl Values {
                 let Column { last, last_hash, .. } = self.columns[index];
                 let bytes = buf.get(value).unwrap_or_default();
                 let is = |place: Place| place.1 > 0 && buf.get(range(place)) == Some(bytes);
-                if is(*self.memo(hash(hash(id, 1), last_hash))) {
-                    return AFTER_LAST;
+                let after = *self.memo(hash(hash(id, 1), last_hash));
+                let beside = *self.memo(hash(hash(id, 2), beside.before));
+                let mut right = None;
+                for (n, (place, way)) in [(after, AFTER_LAST), (beside, BESIDE)].into_iter().enumerate() {
+                    let hit = is(place);
+                    let hits = &mut self.columns[index].hits;
+                    hits.learn(n, hit);
+                    if hit && hits.mostly(n) {
+                        return way;
+                    }
+                    right = right.or(hit.then_some(way));
                 }
-                if is(last) {
-                    return AS_LAST;
+                if self.columns[index].list.find(is).is_some() {
+                    return LISTED;
                 }
-                if is(*self.memo(hash(hash(id, 2), beside.before))) {
-                    return BESIDE;
+                if let Some(way) = right {
+                    return way;
                 }
                 let last = buf.get(range(last)).unwrap_or_default();
                 if kind == TEXT && last.is_empty() && form_of(body(bytes)).is_some() {

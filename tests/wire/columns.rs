@@ -105,7 +105,7 @@ impl Source {
                 }
                 Value::Text(&self.text)
             }
-            13 => Value::Text(*random.pick(&[&b"Ideal"[..], b"Premium", b"Good", b"Fair", b""])),
+            13 => Value::Text(random.pick(&[&b"Ideal"[..], b"Premium", b"Good", b"Fair", b""])),
             12 => {
                 self.text.extend((0..700).map(|at| if at % 300 < 100 { 7 } else { random.next() as u8 }));
                 Value::Blob(&self.text)

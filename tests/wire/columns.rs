@@ -105,7 +105,10 @@ impl Source {
                 }
                 Value::Text(&self.text)
             }
-            13 => Value::Text(random.pick(&[&b"Ideal"[..], b"Premium", b"Good", b"Fair", b""])),
+            13 => {
+                let words: [&[u8]; 5] = [b"Ideal", b"Premium", b"Good", b"Fair", b""];
+                Value::Text(words[random.below(5) as usize])
+            }
             12 => {
                 self.text.extend((0..700).map(|at| if at % 300 < 100 { 7 } else { random.next() as u8 }));
                 Value::Blob(&self.text)

@@ -35,12 +35,32 @@ fn what_a_stolen_board_wrote_is_taken_back_in_one_command() {
         &desk.run(&format!("{line} --dry-run")).ok(),
         &["4 rows would be as they were before", "nothing has changed"],
     );
-    has(&desk.run(&line).ok(), &["settings: key = evil is deleted", "4 rows are as they were before"]);
+    let undone = desk.run(&line).ok();
+    has(&undone, &["settings: key = evil is deleted", "4 rows are as they were before"]);
+    assert!(!undone.contains("conflict"), "{undone}");
     assert_eq!(desk.rows("base.db", ROWS), before);
     desk.carry("base", "south");
     assert_eq!(desk.rows("south.db", ROWS), before);
     assert_eq!(desk.run("digest base.db").ok(), desk.run("digest south.db").ok());
     has(&desk.run("undo base.db --by north").usage(), &["--since TIME"]);
+}
+
+/// Who brings rows back is told if that leaves conflicts open.
+#[test]
+fn what_is_brought_back_says_that_conflicts_are_open() {
+    let desk = fleet();
+    desk.sql("base.db", "CREATE TABLE notes (id TEXT PRIMARY KEY, about TEXT REFERENCES settings (key))");
+    desk.run("track base.db notes").ok();
+    let frame = desk.run("log base.db settings interval --json").json()["groups"][0]["frames"][0].clone();
+    desk.sql("north.db", "INSERT INTO settings VALUES ('evil', 1, '')");
+    desk.carry("north", "base");
+    desk.sql("base.db", "INSERT INTO notes VALUES ('n', 'evil')");
+    desk.run("seal base.db").ok();
+    let open = "1 conflict is open: `packmule conflicts base.db`";
+    has(&desk.run("undo base.db --by north --since 1h").ok(), &["evil is deleted", open]);
+    let line = format!("restore base.db settings interval --from north:{frame}");
+    has(&desk.run(&line).ok(), &[open]);
+    assert_eq!(desk.run(&format!("{line} --json")).json()["conflicts_open"], 1);
 }
 
 #[test]
@@ -123,7 +143,16 @@ fn the_tables_as_they_were() {
     assert_eq!(desk.rows("then.db", ours), desk.rows("then.db", "SELECT 1 WHERE 0"));
     has(&desk.run("at base.db 2020-01-01 then.db").refused("base.db"), &["is there already"]);
     has(&desk.run("at base.db 2020-01-01 nowhere/then.db").refused("nowhere/then.db"), &["no such file"]);
-    has(&desk.run("at base.db yesterday other.db").usage(), &["`yesterday` is not a time"]);
+    for wrong in ["yesterday", "2026-02-30", "12x"] {
+        has(&desk.run(&format!("at base.db {wrong} other.db")).usage(), &[wrong, "is not a time", "12h"]);
+    }
+    // How long ago is a time too.
+    desk.run("at base.db 9999d long.db").ok();
+    assert_eq!(desk.rows("long.db", ROWS), desk.rows("then.db", ROWS));
+    desk.run("at base.db 0s now.db").ok();
+    assert_eq!(desk.rows("now.db", ROWS), desk.rows("base.db", ROWS));
+    let since = |time: &str| desk.run(&format!("log base.db --since {time} --json")).json()["groups"].clone();
+    assert_eq!((since("9999d"), since("0s")), (since("2000-01-01"), serde_json::json!([])));
 }
 
 #[test]

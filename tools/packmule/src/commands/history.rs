@@ -6,7 +6,7 @@ use super::{Context, of_db, open, open_to_read, say_carried_out};
 use crate::documents::{AtWritten, Restored, TakenBackWrites};
 use crate::files::folder;
 use crate::output::{Failure, say};
-use crate::text::{count, cut, pairs, paragraph, plural, read, read_time, shown};
+use crate::text::{conflicts_open, count, cut, pairs, paragraph, plural, read, read_when, shown};
 use crate::usage::{Args, flags};
 
 /// How many rows are told one by one.
@@ -14,8 +14,7 @@ const ROWS_TOLD: u64 = 200;
 
 /// Reads a time that was typed.
 fn when(args: &Args, given: &str) -> Result<i64, Failure> {
-    let wrong = || args.wrong(format!("`{given}` is not a time; give it as 2026-11-27 or 2026-11-27T03:00"));
-    Ok(read_time(given).ok_or_else(wrong)?)
+    Ok(read_when(given).map_err(|wrong| args.wrong(wrong))?)
 }
 
 /// `packmule undo`.
@@ -58,6 +57,9 @@ pub fn undo(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         let rows = plural(report.unknown, "row stays as it is", "rows stay as they are");
         say!(out, "{rows}: what was before is compacted away here, or too large");
     }
+    if !dry_run {
+        conflicts_open(open, &path).iter().for_each(|open| say!(out, "{open}"));
+    }
     say_carried_out(context, &engine);
     Ok(())
 }
@@ -86,7 +88,8 @@ pub fn restore(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let author = engine.find_device(device).map_err(of_db(&path))?;
     let change = engine.restore(table, &key, author, frame).map_err(of_db(&path))?;
     let out = &mut *context.out;
-    out.document(&Restored { table, changed: change.is_some() });
+    let open = engine.open_conflicts().map_err(of_db(&path))?;
+    out.document(&Restored { table, changed: change.is_some(), conflicts_open: open });
     match change {
         Some(row) => {
             say!(out, "{}", paragraph(&format!("{table}: {}", self::change(&row)), 0, 2));
@@ -94,6 +97,7 @@ pub fn restore(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         }
         None => say!(out, "{table}: the row is so already"),
     }
+    conflicts_open(open, &path).iter().for_each(|open| say!(out, "{open}"));
     say_carried_out(context, &engine);
     Ok(())
 }

@@ -9,7 +9,7 @@ use packmule::{Engine, HistoryEntry, HistoryItem, HistoryOp, OwnedValue};
 use super::{Context, of_db, open_to_read};
 use crate::documents::LogGroup;
 use crate::output::{Failure, Out, say};
-use crate::text::{count, number, pairs, quoted, range, read, read_time, show, shown, time};
+use crate::text::{count, number, pairs, quoted, range, read, read_when, show, shown, time};
 use crate::usage::flags;
 
 /// How many rows of a group are shown.
@@ -126,11 +126,7 @@ impl Filter {
             None => None,
         };
         let since = match args.flag(&flags::SINCE)? {
-            Some(given) => Some(read_time(given).ok_or_else(|| {
-                args.wrong(format!(
-                    "--since: `{given}` is not a time; give it as 2026-11-27 or 2026-11-27T03:00"
-                ))
-            })?),
+            Some(given) => Some(read_when(given).map_err(|wrong| args.wrong(format!("--since: {wrong}")))?),
             None => None,
         };
         Ok(Self { by, since })

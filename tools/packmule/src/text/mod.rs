@@ -39,6 +39,6 @@ pub use screen::{Part, fit, whole};
 pub use sentence::{
     behind, conflicts_open, elsewhere, io_text, missing_words, range, said_by, set_aside, stream, waiting,
 };
-pub use time::{clock_wrong, iso, now, read_age, read_time, span, time, utc};
+pub use time::{clock_wrong, iso, now, read_age, read_when, span, time, utc};
 pub use value::{pairs, read, show};
 pub use width::{beginning, end, width};

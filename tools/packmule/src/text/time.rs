@@ -60,11 +60,31 @@ pub fn read_time(text: &str) -> Option<i64> {
         [hour @ 0..=23, minute @ 0..=59, second @ 0..=60] => hour * 3600 + minute * 60 + second,
         _ => return None,
     };
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let longest = match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    if day > longest {
+        return None;
+    }
     // Years that begin in March: the leap day is their last.
     let year = if month <= 2 { year - 1 } else { year };
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let days = year * 365 + year / 4 - year / 100 + year / 400 + of_year - 719_468;
     Some((days * 86_400 + seconds) * 1_000 + thousandths)
+}
+
+/// Reads a time that a person typed: as [`read_time`] does, or how long ago.
+///
+/// # Errors
+/// What it is to be.
+pub fn read_when(text: &str) -> Result<i64, String> {
+    let ago = || read_age(text).map(|age| now().saturating_sub(age));
+    read_time(text).or_else(ago).ok_or_else(|| {
+        format!("`{text}` is not a time; give it as 2026-11-27 or 2026-11-27T03:00, or how long ago: 12h, 7d")
+    })
 }
 
 /// Reads an age: `30d`, `12h`, `90m` or `60s`. Returns milliseconds.
@@ -101,6 +121,9 @@ mod tests {
             "yesterday",
             "2026-13-01",
             "2026-01",
+            "2026-02-29",
+            "2100-02-29",
+            "2026-11-31",
             "2026-01-01T25:00",
             "2026-01-01T",
             "2026-01-01T00:00:00.",

@@ -219,7 +219,7 @@ pub static BY: Flag = value("by", "DEVICE", "only what this device wrote");
 pub static SINCE: Flag = value(
     "since",
     "TIME",
-    "only what was written from then on, by its author's clock: 2026-11-27T03:00, UTC",
+    "only what was written from then on, by its author's clock: 2026-11-27T03:00, UTC, or 12h ago as `12h`",
 );
 pub static GATHERED: Flag =
     switch("gathered", "with the per-device rows that a base gathers: for comparing two bases");

@@ -39,6 +39,28 @@ fn init_makes_a_device_and_a_key_that_its_owner_alone_can_read() {
     has(&desk.run("init base.db --name base --base").ok(), &["base.db is now the base `base`"]);
 }
 
+/// A name that nobody sees, or tells from another one, is refused where it is given: at `init`, `join` and `rename`.
+#[test]
+fn a_name_that_nobody_could_read_is_refused() {
+    let desk = Desk::fleet(&["north"]);
+    desk.run("snapshot base.db start.pms").ok();
+    let before = desk.files();
+    let long = "x".repeat(65);
+    for name in ["", " ", "north ", "\u{a0}north", "x\u{1b}[2J", "a\u{202e}b", &long] {
+        for words in [
+            &["init", "new.db", "--name", name][..],
+            &["join", "new.db", "start.pms", "--name", name],
+            &["rename", "north.db", name],
+        ] {
+            let about = if words[0] == "join" { words[2] } else { words[1] };
+            let said = desk.run_words(words).refused(about);
+            has(&said, &["a device's name is 1 to 64 bytes", "nor spaces at its ends"]);
+            assert!(!said.contains(['\u{1b}', '\u{202e}']), "{said:?}");
+        }
+    }
+    assert_eq!(desk.files(), before);
+}
+
 #[test]
 fn the_whole_trip_of_one_board() {
     let desk = Desk::fleet(&["north"]);

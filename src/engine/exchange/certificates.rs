@@ -9,7 +9,7 @@ use crate::engine::apply::vouched;
 use crate::engine::error::{Error, Result, UntrustedDevice};
 use crate::engine::exchange::transaction;
 use crate::engine::fleet::devices::{self, Trust};
-use crate::engine::fleet::{admission, membership, peers, positions, trust};
+use crate::engine::fleet::{admission, membership, open, peers, positions, trust};
 use crate::engine::show::triggers;
 use crate::engine::store::meta;
 use crate::engine::table::catalog;
@@ -178,12 +178,8 @@ pub(crate) fn rename(replica: &mut Replica, name: &str) -> Result<bool> {
             return Ok(false);
         }
         let serial = asked.map_or(own.serial, |asked| asked.serial.max(own.serial)).saturating_add(1);
-        let wrong = |_| {
-            Error::Usage(
-                "a name is 1 to 64 bytes without control characters, and a device can be renamed 127 times"
-                    .into(),
-            )
-        };
+        open::refuse_unreadable(name)?;
+        let wrong = |_| Error::Usage("a device can be renamed 127 times, and this one was".into());
         let certificate = Certificate::numbered(&key, name, own.base, serial).map_err(wrong)?;
         let mut buf = [0; CERT_MAX];
         let len = certificate.encode(&mut buf).map_err(wrong)?;

@@ -34,15 +34,21 @@ pub struct InitOptions<'a> {
     pub fleet: Option<&'a FleetKey>,
 }
 
-/// Makes a database a device, and opens it.
-pub(crate) fn init_with(path: &Path, init: &InitOptions<'_>, options: Options) -> Result<Replica> {
-    if init.name.is_empty() || init.name.len() > 64 || init.name.chars().any(is_unseen) {
+/// Refuses a name that people could not read, or not tell from another one.
+pub(crate) fn refuse_unreadable(name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > 64 || name.chars().any(is_unseen) || name.trim() != name {
         return Err(Error::Usage(format!(
-            "a device's name is 1 to 64 bytes without control or invisible characters: `{}` is not",
-            init.name.escape_debug()
+            "a device's name is 1 to 64 bytes without control or invisible characters, nor spaces at its ends: `{}` is not",
+            name.escape_debug()
         ))
         .into());
     }
+    Ok(())
+}
+
+/// Makes a database a device, and opens it.
+pub(crate) fn init_with(path: &Path, init: &InitOptions<'_>, options: Options) -> Result<Replica> {
+    refuse_unreadable(init.name)?;
     let fresh = !path.exists();
     let db = connection::open_connection(
         path,

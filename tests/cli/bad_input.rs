@@ -353,6 +353,40 @@ fn a_read_only_database() {
     ] {
         run(line).unwrap().ok();
     }
+    // Nor the secret key, which is its owner's alone.
+    let (key, whole) =
+        (std::fs::read(desk.path("base.db.pmkey")).unwrap(), run("status base.db --json").unwrap().json());
+    mode("base.db.pmkey", 0o000);
+    for line in [
+        "digest base.db",
+        "verify base.db",
+        "devices base.db",
+        "log base.db",
+        "conflicts base.db",
+        "status base.db",
+    ] {
+        run(line).unwrap().ok();
+    }
+    let status = run("status base.db").unwrap().ok();
+    has(&status, &["secret key", "base.db.pmkey: this user may not read it"]);
+    assert!(!status.contains("put base.db.pmkey back"), "{status}");
+    assert_eq!(run("status base.db --json").unwrap().json()["fingerprint"], whole["fingerprint"]);
+    assert_eq!(run("status base.db --check").unwrap().status, run("status north.db --check").unwrap().status);
+    for (file, to) in [("base.db", 0o666), ("", 0o777)] {
+        mode(file, to);
+    }
+    has(
+        &run("fleet new nowhere/a.key").unwrap().refused("nowhere/a.key"),
+        &["could not make the key file: no such"],
+    );
+    for line in ["seal base.db", "import base.db good.pmb", "export base.db out.pmb"] {
+        let reason = run(line).unwrap().refused("base.db");
+        has(&reason, &["the secret key", "base.db.pmkey is needed, and this user may not read it"]);
+    }
+    for (file, to) in [("base.db", 0o444), ("base.db.pmkey", 0o444), ("", 0o555)] {
+        mode(file, to);
+    }
+    assert_eq!(std::fs::read(desk.path("base.db.pmkey")).unwrap(), key);
     let other = Desk::new();
     std::fs::set_permissions(other.path(""), PermissionsExt::from_mode(0o777)).unwrap();
     let base = other.path("base.db");

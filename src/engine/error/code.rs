@@ -44,6 +44,7 @@ codes! {
     IS_A_BUNDLE = "is-a-bundle";
     IS_A_SNAPSHOT = "is-a-snapshot";
     IO = "io";
+    KEY_DENIED = "key-denied";
     KEY_LOOSE = "key-loose";
     KEY_MISSING = "key-missing";
     KEY_UNPROTECTED = "key-unprotected";
@@ -83,6 +84,7 @@ impl Error {
             Self::AlreadyADevice { .. } => ALREADY_A_DEVICE,
             Self::NewerDatabase { .. } => DATABASE_NEWER,
             Self::KeyMissing { .. } => KEY_MISSING,
+            Self::KeyDenied { .. } => KEY_DENIED,
             Self::KeyLoose { .. } => KEY_LOOSE,
             Self::KeyUnprotected { .. } => KEY_UNPROTECTED,
             Self::KeyPassphrase { wrong: false, .. } => PASSPHRASE_NEEDED,

@@ -60,6 +60,11 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// This user may not read a key file.
+    KeyDenied {
+        /// The file.
+        path: PathBuf,
+    },
     /// Others than its owner can read a key file.
     KeyLoose {
         /// The file.

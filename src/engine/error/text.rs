@@ -42,6 +42,7 @@ impl fmt::Display for Error {
             | Self::AlreadyADevice { .. }
             | Self::NewerDatabase { .. }
             | Self::KeyMissing { .. }
+            | Self::KeyDenied { .. }
             | Self::KeyLoose { .. }
             | Self::KeyUnprotected { .. }
             | Self::KeyPassphrase { .. }
@@ -84,6 +85,11 @@ impl Error {
             Self::KeyMissing { path, reason } => write!(
                 f,
                 "the device's secret key is needed and {} {reason}; put it back from where the database was kept",
+                path.display()
+            ),
+            Self::KeyDenied { path } => write!(
+                f,
+                "the secret key {} is needed, and this user may not read it: be who owns it, or root",
                 path.display()
             ),
             Self::KeyLoose { path, mode } => write!(

@@ -290,6 +290,7 @@ fn read_key(path: &Path, form: &Form<'_>) -> Result<(SecretKey, String)> {
     let mut text = String::new();
     let file = File::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => bad("is not there"),
+        std::io::ErrorKind::PermissionDenied => Error::KeyDenied { path: path.into() },
         _ => bad(&format!("cannot be read ({e})")),
     })?;
     refuse_loose(&file, path)?;

@@ -220,7 +220,9 @@ fn open_to_read(context: &Context<'_, '_>) -> Result<Engine, Failure> {
         return open_as(context, Engine::open_read_only);
     }
     open_as(context, |path, options| match Engine::open_with(path, options) {
-        Err(e) if e.needs_to_write() => Engine::open_read_only(path, again),
+        Err(e) if e.needs_to_write() || matches!(e, Error::KeyDenied { .. }) => {
+            Engine::open_read_only(path, again)
+        }
         opened => opened,
     })
 }

@@ -8,7 +8,7 @@ use super::device::{fleets, no_fleet};
 use super::figures::figures;
 use super::{Context, of_db, open_to_read};
 use crate::documents::{self, LinkCarried, LinkState, LogSize, RunState, ToDo, WaitGroup};
-use crate::files::run_state;
+use crate::files::{beside, run_state};
 use crate::output::{Failure, Style};
 use crate::text::{
     Advice, Part, advice, clock_wrong, columns, count, fit, hint, iso, link, now, number, paragraph, plural,
@@ -202,10 +202,14 @@ fn of_device(path: &Path, (status, asked): (&Status, Option<&str>), now: i64) ->
         },
     ];
     if !status.can_sign {
-        lines.push(format!(
-            "  secret key   MISSING: {}.pmkey is not there, so nothing can be sealed or sent",
-            shown(path)
-        ));
+        let key = beside(path, ".pmkey");
+        lines.push(match key.exists() {
+            true => format!("  secret key   {}: this user may not read it", shown(&key)),
+            false => format!(
+                "  secret key   MISSING: {} is not there, so nothing can be sealed or sent",
+                shown(&key)
+            ),
+        });
     }
     lines.push(format!("  log          {}, {}", count(status.log_frames, "frame"), size(status.log_bytes)));
     if status.journal_mode != "wal" {

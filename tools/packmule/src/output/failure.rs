@@ -178,7 +178,10 @@ pub fn engine_text(file: &Path, db: &Path, error: &Error) -> String {
     let text = match error {
         // The file has been named already.
         Error::Io { doing, path, source } if same(path, file) => {
-            format!("could not {doing} it: {}", io_text(source))
+            // "Make the key file" says already what.
+            let it =
+                if ["file", "folder", "state"].iter().any(|noun| doing.ends_with(noun)) { "" } else { " it" };
+            format!("could not {doing}{it}: {}", io_text(source))
         }
         Error::Io { doing, path, source } => {
             format!("could not {doing} {}: {}", shown(path), io_text(source))

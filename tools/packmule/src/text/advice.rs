@@ -1,6 +1,6 @@
 //! What there is to do next, by how a device stands: each with the one command that helps.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use packmule::{DeviceInfo, Hint, NotSent, Notice, Status, TableHow, label};
 
@@ -54,7 +54,8 @@ pub fn advice(
 ) -> Vec<Advice> {
     let db = quoted(path);
     let mut all = Vec::new();
-    all.extend((!status.can_sign).then(|| without_key(path)));
+    // One that this user may not read is there all the same.
+    all.extend((!status.can_sign && !key_of(path).exists()).then(|| without_key(path)));
     all.extend(hanging.iter().map(hangs));
     if status.conflicts > 0 {
         let open = plural(status.conflicts, "conflict is open", "conflicts are open");
@@ -107,6 +108,13 @@ pub fn advice(
         all.push(Advice::by_itself(what, Some(format!("packmule seal {db}"))));
     }
     all
+}
+
+/// Returns where a device's secret key is.
+fn key_of(path: &Path) -> PathBuf {
+    let mut key = path.as_os_str().to_owned();
+    key.push(".pmkey");
+    key.into()
 }
 
 /// Says what helps where the secret key is not there.

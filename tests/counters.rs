@@ -264,3 +264,60 @@ fn what_a_folded_delete_said_of_a_counter_is_decided_where_an_update_has_the_row
         digests_equal(&devices.each_ref());
     }
 }
+
+/// A row that one device restates, in a table that it makes anew, and another inserts without having seen it: where nobody had
+/// it before, where all had it, and where one has deleted and another folded it.
+#[test]
+fn a_counter_that_is_restated_beside_an_insert_is_the_same_everywhere() {
+    let befores: [&[&str]; 4] = [
+        &[],
+        &["INSERT INTO meter VALUES ('house', 1, 'x')"],
+        &["INSERT INTO meter VALUES ('house', 1, 'x')", "DELETE FROM meter"],
+        &["INSERT INTO meter VALUES ('house', 1, 'x')", "UPDATE meter SET n = n + 1"],
+    ];
+    let mut cases = Vec::new();
+    for before in befores {
+        for folds in [false, true] {
+            for theirs in [
+                "DELETE FROM meter; INSERT INTO meter VALUES ('house', 3, 'b')",
+                "UPDATE meter SET n = n + 2",
+            ] {
+                let later = |first| if first == 1 { "UPDATE meter SET n = n + 10" } else { "" };
+                cases.extend([1, 2].map(|first| (before, folds, theirs, later(first), first)));
+            }
+        }
+    }
+    for case in cases {
+        restated_beside(case);
+    }
+}
+
+fn restated_beside((before, folds, theirs, later, first): (&[&str], bool, &str, &str, usize)) {
+    let case = format!("{before:?}, folds: {folds}, {theirs}, {later}, {first}");
+    let world = World::new();
+    let mut devices = meters(&world);
+    for statement in before {
+        sql(&devices[0], statement);
+        devices[0].seal().unwrap();
+    }
+    (0..2).for_each(|_| carry_all(&mut devices.each_mut()));
+    if folds {
+        devices[0].compact().unwrap();
+        devices[1].compact().unwrap();
+    }
+    sql(
+        &devices[1],
+        "CREATE TABLE made (k TEXT PRIMARY KEY, n INTEGER DEFAULT 7, note TEXT);
+         INSERT INTO made SELECT * FROM meter; INSERT OR REPLACE INTO made VALUES ('house', 5, 'a');
+         DROP TABLE meter; ALTER TABLE made RENAME TO meter",
+    );
+    devices[1].seal().unwrap();
+    sql(&devices[2], theirs);
+    devices[2].seal().unwrap();
+    sql(&devices[1], later);
+    carry_between(&mut devices, first, 0);
+    (0..2).for_each(|_| carry_all(&mut devices.each_mut()));
+    let all = devices.each_ref().map(|device| rows(device, "SELECT n, note FROM meter"));
+    assert!(all.iter().all(|rows| *rows == all[0]), "{case}: {all:?}");
+    digests_equal(&devices.each_ref());
+}

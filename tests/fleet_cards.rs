@@ -47,7 +47,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 79] = [
+const PARTED: [(u64, &str); 80] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (77, "a place of its own log that others have otherwise counted as what both have"),
@@ -218,6 +218,7 @@ const PARTED: [(u64, &str); 79] = [
         3_013_528,
         "a counter of which a verdict says nothing began anew elsewhere, and not where the verdict was made",
     ),
+    (3_014_326, "what a board had taken back came in again from its own file on a card, for ever"),
     (3_010_439, "a board that was set back never said again what it had of a stolen device"),
     (3_010_005, "a state whose maker had folded a delete hid what the delete had said of a counter"),
 ];

@@ -245,3 +245,51 @@ fn what_a_base_wrote_so_removes_nothing_where_others_have_built_on_the_boards_fr
     rounds(&bases, &mut [&mut north, &mut base, &mut south], ROUNDS);
     lists_what_north_wrote(&[&base, &north, &south]);
 }
+
+/// A board takes back what it has said for what a copy of its card, which writes nothing, has said under the same numbers. What it
+/// said lies on another card still: it does not come in again. It does where the base has it after all, since it was set back.
+#[test]
+fn what_was_taken_back_comes_in_again_from_the_base_alone() {
+    for is_set_back in [false, true] {
+        let world = World::new();
+        let [first, second] = ["first card", "second card"].map(|name| world.dir.path().join(name));
+        [&first, &second].into_iter().for_each(|card| std::fs::create_dir(card).unwrap());
+        let (mut base, mut north) = (world.base("base"), board(&world, "north"));
+        write(&north, "north 1");
+        rounds(&first, &mut [&mut north, &mut base], 3);
+        let mut copy = open_at(&world, &image(&north, &world, "north image"));
+        sql(&base, "UPDATE notes SET text = 'base'");
+        rounds(&second, &mut [&mut base], 1);
+        let night = image(&base, &world, "base backup");
+        rounds(&second, &mut [&mut north], 1);
+        north.compact().unwrap();
+        rounds(&second, &mut [&mut north], 1);
+        rounds(&first, &mut [&mut base], 1);
+        world.tick(1_000);
+        rounds(&first, &mut [&mut copy], 1);
+        copy.compact().unwrap();
+        rounds(&first, &mut [&mut copy], 1);
+        rounds(&first, &mut [&mut base], 1);
+        let (id, said) = (north.identity().id, rows(&north, OWN_FRAMES));
+        rounds(&first, &mut [&mut north], 1);
+        assert!(rows(&north, OWN_FRAMES).len() < said.len(), "{said:?}");
+        if is_set_back {
+            base = restore(&world, base, &night);
+            rounds(&second, &mut [&mut base, &mut north], ROUNDS);
+            assert!(rows(&north, OWN_FRAMES).starts_with(&said));
+        } else {
+            rounds(&second, &mut [&mut north], 1);
+            assert!(!rows(&north, OWN_FRAMES).contains(&said[said.len() - 1]));
+            rounds(&first, &mut [&mut north, &mut base], 2);
+        }
+        digests_equal(&[&base, &north]);
+        let frames = rows(&north, OWN_FRAMES);
+        assert_eq!(frames == said, is_set_back);
+        [&second, &first].into_iter().for_each(|card| rounds(card, &mut [&mut north, &mut base], 2));
+        assert_eq!(rows(&north, OWN_FRAMES), frames);
+        assert_eq!(north.identity().id, id);
+    }
+}
+
+/// The frames of a device's own shared stream.
+const OWN_FRAMES: &str = "SELECT last, hex(chain) FROM _pm_group JOIN _pm_device ON n = dev WHERE stream = 0 AND dev = 1 ORDER BY last";

@@ -13,10 +13,10 @@ use packmule_core::wire::{DefId, FrameFlags, SchemaBits};
 use crate::engine::capture::{adopt, reissue};
 use crate::engine::error::Result;
 use crate::engine::exchange::{cut, rekey, transaction};
-use crate::engine::fleet::peers::{self, PeerEvidence};
+use crate::engine::fleet::peers::{self, GivenUp, PeerEvidence};
 use crate::engine::fleet::{membership, positions, revocation, statements};
-use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
+use crate::engine::log::{frames, tags};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
 use crate::engine::table::declared::Subject;
@@ -53,6 +53,7 @@ pub(super) fn take_back(
             return Ok(false);
         }
         let contexts = cut::contexts_at(e, e.me, to)?;
+        remember(e, to[PeerEvidence::at(Stream::Shared)])?;
         for (stream, (end, context)) in Stream::ALL.into_iter().zip(ends.into_iter().zip(contexts)) {
             cut::cut_stream(e, (e.me, stream), end, &context)?;
             peers::forget_common_after(e, stream, end.seq)?;
@@ -70,6 +71,18 @@ pub(super) fn take_back(
         statements::forget_all(e)?;
         Ok(true)
     })
+}
+
+/// Remembers the history after a frame as given up: what lies of it on cards does not come in again.
+fn remember(replica: &Replica, common: u64) -> Result<()> {
+    let mut ends = peers::given_up(replica, replica.me)?.map(|before| before.ends).unwrap_or_default();
+    let before = ends.len();
+    ends.extend(tags::ends_after(replica, replica.me, Stream::Shared, common)?);
+    if ends.len() == before {
+        Ok(())
+    } else {
+        peers::record_given_up(replica, replica.me, Some(&GivenUp { common, ends }))
+    }
 }
 
 /// What groups say that write nothing.

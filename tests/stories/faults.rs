@@ -6,10 +6,11 @@
 //! allocations each hundredth. `PACKMULE_FAULT="KIND:N COMMAND"` tries one that was told as failed.
 
 use std::path::Path;
+use std::process::Command;
 
 use super::faults_of_the_system::System;
 use super::skips;
-use super::support::{Desk, PACKMULE, Ran, not_forgotten};
+use super::support::{Desk, PACKMULE, Ran, has, not_forgotten, unfolded};
 
 /// Commands, and the database that each is about.
 const COMMANDS: [(&str, &str); 36] = [
@@ -221,4 +222,39 @@ fn a_system_that_fails_under_every_command() {
         println!("{name}: {tries} tried");
     }
     assert!(wrong.is_empty(), "{} went wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Where nobody may write to a folder for temporary files, it is that which is said, and the advice works.
+#[test]
+fn without_a_folder_for_temporary_files_that_is_said() {
+    let desk = Desk::fleet(&["north"]);
+    desk.sql(
+        "north.db",
+        "CREATE TABLE many (k TEXT PRIMARY KEY, v, u UNIQUE);
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)
+           INSERT INTO many SELECT hex(randomblob(16)), randomblob(60), i FROM n",
+    );
+    desk.run("track north.db many").ok();
+    desk.run("export north.db north.pmb").ok();
+    // The program and the desk can lie in one of these folders themselves.
+    std::fs::copy(PACKMULE, desk.path("program")).unwrap();
+    let tried = |with: &str| {
+        let script = format!(
+            "mount --bind . /mnt && for at in /tmp /var/tmp /usr/tmp /media; do
+               test ! -d $at || mount -t tmpfs -o ro none $at || exit 90; done
+             cd /media && exec env {with} /mnt/program import /mnt/base.db /mnt/north.pmb"
+        );
+        let flags = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
+        let mut own = Command::new("unshare");
+        own.args([flags, "sh", "-c", &script]).current_dir(desk.path("."));
+        own.output().ok().filter(|output| output.status.code() != Some(90))
+    };
+    let Some(output) = tried("-u TMPDIR") else {
+        return skips::skip("no temporary folder", "nothing can be mounted");
+    };
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = unfolded(&String::from_utf8(output.stderr).unwrap());
+    has(&said, &["there is no folder for temporary files", "SQLITE_TMPDIR", "nothing of this was kept"]);
+    let output = tried("SQLITE_TMPDIR=/mnt").unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
 }

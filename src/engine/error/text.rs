@@ -215,11 +215,17 @@ fn sqlite(f: &mut fmt::Formatter<'_>, error: &rusqlite::Error) -> fmt::Result {
 
 /// Says what failed of the disk, and what to do.
 fn io_failure(error: &rusqlite::Error) -> &'static str {
-    use rusqlite::ffi::{SQLITE_IOERR_CORRUPTFS, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ};
+    use rusqlite::ffi::{
+        SQLITE_IOERR_CORRUPTFS, SQLITE_IOERR_GETTEMPPATH, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ,
+    };
     match error.sqlite_error().map(|e| e.extended_code) {
         Some(SQLITE_IOERR_READ | SQLITE_IOERR_SHORT_READ | SQLITE_IOERR_CORRUPTFS) => {
             "the database file could not be read: the disk or card fails, or was pulled out (`dmesg` says more); copy what \
              can be read to another one, then run `packmule verify` on the copy"
+        }
+        Some(SQLITE_IOERR_GETTEMPPATH) => {
+            "there is no folder for temporary files: nobody may write to /tmp and /var/tmp here; let this user do so, or name \
+             a folder that he may write to in the variable SQLITE_TMPDIR; nothing of this was kept"
         }
         _ => {
             "the disk did not take what was written: it may be full (`df` shows it), pulled out or failing (`dmesg` says \

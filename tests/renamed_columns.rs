@@ -6,7 +6,7 @@ mod common;
 mod migrating;
 use common::*;
 use migrating::*;
-use packmule::{Engine, TrackOptions};
+use packmule::{Engine, Merge, TrackOptions};
 
 /// Three devices with a table, in which two of them have written one row.
 fn with_two_versions() -> (World, [Engine; 3]) {
@@ -233,4 +233,26 @@ fn a_column_that_the_maker_of_a_state_takes_for_another_is_read_in_what_others_w
     }
     let listed = format!("{:?}", devices[1].conflicts().unwrap());
     assert!(listed.contains(&format!("(\"c5\", Text({:?}))", b"26")), "{listed}");
+}
+
+/// What the maker of a state knows of renamed columns was forgotten before it was asked for: a version that its author had
+/// overwritten under the new name was taken to be unread there, and was in conflict with the one that had overwritten it.
+#[test]
+fn what_was_overwritten_under_a_new_name_is_so_in_a_state_too() {
+    let world = World::new();
+    let mut devices = ["a", "b", "follower"].map(|name| world.board(name));
+    for device in &mut devices[..2] {
+        sql(device, "CREATE TABLE t (k TEXT PRIMARY KEY, c0, c1)");
+        device.track("t", &TrackOptions { merge: Merge::Cell, ..TrackOptions::default() }).unwrap();
+    }
+    carry_between(&mut devices, 0, 1);
+    sql(&devices[0], "INSERT INTO t VALUES ('p', 0, 'before')");
+    devices[1].compact().unwrap();
+    carry_between(&mut devices, 1, 0);
+    let migrate = "ALTER TABLE t RENAME COLUMN c1 TO c2; ALTER TABLE t ADD COLUMN c3";
+    sql(&devices[1], migrate);
+    sql(&devices[0], "UPDATE t SET c1 = 'after'");
+    sql(&devices[0], migrate);
+    assert_eq!(in_step(&mut devices, "SELECT c2 FROM t"), ["\"after\""]);
+    assert!(devices[2].conflicts().unwrap().is_empty());
 }

@@ -75,6 +75,40 @@ fn rename_in_baselines(
     Ok(())
 }
 
+/// Gives what is listed of a column that came while a table was held, and turns out to be one that was renamed, the number of
+/// that. `listed` are the columns of the list of changes, by their numbers there.
+pub(crate) fn join_in_list(
+    replica: &Replica,
+    table: &Table,
+    renamed: &[(String, String)],
+    listed: &[String],
+) -> Result<()> {
+    let n = table.def.columns.len();
+    let place = |name: &str| listed.iter().position(|listed| listed.eq_ignore_ascii_case(name));
+    let mut joined: Vec<(usize, usize)> = renamed
+        .iter()
+        .filter_map(|(old, new)| Some((place(new)?, table.def.column(old)?)))
+        .filter(|(from, _)| *from >= n)
+        .collect();
+    joined.sort_unstable();
+    // From the last on, so that the numbers of those before stay.
+    for (from, to) in joined.into_iter().rev() {
+        let of = |at: usize| (at / dirty::MASK_BITS, at % dirty::MASK_BITS);
+        let ((word, bit), (old_word, old_bit)) = (of(from), of(to));
+        let list = table.dirty();
+        if has_column(replica, &list, &format!("m{word}"))? {
+            let said = format!("((coalesce(m{word}, 0) >> {bit}) & 1) << {old_bit}");
+            replica.db.execute_batch(&format!("UPDATE {list} SET m{old_word} = m{old_word} | ({said})"))?;
+        }
+        let (last, was) = (format!("i{from}"), format!("i{to}"));
+        if has_column(replica, &list, &last)? && has_column(replica, &list, &was)? {
+            replica.db.execute_batch(&format!("UPDATE {list} SET {was} = coalesce({was}, {last})"))?;
+        }
+        forget_in_list(replica, table, from, from + 1)?;
+    }
+    Ok(())
+}
+
 /// Forgets what is recorded of columns of a table that are none any more; those after them get lower numbers.
 /// What is said in columns that `come`, which are read otherwise from now on, stays.
 pub(crate) fn forget_columns(

@@ -300,7 +300,7 @@ fn is_another(
 
 /// Returns what the columns of a table are called now by its triggers, in the order of its definition: SQLite renames them there.
 /// None, if the table was made anew since it was looked at last.
-fn told_names(replica: &Replica, table: &Table) -> Result<Option<Vec<String>>> {
+pub(crate) fn told_names(replica: &Replica, table: &Table) -> Result<Option<Vec<String>>> {
     Ok(trigger_of(replica, table)?.map(|sql| compared(&sql)))
 }
 

@@ -273,8 +273,10 @@ fn adopt_change(
     change: &Change,
     come: &Unread,
 ) -> Result<()> {
+    let listed = renaming::told_names(replica, table)?.unwrap_or_default();
     // They name columns of our lists.
     watch::remove_triggers(replica, table.tid)?;
+    column_numbers::join_in_list(replica, table, &change.renamed, &listed)?;
     column_numbers::rename_columns(replica, table, &change.renamed)?;
     column_numbers::forget_columns(replica, table, &change.gone, come)?;
     for name in &change.gone {

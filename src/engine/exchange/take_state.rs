@@ -225,7 +225,8 @@ impl<'e> StateMerge<'e> {
         for declaration in &self.declarations {
             self.declare(declaration)?;
         }
-        for (name, id, shown) in std::mem::take(&mut self.tables) {
+        // They stay: what the maker calls renamed columns is looked up by them.
+        for (name, id, shown) in self.tables.clone() {
             self.begin_table(&name, id, shown)?;
         }
         self.rows.begin(&self.floors)

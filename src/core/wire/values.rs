@@ -14,33 +14,31 @@ pub(super) const BLOB: u8 = 4;
 pub(super) const BIG: u8 = 5;
 
 /// Reads a varint in `buf`; returns it and where it ends. `None` if it ends nowhere, or has more than 64 bits.
-pub(super) fn varint(buf: &[u8], mut at: usize) -> Option<(u64, usize)> {
-    let (mut number, mut shift) = (0u64, 0);
-    loop {
-        let byte = *buf.get(at)?;
-        at += 1;
-        if shift == 63 && byte > 1 {
+pub(super) fn varint(buf: &[u8], at: usize) -> Option<(u64, usize)> {
+    let mut number = 0u64;
+    for (n, byte) in buf.get(at..)?.iter().enumerate().take(10) {
+        if n == 9 && *byte > 1 {
             return None;
         }
-        number |= u64::from(byte & 127) << shift;
-        shift += 7;
-        if byte < 128 {
-            return Some((number, at));
+        number |= u64::from(byte & 127) << (7 * n);
+        if *byte < 128 {
+            return Some((number, at + n + 1));
         }
     }
+    None
 }
 
 /// Writes a varint; returns where it ends.
-pub(super) fn put_varint(buf: &mut [u8], mut at: usize, mut number: u64) -> Option<usize> {
-    loop {
-        let byte = (number & 127) as u8;
-        number >>= 7;
-        *buf.get_mut(at)? = if number > 0 { byte | 128 } else { byte };
-        at += 1;
-        if number == 0 {
-            return Some(at);
+pub(super) fn put_varint(buf: &mut [u8], at: usize, mut number: u64) -> Option<usize> {
+    for (n, byte) in buf.get_mut(at..)?.iter_mut().enumerate() {
+        if number < 128 {
+            *byte = number as u8;
+            return Some(at + n + 1);
         }
+        *byte = number as u8 | 128;
+        number >>= 7;
     }
+    None
 }
 
 pub(super) const fn zigzag(number: i64) -> u64 {

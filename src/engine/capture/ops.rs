@@ -80,7 +80,7 @@ pub(crate) fn seal_row(
     let table = reader.table;
     let n = table.def.columns.len();
     let mut values = value::first_of(row, n)?;
-    if !can_carry(replica, table, table.def.keys().map(|at| values[at]))? {
+    if !can_carry(replica, table, table.keys.iter().map(|(at, _)| values[*at]))? {
         return Ok(());
     }
     for counted in &change.counted {
@@ -254,7 +254,7 @@ fn seal_values(
     let value_of = |at: usize| place_of(at).map(|place| values[place]);
     let key = match &change.key {
         Some(key) => Cow::Borrowed(&key[..]),
-        None => table.key_of(def.keys().filter_map(value_of))?.into(),
+        None => table.key_of(table.keys.iter().filter_map(|(at, _)| value_of(*at)))?.into(),
     };
     let new = Head {
         dev: replica.me,

@@ -64,6 +64,7 @@ fn read_tables(replica: &Replica, only: Option<i64>) -> Result<Vec<Table>> {
             tid,
             unique,
             generated: row.get(10)?,
+            keys: def.keys().map(|at| (at, def.columns[at].collation)).collect(),
             counters: def.counters(),
             disputed: declared::disputed_columns(replica, tid, &def)?,
             state,

@@ -74,6 +74,8 @@ pub(crate) struct Table {
     pub unique: bool,
     /// Whether it has generated columns.
     pub generated: bool,
+    /// The key's columns and how they compare, in the order of the key: found once, since every row asks for them.
+    pub keys: Vec<(usize, Collation)>,
     /// The columns whose concurrent additions add up.
     pub counters: Vec<usize>,
     /// The disputed columns, which devices declared differently: nothing of other devices is written into them.
@@ -235,8 +237,8 @@ impl Table {
     /// Encodes the canonical key of a row from its key values, in the order of the key.
     pub(crate) fn key_of<'v>(&self, values: impl Iterator<Item = Value<'v>>) -> Result<Vec<u8>> {
         let mut key = Vec::with_capacity(KEY_ROOM);
-        for (value, at) in values.zip(self.def.keys()) {
-            value::push_key(&mut key, value, self.def.columns[at].collation)?;
+        for (value, (_, collation)) in values.zip(&self.keys) {
+            value::push_key(&mut key, value, *collation)?;
         }
         Ok(key)
     }

@@ -108,10 +108,11 @@ impl Directory {
     /// # Errors
     /// [`io::ErrorKind::ResourceBusy`] if another exchange is at work there, and the system's.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let handle = File::open(path)?;
-        if !handle.metadata()?.is_dir() {
+        // To open a pipe would wait for its other end.
+        if !std::fs::metadata(path)?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
+        let handle = File::open(path)?;
         match handle.try_lock() {
             Err(std::fs::TryLockError::WouldBlock) => Err(io::ErrorKind::ResourceBusy.into()),
             // A file system without locks: names that are made exclusively keep two apart there too.

@@ -6,7 +6,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use rusqlite::types::Value as Sql;
 use serde_json::{Value, json};
@@ -322,6 +322,47 @@ fn a_bundle_goes_through_a_pipe() {
     let imported = Ran::of(import.wait_with_output().unwrap(), &["import"]).json();
     assert_eq!(imported["ops"], 1);
     assert_eq!(desk.run("export north.db - --json").status, Some(2));
+    // So do the state of a base and the page of a fleet, of which no file is made then.
+    let there = desk.files();
+    let snapshot = desk.command(&["snapshot", "base.db", "-"]).output().unwrap();
+    assert!(snapshot.status.success() && snapshot.stdout.starts_with(b"\x89PKM"));
+    let page = desk.command(&["report", "base.db", "-"]).output().unwrap();
+    let text = String::from_utf8(page.stdout).unwrap();
+    assert!(
+        page.status.success() && text.starts_with("<!doctype html>") && text.trim_end().ends_with("</html>")
+    );
+    assert_eq!(desk.files(), there);
+    for command in ["snapshot", "report"] {
+        let refused = desk.run(&format!("{command} base.db - --json"));
+        assert_eq!(refused.status, Some(2));
+        has(&refused.err, &["standard output cannot take both"]);
+    }
+    std::fs::write(desk.path("start.pms"), &snapshot.stdout).unwrap();
+    desk.run("join new.db start.pms --name new --fleet fleet.key").ok();
+    assert_eq!(desk.run("digest new.db").ok(), desk.run("digest base.db").ok());
+}
+
+/// What is to be a file or a folder, and is a pipe, is refused at once: to open it would wait for its other end.
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_refused() {
+    let desk = Desk::fleet(&["north"]);
+    assert!(Command::new("mkfifo").arg(desk.path("pipe")).status().unwrap().success());
+    for (line, said) in [
+        ("status pipe", "is no plain file, and should be a database file"),
+        ("digest pipe", "is no plain file"),
+        ("import pipe north.pmb", "is no plain file"),
+        ("exchange north.db pipe", "is not a directory"),
+        ("report base.db pipe", "is not a plain file: use `-`"),
+        ("export base.db pipe", "is not a plain file: use `-`"),
+        ("snapshot base.db pipe", "is not a plain file: use `-`"),
+        ("at base.db 2020-01-01 pipe", "pipe is there already"),
+    ] {
+        let ran = desk.run(line);
+        let about = if line.starts_with("at ") { "base.db" } else { "pipe" };
+        has(&ran.refused(about), &[said]);
+    }
+    // A file without an end is no configuration.
+    has(&desk.run("run north.db --config /dev/zero").refused("/dev/zero"), &["text of at most 1 MiB"]);
 }
 
 #[test]

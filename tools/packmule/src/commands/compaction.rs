@@ -1,15 +1,15 @@
 //! What others have: compact, prune, snapshot.
 
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::time::Duration;
 
-use super::{Context, of_db, open};
+use super::{Context, check_standard_output, is_standard_output, of_db, open};
 use crate::documents::SnapshotWritten;
 use crate::files::Target;
 use crate::output::{Failure, say};
 use crate::text::{count, number, plural, quoted, read_age, read_size, shown, size};
 use crate::usage::{Args, flags};
-use packmule::{CompactReport, Keep, PruneReport};
+use packmule::{CompactReport, Engine, Keep, PruneReport};
 
 /// `packmule compact`.
 pub fn compact(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -123,15 +123,22 @@ fn wanted(args: &Args) -> Result<Keep, Failure> {
 /// `packmule snapshot`.
 pub fn snapshot(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let (path, file) = (context.args.path(0).to_owned(), context.args.path(1).to_owned());
+    let is_piped = is_standard_output(&file);
+    if is_piped {
+        check_standard_output(&context.args, "snapshot")?;
+    }
     let mut engine = open(context)?;
-    let mut target = Target::begin(&file, &engine, None)?;
-    let report = {
-        let mut to = BufWriter::with_capacity(1 << 16, target.file());
-        engine.snapshot(&mut to).map_err(|e| {
+    let write = |engine: &mut Engine, to: &mut dyn Write| {
+        engine.snapshot(&mut BufWriter::with_capacity(1 << 16, to)).map_err(|e| {
             let about = if matches!(e, packmule::Error::Stream(_)) { &file } else { &path };
             Failure::engine(about, &path, e)
-        })?
+        })
     };
+    if is_piped {
+        return write(&mut engine, context.out.raw()).map(drop);
+    }
+    let mut target = Target::begin(&file, &engine, None)?;
+    let report = write(&mut engine, target.file())?;
     target.finish()?;
     let out = &mut *context.out;
     out.document(&SnapshotWritten {

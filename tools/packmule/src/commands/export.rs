@@ -1,9 +1,9 @@
 //! Sending: export.
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use super::{Context, of_db, open, say_left_out};
+use super::{Context, check_standard_output, is_standard_output, of_db, open, say_left_out};
 use crate::documents::Exported;
 use crate::files::{Target, passphrase};
 use crate::output::{Failure, say};
@@ -16,7 +16,7 @@ use packmule::{Encrypting, Engine, ExportReport, Readers, Recipient, label};
 pub fn export(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let args = &context.args;
     let (path, bundle) = (args.path(0), args.path(1));
-    let standard_output = bundle == Path::new("-");
+    let standard_output = is_standard_output(bundle);
     check_usage(args, standard_output)?;
     let secret = passphrase::given(args)?;
     let encrypt_to = args.all(&flags::ENCRYPT_TO)?;
@@ -86,13 +86,8 @@ pub fn export(context: &mut Context<'_, '_>) -> Result<(), Failure> {
 
 /// Refuses what does not go together.
 fn check_usage(args: &Args, standard_output: bool) -> Result<(), Failure> {
-    if standard_output && args.has(&flags::JSON) {
-        return Err(args.wrong("standard output cannot take both the bundle and --json").into());
-    }
-    if standard_output && io::stdout().is_terminal() {
-        return Err(args
-            .wrong("a bundle is not for a terminal: give a file, or send `-` through a pipe")
-            .into());
+    if standard_output {
+        check_standard_output(args, "bundle")?;
     }
     if args.has(&flags::ENCRYPT_TO) && args.has(&flags::PASSPHRASE_FILE) {
         return Err(args.wrong("--encrypt-to and --passphrase-file: one of them").into());

@@ -181,8 +181,27 @@ fn left_out_now(path: &Path) -> Vec<String> {
 /// Returns whether standard output has something for a program.
 fn is_for_a_program(context: &Context<'_, '_>) -> bool {
     let name = context.args.command.name;
-    let piped = name == Name::Export && context.args.path(1) == Path::new("-");
+    let piped = [Name::Export, Name::Report, Name::Snapshot].contains(&name)
+        && is_standard_output(context.args.path(1));
     name == Name::Digest || piped || context.out.json
+}
+
+/// Returns whether a file that is to be written stands for standard output.
+fn is_standard_output(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+/// Refuses standard output for what it has no place: a document besides, a terminal.
+fn check_standard_output(args: &Args, what: &str) -> Result<(), Failure> {
+    use std::io::IsTerminal;
+    if args.has(&flags::JSON) {
+        return Err(args.wrong(format!("standard output cannot take both the {what} and --json")).into());
+    }
+    if std::io::stdout().is_terminal() {
+        let pipe = format!("a {what} is not for a terminal: give a file, or send `-` through a pipe");
+        return Err(args.wrong(pipe).into());
+    }
+    Ok(())
 }
 
 /// Says what became of the decisions that applications wrote in SQL, after every command that seals.
@@ -233,8 +252,11 @@ fn open_as(
 ) -> Result<Engine, Failure> {
     let path = context.args.path(0);
     let init = format!("packmule init {}", quoted(path));
-    if path.is_dir() {
-        return Err(Failure::of(path, "is a directory, and should be a database file"));
+    if let Ok(found) = path.metadata()
+        && !found.is_file()
+    {
+        let is = if found.is_dir() { "a directory" } else { "no plain file" };
+        return Err(Failure::of(path, format!("is {is}, and should be a database file")));
     }
     match sources::kind(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {

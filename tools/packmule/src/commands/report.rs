@@ -11,7 +11,7 @@ use packmule::{
 };
 
 use super::conflicts::differs;
-use super::{Context, of_db, open_to_read};
+use super::{Context, check_standard_output, is_standard_output, of_db, open_to_read};
 use crate::documents::{Reported, RunState};
 use crate::files::{folder, run_state};
 use crate::output::{Failure, say};
@@ -32,6 +32,9 @@ const DAY: i64 = 86_400_000;
 /// `packmule report`.
 pub fn report(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let (path, file) = (context.args.path(0).to_owned(), context.args.path(1).to_owned());
+    if is_standard_output(&file) {
+        return to_standard_output(context, &path);
+    }
     let engine = open_to_read(context)?;
     is_ours(&file)?;
     let io = |e: &std::io::Error| Failure::io(&file, "write it", e);
@@ -64,6 +67,15 @@ pub fn report(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Writes the page to standard output.
+fn to_standard_output(context: &mut Context<'_, '_>, path: &Path) -> Result<(), Failure> {
+    check_standard_output(&context.args, "page")?;
+    let engine = open_to_read(context)?;
+    let page = Page::of(path, &engine).map_err(of_db(path))?;
+    page.write(&engine, &mut |part| context.out.text(part)).map_err(of_db(path))?;
+    Ok(())
+}
+
 /// Lets others read the page, as any new file.
 fn readable(file: &std::fs::File) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -72,6 +84,9 @@ fn readable(file: &std::fs::File) -> std::io::Result<()> {
 
 /// Refuses to write over a file that is no page of ours.
 fn is_ours(file: &Path) -> Result<(), Failure> {
+    if file.metadata().is_ok_and(|found| !found.is_file()) {
+        return Err(Failure::of(file, "is not a plain file: use `-` to write to standard output"));
+    }
     let Ok(found) = std::fs::File::open(file) else { return Ok(()) };
     let mut begins = Vec::new();
     match found.take(html::MARK.len() as u64).read_to_end(&mut begins) {

@@ -6,7 +6,8 @@ mod fuzz;
 mod read;
 mod table;
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ use packmule::carry::serial::Flow;
 
 use crate::output::{Failure, code};
 pub use read::UPKEEP_DELAY;
+
+/// The longest such file.
+const MOST: u64 = 1 << 20;
 
 /// Where it is, where nobody says.
 pub const PATH: &str = "/etc/packmule/packmule.toml";
@@ -114,7 +118,12 @@ pub enum Chore {
 impl Config {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, Failure> {
-        let text = std::fs::read_to_string(path).map_err(|e| {
+        let mut text = String::new();
+        let read = File::open(path).and_then(|file| file.take(MOST + 1).read_to_string(&mut text));
+        if text.len() as u64 > MOST || read.as_ref().is_err_and(|e| e.kind() == ErrorKind::InvalidData) {
+            return Err(Failure::of(path, "is no such file: it is text of at most 1 MiB").coded(code::CONFIG));
+        }
+        read.map_err(|e| {
             let failure = Failure::io(path, "read it", &e);
             match e.kind() {
                 ErrorKind::NotFound => {

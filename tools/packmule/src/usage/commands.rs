@@ -247,7 +247,7 @@ each board gets its own `init`. A board that is made without \
         group: Group::Carry,
         summary: "write what a new device starts from",
         about: "A signed file with the rows of the shared tables and the frames that are still in flight. A device that is new, or \
-                whose place in the log was compacted away, starts from it with `packmule join`.",
+                whose place in the log was compacted away, starts from it with `packmule join`. FILE `-` is standard output.",
         examples: &["packmule snapshot base.db start.pms"],
     },
     Command {
@@ -535,7 +535,7 @@ each board gets its own `init`. A board that is made without \
         summary: "the fleet on one page for a browser, which has all in itself",
         about: "Devices and when they were heard, links and their goodput, rows by day and device, open conflicts side by side, what waits and why, the \
                 log and who holds it back, and what there is to do. The page loads nothing from elsewhere; it is good on a \
-                telephone and on paper. A file that is no report is not written over.",
+                telephone and on paper. A file that is no report is not written over. FILE.html `-` is standard output.",
         examples: &["packmule report base.db fleet.html"],
     },
     Command {

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::{Random, World, append, digests_equal, exchange_with_card, rows, seeds, sql};
+use common::{
+    Random, World, append, copy_card, digests_equal, exchange_with_card, key_file, open, rows, seeds, sql,
+};
 use packmule::Engine;
 use packmule::carry::Stop;
 use packmule::carry::keep::{Change, Clock, Met, Pace, Runner, Work};
@@ -303,4 +305,58 @@ fn a_card_that_is_put_in_is_served_at_once() {
     drop(work);
     exchange_with_card(&mut base, &world.dir.path().join("away-200"));
     assert_eq!(rows(&base, "SELECT v FROM r"), ["1"]);
+}
+
+/// An application puts another file in the place of the database: nothing more goes into the old one, and the next round has the
+/// file that is there, or says what is wrong with it.
+#[test]
+fn a_database_that_is_replaced_while_it_is_kept_up_is_opened_anew() {
+    let world = World::new();
+    let mut engine = world.board_with("a", "CREATE TABLE t (k TEXT PRIMARY KEY)", &["t"]);
+    let (path, key) = (engine.path().to_owned(), key_file(engine.path()));
+    let (copy, aside) = (world.path("copy"), world.path("aside"));
+    copy_card(&engine, &copy);
+    open(&copy)
+        .execute_batch("INSERT INTO t VALUES ('of the copy'); PRAGMA wal_checkpoint(TRUNCATE)")
+        .unwrap();
+    let clock = Virtual::until(45);
+    let rename = |from: PathBuf, to: PathBuf| move || std::fs::rename(from, to).unwrap();
+    // At first it is gone, then one without Packmule's tables is there, then a copy.
+    clock.at(5, rename(path.clone(), aside));
+    let other = path.clone();
+    clock.at(15, move || open(&other).execute_batch("CREATE TABLE t (k TEXT PRIMARY KEY)").unwrap());
+    clock.at(25, rename(copy, path));
+    let (mut errors, mut seen) = (Vec::new(), Vec::new());
+    let mut work = Told::new(&clock, |at, engine, _| {
+        engine.seal()?;
+        seen.push((at, rows(engine, "SELECT k FROM t")));
+        Ok(())
+    });
+    let pace = Pace { changes: None, ..Pace::every(seconds(10)) };
+    Runner::new(pace, &clock, &clock.stop).keep_up(&mut engine, &mut work, &mut |change| {
+        if let Change::Failed(error, _) = change {
+            errors.push(error.code());
+        }
+    });
+    drop(work);
+    assert_eq!(seen[0], (0, Vec::new()), "the control");
+    assert_eq!(seen.last().unwrap().1, ["\"of the copy\""]);
+    errors.dedup();
+    assert_eq!(errors, ["file-not-found", "database-replaced"]);
+    assert!(key.exists());
+}
+
+/// The same in the middle of a round: it fails, rather than that it writes where nobody looks.
+#[test]
+fn nothing_is_written_to_a_database_that_was_replaced() {
+    let world = World::new();
+    let mut engine = world.board_with("a", "CREATE TABLE t (k TEXT PRIMARY KEY)", &["t"]);
+    let (path, aside) = (engine.path().to_owned(), world.path("aside"));
+    engine.seal().unwrap();
+    std::fs::rename(&path, &aside).unwrap();
+    let error = engine.seal().unwrap_err();
+    assert_eq!(error.code(), "database-replaced");
+    assert!(error.to_string().contains("was moved, deleted or replaced"), "{error}");
+    std::fs::rename(&aside, &path).unwrap();
+    engine.seal().unwrap();
 }

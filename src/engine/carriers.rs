@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Seek, Write};
+use std::sync::{Arc, Mutex};
 
 use packmule_core::model::DeviceId;
 use packmule_core::session::Frontier;
 use packmule_core::wire::{Position, Probe, Section};
 
-use super::Engine;
+use super::{Engine, Life};
 use crate::engine::apply::report::ImportReport;
 use crate::engine::exchange::import::{self, More};
 use crate::engine::exchange::newest;
@@ -24,7 +25,9 @@ use crate::engine::fleet::admission::{self, Standing};
 use crate::engine::fleet::copies;
 use crate::engine::fleet::links::{self, LinkFigures};
 use crate::engine::fleet::membership::Retirement;
+use crate::engine::fleet::open;
 use crate::engine::fleet::peers::{self, PeerEvidence};
+use crate::engine::table::replica;
 use crate::engine::table::route::Route;
 use crate::engine::{Result, UntrustedDevice};
 
@@ -41,12 +44,39 @@ impl Engine {
     ///
     /// # Errors
     /// What SQLite refuses.
-    pub fn shows_life(&mut self, mut show: impl FnMut() + Send + 'static) -> Result<()> {
+    pub fn shows_life(&mut self, show: impl FnMut() + Send + 'static) -> Result<()> {
+        self.tell_life(Arc::new(Mutex::new(show)))
+    }
+
+    fn tell_life(&mut self, life: Life) -> Result<()> {
+        let told = life.clone();
         let goes_on = move || {
-            show();
+            // Whoever panicked while he was told is told no more.
+            if let Ok(mut show) = told.lock() {
+                show();
+            }
             false
         };
-        Ok(self.replica.db.progress_handler(STEPS_A_SIGN, Some(goes_on))?)
+        self.replica.db.progress_handler(STEPS_A_SIGN, Some(goes_on))?;
+        self.life = Some(life);
+        Ok(())
+    }
+
+    /// Opens the database anew where the file that this engine has open is not the one any more that is in its place. What
+    /// runs for months calls it again and again.
+    ///
+    /// # Errors
+    /// Why the file that is there cannot be opened; it can be tried again.
+    pub(crate) fn reopen_if_moved(&mut self) -> Result<()> {
+        if !replica::is_moved(&self.replica) {
+            return Ok(());
+        }
+        open::open_again(&mut self.replica)?;
+        self.application.take();
+        match self.life.take() {
+            Some(life) => self.tell_life(life),
+            None => Ok(()),
+        }
     }
 
     /// Takes in a bundle as [`Engine::import`] does, which came by the way that its carrier has named.

@@ -41,6 +41,7 @@ pub(crate) mod upkeep;
 use std::cell::OnceCell;
 use std::io::{Read, Seek, Write};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use packmule_core::model::DeviceId;
@@ -122,11 +123,16 @@ pub struct Engine {
     replica: Replica,
     /// The application's, opened when it is asked for: our own has triggers and foreign keys off.
     application: OnceCell<Connection>,
+    /// Who is told while SQLite works.
+    life: Option<Life>,
 }
+
+/// Who is told that an engine gets on.
+type Life = Arc<Mutex<dyn FnMut() + Send>>;
 
 impl Engine {
     fn of(replica: Replica) -> Self {
-        Self { replica, application: OnceCell::new() }
+        Self { replica, application: OnceCell::new(), life: None }
     }
 
     /// Makes a database a device; creates the file if need be. The secret key goes to a file of

@@ -181,7 +181,10 @@ impl<'a> Runner<'a> {
             report(Change::Begins);
             watch.begins(engine);
             let mut met = Met::default();
-            let result = work.round(engine, &mut met);
+            let result = match engine.reopen_if_moved() {
+                Ok(()) => work.round(engine, &mut met),
+                Err(e) => Err(e.into()),
+            };
             if self.stop.stopped() {
                 return;
             }

@@ -179,7 +179,11 @@ fn meant(replica: &Replica, place: &Place) -> Result<Option<String>> {
 pub(crate) fn stops(error: &Error) -> bool {
     match error {
         Error::Sqlite(e) => error::is_machine_failure(e),
-        Error::Io { .. } | Error::Stream(_) | Error::KeyMissing { .. } | Error::Poisoned => true,
+        Error::Io { .. }
+        | Error::Stream(_)
+        | Error::KeyMissing { .. }
+        | Error::Moved { .. }
+        | Error::Poisoned => true,
         _ => false,
     }
 }

@@ -80,7 +80,7 @@ impl Error {
             Self::Sqlite(e) => of_sqlite(e),
             Self::Io { source, .. } | Self::Stream(source) => Self::io_code(source),
             Self::NotADevice => NOT_A_DEVICE,
-            Self::Replaced { .. } => DATABASE_REPLACED,
+            Self::Replaced { .. } | Self::Moved { .. } => DATABASE_REPLACED,
             Self::AlreadyADevice { .. } => ALREADY_A_DEVICE,
             Self::NewerDatabase { .. } => DATABASE_NEWER,
             Self::KeyMissing { .. } => KEY_MISSING,

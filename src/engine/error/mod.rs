@@ -186,6 +186,12 @@ pub enum Error {
         /// The -wal file.
         path: PathBuf,
     },
+    /// The database was moved or deleted, or another file was put in its place, since this handle was opened. What is
+    /// there now can be opened anew.
+    Moved {
+        /// Where the database was.
+        path: PathBuf,
+    },
     /// An earlier failure could not be rolled back; this handle is not used any more.
     Poisoned,
 }

@@ -39,6 +39,7 @@ impl fmt::Display for Error {
             }
             Self::NotADevice
             | Self::Replaced { .. }
+            | Self::Moved { .. }
             | Self::AlreadyADevice { .. }
             | Self::NewerDatabase { .. }
             | Self::KeyMissing { .. }
@@ -75,6 +76,12 @@ impl Error {
                  and have the application write into it instead; or, to begin again with this one, move the key away and \
                  run `packmule init`",
                 key.display()
+            ),
+            Self::Moved { path } => write!(
+                f,
+                "{} was moved, deleted or replaced by another file while Packmule had it open: nothing more is written to \
+                 the old one; what is there now is taken up by the next command, and by the next round of `packmule run`",
+                path.display()
             ),
             Self::AlreadyADevice { device, name } => {
                 write!(f, "the database is already the device {name} ({device}); nothing was changed")

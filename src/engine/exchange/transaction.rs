@@ -12,14 +12,22 @@ use crate::engine::show::transaction::{end_transaction, take_back};
 use crate::engine::store::connection;
 use crate::engine::table::catalog;
 use crate::engine::table::known::State;
-use crate::engine::table::replica::Replica;
+use crate::engine::table::replica::{self, Replica};
 
-/// Runs `work` in one transaction: all of it, or nothing.
-pub(crate) fn transaction<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
+/// Begins a transaction, where this handle can still write to the file that is in its place.
+fn begin(replica: &Replica) -> Result<()> {
     if replica.poisoned {
         return Err(Error::Poisoned.into());
     }
-    replica.db.execute_batch("BEGIN IMMEDIATE")?;
+    if replica::is_moved(replica) {
+        return Err(Error::Moved { path: replica.path.clone() }.into());
+    }
+    Ok(replica.db.execute_batch("BEGIN IMMEDIATE")?)
+}
+
+/// Runs `work` in one transaction: all of it, or nothing.
+pub(crate) fn transaction<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
+    begin(replica)?;
     replica.quarantined.set(true);
     if peers::is_rolled_back(replica)?
         && catalog::load_catalog(replica).and_then(|()| rekey::must_rekey(replica))?
@@ -53,10 +61,7 @@ fn end_listed<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>
 
 /// Runs `work`, which neither seals nor applies anything, in one transaction.
 pub(crate) fn record<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
-    if replica.poisoned {
-        return Err(Error::Poisoned.into());
-    }
-    replica.db.execute_batch("BEGIN IMMEDIATE")?;
+    begin(replica)?;
     end_listed(replica, work)
 }
 
@@ -81,10 +86,7 @@ fn seal_first<R>(replica: &Replica, work: impl FnOnce(&Replica) -> Result<R>) ->
 
 /// Runs `work` as [`after_seal`] does, and takes all of it back: tells what would be.
 pub(crate) fn rehearse<R>(replica: &mut Replica, work: impl FnOnce(&Replica) -> Result<R>) -> Result<R> {
-    if replica.poisoned {
-        return Err(Error::Poisoned.into());
-    }
-    replica.db.execute_batch("BEGIN IMMEDIATE")?;
+    begin(replica)?;
     replica.quarantined.set(true);
     let result = catalog::load_catalog(replica)
         .and_then(|()| fresh::begin(replica))

@@ -160,6 +160,16 @@ pub(crate) fn open_as(path: &Path, options: Options, flags: OpenFlags) -> Result
     Ok(replica)
 }
 
+/// Opens the file that is now in the place of a database, with the options of before. Where that fails, nothing is changed.
+pub(crate) fn open_again(replica: &mut Replica) -> Result<()> {
+    let path = std::fs::canonicalize(&replica.path).map_err(Error::io("open", &replica.path))?;
+    let db = connection::open_connection(&path, OpenFlags::SQLITE_OPEN_READ_WRITE, &replica.options)?;
+    let mut anew = replica_of(db, (path, Options::default(), Steps::default()), key_of)?;
+    std::mem::swap(&mut anew.options, &mut replica.options);
+    *replica = anew;
+    Ok(())
+}
+
 /// Reads the secret key of a device beside its database, if it is there.
 fn key_of(path: &Path, id: DeviceId) -> Result<Option<SecretKey>> {
     let key_path = keys::find_device_key(path, id)?;
@@ -195,6 +205,7 @@ fn replica_of(
     let triggers = RefCell::default();
     let replica = Replica {
         db,
+        file: connection::file_id(&path),
         path,
         key,
         identity,

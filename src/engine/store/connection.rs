@@ -256,6 +256,22 @@ pub(crate) fn open_connection(path: &Path, flags: OpenFlags, options: &Options) 
     Ok(db)
 }
 
+/// What tells a file from another one that was put in its place; nothing, where the system has no such.
+pub(crate) type FileId = Option<(u64, u64)>;
+
+/// Returns what tells a file from others.
+#[cfg(unix)]
+pub(crate) fn file_id(path: &Path) -> FileId {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// Returns what tells a file from others.
+#[cfg(not(unix))]
+pub(crate) fn file_id(_path: &Path) -> FileId {
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,7 @@ use packmule_core::model::{DeviceId, WallMs};
 use rusqlite::Connection;
 
 use crate::engine::error::{Error, Result};
-use crate::engine::store::connection::{Options, Steps};
+use crate::engine::store::connection::{self, FileId, Options, Steps};
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
 use crate::engine::store::keys;
@@ -75,6 +75,8 @@ pub(crate) struct Replica {
     pub trials: Trials,
     /// How long a transaction may be that only reads, where others may have made the file.
     pub steps: Steps,
+    /// What tells the database file, as it was opened, from one that is put in its place.
+    pub file: FileId,
     /// A transaction could not be ended: this connection does nothing more.
     pub poisoned: bool,
     /// What the open transaction carried out of what applications decided in SQL; and what earlier ones did.
@@ -103,6 +105,11 @@ impl Replica {
             reason: "is not there".into(),
         })?)
     }
+}
+
+/// Returns whether the database is not the file any more that is in its place: what is written to it nobody finds.
+pub(crate) fn is_moved(replica: &Replica) -> bool {
+    replica.file.is_some() && connection::file_id(&replica.path) != replica.file
 }
 
 /// Makes the next row look up the triggers again, since what is known of tables has changed.

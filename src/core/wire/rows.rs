@@ -1,6 +1,6 @@
 //! The row form of ops. See `FORMAT.md`, "Rows".
 
-use super::values::{put_value, take_value};
+use super::values::{put_value, skip_value, take_value};
 use super::{DecodeError, NoRoom, put, put_next, read_part, take, take_bytes, take_count};
 use crate::model::{Value, WallMs};
 
@@ -164,7 +164,7 @@ impl<'a> Op<'a> {
         let body = *input;
         for at in 0..shape.keys.len() {
             if carries(&head, shape, at) {
-                take_value(input)?;
+                skip_value(input)?;
             }
         }
         Ok(Some(Self { head, offset, body: read_part(body, input) }))

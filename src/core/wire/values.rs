@@ -63,6 +63,33 @@ pub fn take_value<'a>(input: &mut &'a [u8]) -> Result<Value<'a>, DecodeError> {
     }
 }
 
+/// Passes over the value at the front of `input`: it refuses what [`take_value`] does.
+///
+/// # Errors
+/// [`DecodeError`] if it is none.
+pub(super) fn skip_value(input: &mut &[u8]) -> Result<(), DecodeError> {
+    match end_of_usual(input).and_then(|end| input.get(end..)) {
+        Some(rest) => {
+            *input = rest;
+            Ok(())
+        }
+        None => take_value(input).map(|_| ()),
+    }
+}
+
+fn end_of_usual(buf: &[u8]) -> Option<usize> {
+    Some(match *buf.first()? {
+        NULL => 1,
+        INT => varint(buf, 1)?.1,
+        REAL => 9,
+        TEXT | BLOB => {
+            let (len, start) = varint(buf, 1)?;
+            start.checked_add(usize::try_from(len).ok()?)?
+        }
+        _ => return None,
+    })
+}
+
 fn usual(buf: &[u8]) -> Option<(Value<'_>, usize)> {
     Some(match *buf.first()? {
         NULL => (Value::Null, 1),

@@ -86,6 +86,9 @@ fn the_services_are_installed_and_in_order() {
         .map(|line| line.trim_start_matches('#').to_owned() + "\n")
         .collect();
     std::fs::write(desk.path("links.toml"), all).unwrap();
+    // The table that its example prunes.
+    desk.sql("north.db", "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, celsius REAL)");
+    desk.run("track north.db readings --mode per-device --append").ok();
     let said = desk.run("run north.db --check --config links.toml").ok();
     assert!(said.starts_with("links.toml is in order: 3 links of north.db\n"), "{said}");
     for name in ["packmule-serve.service", "packmule-exchange@.service", "packmule-run.service"] {

@@ -183,3 +183,22 @@ fn a_port_that_one_may_not_use() {
     let ran = ran.at(&desk).proposes("(`sudo usermod -aG dialout $USER`, then log in again)");
     has(&ran.refused("h-unreadable.pmb"), &["become a member of its group"]);
 }
+
+/// The name of a file says nothing in the place of the program, and moves nothing on a terminal.
+#[test]
+fn a_name_of_two_lines_is_shown_in_one() {
+    let desk = Desk::fleet(&["north"]);
+    for folder in ["in", "card/PACKMULE"] {
+        fs::create_dir_all(desk.path(folder)).unwrap();
+        fs::write(desk.path(folder).join("A\npackmule: all is well\u{1b}[2J.PMB"), "no bundle").unwrap();
+    }
+    for command in ["import base.db in", "exchange base.db card", "admit in --fleet fleet.key"] {
+        let ran = desk.run(command);
+        let said = ran.out.clone() + &ran.err;
+        has(&said, &[r"A\npackmule: all is well\u{1b}[2J.PMB"]);
+        assert!(
+            !said.contains('\u{1b}') && !said.lines().any(|line| line.starts_with("packmule: all")),
+            "{said}"
+        );
+    }
+}

@@ -1,17 +1,23 @@
 //! Errors in words: what happened, and to what. What to do next is [`super::Hint`], as data.
 
 use std::fmt;
+use std::path::Path;
 
 use packmule_core::wire::DecodeError;
 use rusqlite::ErrorCode;
 
 use super::{BundleProblem, Error, ID_LEAST, UntrustedDevice};
 
+/// Returns the name of a file that can lie on a card of others: it is no line of its own.
+fn one_line(path: &Path) -> String {
+    path.display().to_string().replace('\n', r"\n")
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(e) => sqlite(f, e),
-            Self::Io { doing, path, source } => write!(f, "could not {doing} {}: {source}", path.display()),
+            Self::Io { doing, path, source } => write!(f, "could not {doing} {}: {source}", one_line(path)),
             Self::Stream(e) => write!(f, "reading or writing the bundle failed: {e}"),
             Self::Bundle { offset, cause } => match cause {
                 BundleProblem::NotABundle
@@ -33,7 +39,7 @@ impl fmt::Display for Error {
                  if so much was written there at once, make room here or carry it as a bundle",
                 bytes >> 20
             ),
-            Self::Source { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::Source { path, error } => write!(f, "{}: {error}", one_line(path)),
             Self::Poisoned => {
                 f.write_str("an earlier failure could not be undone in this handle: open the database again")
             }

@@ -17,9 +17,9 @@ pub fn safe(text: &str) -> Cow<'_, str> {
         .into()
 }
 
-/// Formats a path for people.
+/// Formats a path for people, in one line: whoever names a file on a card writes none of ours by that.
 pub fn shown(path: &Path) -> String {
-    path.display().to_string()
+    path.display().to_string().replace('\n', r"\n")
 }
 
 /// Quotes a path as a shell takes it.

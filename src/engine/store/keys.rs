@@ -287,14 +287,19 @@ fn refuse_loose(file: &File, path: &Path) -> Result<()> {
 /// Reads a secret key from a file of this form. Returns all of the file too.
 fn read_key(path: &Path, form: &Form<'_>) -> Result<(SecretKey, String)> {
     let bad = |reason: &str| Error::KeyMissing { path: path.into(), reason: reason.into() };
+    // It may be well: a disk that fails is no key that is lost.
+    let failed = |source| Error::Io { doing: "read the secret key", path: path.into(), source };
     let mut text = String::new();
     let file = File::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => bad("is not there"),
         std::io::ErrorKind::PermissionDenied => Error::KeyDenied { path: path.into() },
-        _ => bad(&format!("cannot be read ({e})")),
+        _ => failed(e),
     })?;
     refuse_loose(&file, path)?;
-    file.take(1 << 14).read_to_string(&mut text).map_err(|e| bad(&format!("cannot be read ({e})")))?;
+    file.take(1 << 14).read_to_string(&mut text).map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => bad(&format!("is not a \"{}\" file", form.line)),
+        _ => failed(e),
+    })?;
     let mut lines = text.lines();
     let first = lines.next();
     let locked = first.is_some() && first == form.locked_line;

@@ -15,7 +15,7 @@ use super::{Context, open, options};
 use crate::documents::{AdmittedDevices, FleetKeyRotated, OwnError, Reason, Renamed, Request};
 use crate::files::sources::{self, Kind};
 use crate::output::{Failure, caution, code, engine_text, say};
-use crate::text::{count, io_text, now, quoted, shown};
+use crate::text::{count, file_text, now, quoted, shown};
 use crate::usage::flags;
 
 /// Where requests were found, and what could not be looked at.
@@ -104,7 +104,7 @@ const ENCRYPTED: &str =
 
 /// Reads a bundle. Returns why it cannot be.
 fn read(path: &Path, admission: &mut Admission<'_>, from: &mut Sources) -> Result<(), String> {
-    let file = File::open(path).map_err(|e| format!("cannot be read: {}", io_text(&e)))?;
+    let file = File::open(path).map_err(|e| format!("cannot be read: {}", file_text(&e)))?;
     // The passphrase that is given is the fleet key's.
     let file = packmule::open_bundle(file, None).map_err(|e| match e {
         Error::Bundle { cause: BundleProblem::NotForUs { .. } | BundleProblem::PassphraseNeeded, .. } => {

@@ -10,7 +10,7 @@ use crate::documents::{self, Imported, Reason, Taken, WaitGroup};
 use crate::files::beside;
 use crate::files::sources::{self, Kind};
 use crate::output::{Failure, Meter, Out, caution, engine_text, say, tell};
-use crate::text::{conflicts_open, count, elsewhere, io_text, plural, quoted, shown, waiting};
+use crate::text::{conflicts_open, count, elsewhere, file_text, plural, quoted, shown, waiting};
 
 /// What is taken in, into which database.
 pub struct Intake<'a> {
@@ -123,7 +123,7 @@ impl<'a> Intake<'a> {
             let taken = match File::open(&path) {
                 Ok(file) => self.bundle(&path, file),
                 Err(e) => {
-                    self.stepped_over.push((path, format!("cannot be read: {}", io_text(&e))));
+                    self.stepped_over.push((path, format!("cannot be read: {}", file_text(&e))));
                     continue;
                 }
             };

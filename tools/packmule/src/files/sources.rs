@@ -67,7 +67,7 @@ fn look(entries: std::fs::ReadDir, depth: usize, found: &mut Found) {
     for entry in entries.flatten() {
         let path = entry.path();
         let unreadable =
-            |e: io::Error| (path.clone(), format!("cannot be read: {}", crate::text::io_text(&e)));
+            |e: io::Error| (path.clone(), format!("cannot be read: {}", crate::text::file_text(&e)));
         // A link to a directory is not followed: it may lead in a circle.
         let directory = entry.file_type().is_ok_and(|t| t.is_dir());
         if directory {

@@ -7,7 +7,7 @@ use packmule::{Error, UntrustedDevice};
 
 use super::code;
 use crate::documents::{ErrorDocument, OwnError, Untrusted};
-use crate::text::{hint, io_text, paragraph, shown};
+use crate::text::{file_text, hint, paragraph, shown};
 use crate::usage::{UsageError, help};
 
 /// Why a command did not do what was asked: one pointer, since most that the program does may fail.
@@ -80,7 +80,7 @@ impl Failure {
 
     /// Reports that the system refused something to do with a file.
     pub fn io(file: &Path, doing: &str, e: &io::Error) -> Self {
-        Self::of(file, format!("could not {doing}: {}", io_text(e))).coded(Error::io_code(e))
+        Self::of(file, format!("could not {doing}: {}", file_text(e))).coded(Error::io_code(e))
     }
 
     /// Reports that the engine refused: `file` is what was worked on, `db` the database.
@@ -181,12 +181,12 @@ pub fn engine_text(file: &Path, db: &Path, error: &Error) -> String {
             // "Make the key file" says already what.
             let it =
                 if ["file", "folder", "state"].iter().any(|noun| doing.ends_with(noun)) { "" } else { " it" };
-            format!("could not {doing}{it}: {}", io_text(source))
+            format!("could not {doing}{it}: {}", file_text(source))
         }
         Error::Io { doing, path, source } => {
-            format!("could not {doing} {}: {}", shown(path), io_text(source))
+            format!("could not {doing} {}: {}", shown(path), file_text(source))
         }
-        Error::Stream(source) => format!("could not read or write the bundle: {}", io_text(source)),
+        Error::Stream(source) => format!("could not read or write the bundle: {}", file_text(source)),
         Error::Source { error, .. } => return engine_text(file, db, error),
         error => error.to_string(),
     };

@@ -37,7 +37,8 @@ pub use layout::{columns, cut, fitting_columns, folded, paragraph, words, wrap};
 pub use links::{carried, ills, link, rate};
 pub use screen::{Part, fit, whole};
 pub use sentence::{
-    behind, conflicts_open, elsewhere, io_text, missing_words, range, said_by, set_aside, stream, waiting,
+    behind, conflicts_open, elsewhere, file_text, io_text, missing_words, range, said_by, set_aside, stream,
+    waiting,
 };
 pub use time::{clock_wrong, iso, now, read_age, read_when, span, time, utc};
 pub use value::{pairs, read, show};

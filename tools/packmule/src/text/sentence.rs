@@ -137,3 +137,23 @@ pub fn io_text(e: &io::Error) -> String {
         _ => text.to_owned(),
     }
 }
+
+/// Returns the system's reason why a file cannot be read or written; of one that the hardware gives, what it is and what says more.
+pub fn file_text(e: &io::Error) -> String {
+    let fails = e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+    let more = if fails { ": the disk or card fails, or was pulled out (`dmesg` says more)" } else { "" };
+    io_text(e) + more
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_the_hardware_cannot_read_is_no_mystery() {
+        let of = |e: rustix::io::Errno| io::Error::from_raw_os_error(e.raw_os_error());
+        let told = file_text(&of(rustix::io::Errno::IO));
+        assert_eq!(told, "input/output error: the disk or card fails, or was pulled out (`dmesg` says more)");
+        assert_eq!(file_text(&of(rustix::io::Errno::NOSPC)), "no space left on device", "the control");
+    }
+}

@@ -21,7 +21,7 @@ use super::super::line::session_text;
 use super::decide::decided;
 use crate::files::config::{Chore, Link, Way};
 use crate::output::engine_text;
-use crate::text::{count, io_text, shown};
+use crate::text::{count, file_text, shown};
 
 /// What a link says, and when it begins again.
 pub struct Said {
@@ -213,7 +213,7 @@ fn with_card(
     stop: &Stop,
     tell: &Tell<'_>,
 ) -> Result<(), Trouble> {
-    let at = |e: std::io::Error| Trouble::Said(format!("{}: {}", shown(directory), io_text(&e)));
+    let at = |e: std::io::Error| Trouble::Said(format!("{}: {}", shown(directory), file_text(&e)));
     let mut card = Directory::open(directory).map_err(at)?;
     let mut report = Exchange::default();
     // What is begun is ended; but it is seen that it gets on.

@@ -1,7 +1,8 @@
 //! How inputs are made from others, and what is kept of them.
 //!
 //! What is mutated is what a target begins with and `tests/fuzz/corpus`, where it keeps the inputs that brought something
-//! new: an end or a number of steps that no earlier input had. Ordinary runs replay all of these, and try some thousand
+//! new: an end or a number of steps that no earlier input had, and inputs that reached branches which no other reached, as a run
+//! guided by coverage (libFuzzer) found them. Ordinary runs replay all of these, and try some thousand
 //! mutations, always the same. `PACKMULE_EXECUTIONS=N` tries N of each target, `PACKMULE_SEED=N` others,
 //! `PACKMULE_TARGET=NAME` one target alone; with `PACKMULE_BLESS=1` what is new goes into the corpus.
 

@@ -24,11 +24,16 @@ use crate::engine::table::replica::Replica;
 use crate::engine::table::shapes;
 
 /// Cuts off what is here of a device's streams after these places. What their versions say stays, as settled values of this
-/// device.
-pub(crate) fn cut(replica: &Replica, dev: i64, ends: [StreamPosition; 2]) -> Result<()> {
+/// device. `over` are those who had the other history (`again::strangers`).
+pub(crate) fn cut(
+    replica: &Replica,
+    dev: i64,
+    ends: [StreamPosition; 2],
+    over: &BTreeMap<i64, u64>,
+) -> Result<()> {
     let contexts = contexts_at(replica, dev, ends.map(|end| end.seq))?;
     let shared = ends[PeerEvidence::at(Stream::Shared)].seq;
-    give_back(replica, dev, shared)?;
+    give_back(replica, dev, shared, over)?;
     peers::record_split(replica, dev, shared)?;
     gave_up::note(replica, dev, shared)?;
     gave_up::forget(replica, dev)?;
@@ -51,14 +56,13 @@ pub(crate) fn cut(replica: &Replica, dev: i64, ends: [StreamPosition; 2]) -> Res
 }
 
 /// Gives back to rows what frames of a device after this one say of them, where it was removed by whoever had the other history.
-fn give_back(replica: &Replica, dev: i64, after: u64) -> Result<()> {
-    let over = again::strangers(replica, dev, after)?;
+fn give_back(replica: &Replica, dev: i64, after: u64, over: &BTreeMap<i64, u64>) -> Result<()> {
     if over.is_empty() {
         return Ok(());
     }
     let after = after.max(log_begins(replica, dev, Stream::Shared)?);
     let [context, _] = contexts_at(replica, dev, [after; 2])?;
-    again::apply_again(replica, &History { dev, after, context }, &over)
+    again::apply_again(replica, &History { dev, after, context }, over)
 }
 
 /// Finds where a stream was at the end of a group; `None` if nothing here has its chain there.
@@ -176,7 +180,13 @@ pub(crate) fn built_on_by(
 /// Goes on beside the history of the identity before, which others have built on, or of which frames are folded: this device
 /// has another identity already. The rows of its own tables that came after the common part are to be sealed anew.
 /// `same` is up to where the shared stream is known to be common: what is folded after that, nobody else has.
-pub(crate) fn go_on_beside(replica: &Replica, old: i64, ends: [StreamPosition; 2], same: u64) -> Result<()> {
+pub(crate) fn go_on_beside(
+    replica: &Replica,
+    old: i64,
+    ends: [StreamPosition; 2],
+    same: u64,
+    over: &BTreeMap<i64, u64>,
+) -> Result<()> {
     let common = ends.map(|end| end.seq);
     let retired = retired_by(replica, old, common[0])?;
     let folded = log_begins(replica, old, Stream::PerDevice)? > common[1];
@@ -184,7 +194,7 @@ pub(crate) fn go_on_beside(replica: &Replica, old: i64, ends: [StreamPosition; 2
     let decisions = redeclare::decisions_after(replica, old, common[0])?;
     let is_folded = membership::watermark(replica, old, Stream::Shared)? > same;
     given_up::settle_folded(replica, old, same)?;
-    cut(replica, old, ends)?;
+    cut(replica, old, ends, over)?;
     if is_folded {
         // What the lists have as settled with frames of the first history's numbers was not.
         folds::restart(replica)?;

@@ -16,6 +16,7 @@
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint};
 
+use crate::engine::apply::again;
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::{redeclare, seal, verdict};
 use crate::engine::error::{Error, Result};
@@ -241,7 +242,8 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
         let end = |seq| StreamPosition { seq, chain };
         let decisions = redeclare::decisions_after(e, dev, common)?;
         // The per-device stream stays.
-        cut::cut(e, dev, [end(common), end(u64::MAX)])?;
+        let over = again::strangers(e, dev, common)?;
+        cut::cut(e, dev, [end(common), end(u64::MAX)], &over)?;
         meta::forget(&e.db, &noted(dev))?;
         redeclare::decide_again(e, decisions)?;
         verdict::seal_verdict(e)?;

@@ -174,6 +174,8 @@ fn rekey_here(
         since = Some("part of it is compacted away here".into());
     }
     let old = (replica.me, replica.identity.id);
+    // Who had this history is forgotten with the evidence.
+    let over = again::strangers(replica, old.0, common[0])?;
     let was = devices::device_label(replica, replica.me)?;
     let key = become_another(replica)?;
     peers::forget_evidence(replica)?;
@@ -189,7 +191,7 @@ fn rekey_here(
                 let at = PeerEvidence::at(stream);
                 parts[at].map_or_else(|| cut::end_here(replica, old.0, stream, common[at]), Ok)
             };
-            cut::go_on_beside(replica, old.0, [end(Stream::Shared)?, end(Stream::PerDevice)?], same)?;
+            cut::go_on_beside(replica, old.0, [end(Stream::Shared)?, end(Stream::PerDevice)?], same, &over)?;
             format!("as its own, since {since}")
         }
         None => {
@@ -198,7 +200,6 @@ fn rekey_here(
             let shift = common.map(|common| common.saturating_sub(1));
             let ends = ends(replica, old.0)?;
             let of = Move { old, new: (replica.me, replica.identity.id), key: &key, common, shift, ends };
-            let over = again::strangers(replica, old.0, common[0])?;
             let moved = move_streams(replica, &of, &contexts)?;
             replica.key = Some(key);
             give_back(replica, (old.0, common[0]), &over)?;

@@ -73,16 +73,14 @@ pub(super) fn take_back(
     })
 }
 
-/// Remembers the history after a frame as given up: what lies of it on cards does not come in again.
+/// Remembers the history after a frame as given up, before those of earlier times: what lies of it on cards does not come in again.
 fn remember(replica: &Replica, common: u64) -> Result<()> {
-    let mut ends = peers::given_up(replica, replica.me)?.map(|before| before.ends).unwrap_or_default();
-    let before = ends.len();
-    ends.extend(tags::ends_after(replica, replica.me, Stream::Shared, common)?);
-    if ends.len() == before {
-        Ok(())
-    } else {
-        peers::record_given_up(replica, replica.me, Some(&GivenUp { common, ends }))
+    let mut ends = tags::ends_after(replica, replica.me, Stream::Shared, common)?;
+    if ends.is_empty() {
+        return Ok(());
     }
+    ends.extend(peers::given_up(replica, replica.me)?.map(|before| before.ends).unwrap_or_default());
+    peers::record_given_up(replica, replica.me, Some(&GivenUp { common, ends }))
 }
 
 /// What groups say that write nothing.

@@ -422,8 +422,7 @@ fn greatest_sums(replica: &Replica, table: &Table, heads: &[Head]) -> Result<BTr
 /// Inserts a row under its new key.
 fn insert(replica: &Replica, table: &Table, row: &[OwnedValue]) -> Result<()> {
     let sql = table.insert_sql(&(0..row.len()).collect::<Vec<_>>());
-    let sql = triggers::firing_sql(replica, table, sql)?;
-    triggers::firing(replica, table, || Ok(replica.db.execute(&sql, params_from_iter(row))?))?;
+    triggers::execute(replica, table, &sql, params_from_iter(row))?;
     let key: Vec<OwnedValue> = table.def.keys().map(|at| row[at].clone()).collect();
     dirty::record_key(replica, table, &key, ChangeFlags::INSERT)
 }
@@ -471,11 +470,8 @@ fn change_reference(
     (column, new): (usize, &OwnedValue),
 ) -> Result<()> {
     let keys = value::read_key(key)?;
-    let sql = triggers::firing_sql(replica, child, child.update_sql(&[column]))?;
-    triggers::firing(replica, child, || {
-        Ok(replica.db.execute(&sql, params_from_iter(std::iter::once(new).chain(&keys)))?)
-    })?;
-    Ok(())
+    let values = params_from_iter(std::iter::once(new).chain(&keys));
+    triggers::execute(replica, child, &child.update_sql(&[column]), values).map(drop)
 }
 
 /// The keys of new rows that are not in their tables yet.

@@ -334,11 +334,8 @@ fn write_columns(
     let key = value::read_key(&open.key)?;
     let numbers: Vec<usize> = columns.iter().map(|(at, _)| *at).collect();
     let params = columns.iter().map(|(_, v)| *v).chain(&key).map(|v| Bind(v.borrow()));
-    let sql = triggers::firing_sql(replica, table, table.update_sql(&numbers))?;
-    let changed = triggers::firing(replica, table, || {
-        Ok(replica.db.execute(&sql, params_from_iter(params.clone()))?)
-    })?;
-    if changed > 0 {
+    let sql = table.update_sql(&numbers);
+    if triggers::execute(replica, table, &sql, params_from_iter(params))? > 0 {
         return Ok(());
     }
     if deferred::is_quarantined(replica, table.tid, &open.key)? {
@@ -417,12 +414,8 @@ fn insert_version(
         row.push((*at, (*value).clone()));
     }
     let sql = table.insert_sql(&row.iter().map(|(at, _)| *at).collect::<Vec<_>>());
-    let sql = triggers::firing_sql(replica, table, sql)?;
-    triggers::firing(replica, table, || {
-        let values = row.iter().map(|(_, v)| Bind(v.borrow()));
-        Ok(replica.db.execute(&sql, params_from_iter(values))?)
-    })?;
-    Ok(())
+    let values = params_from_iter(row.iter().map(|(_, v)| Bind(v.borrow())));
+    triggers::execute(replica, table, &sql, values).map(drop)
 }
 
 /// Makes the error of a device of which no version is.

@@ -182,8 +182,7 @@ impl<'e> RowLoader<'e> {
             .map(|((whole, value), _)| Bind(whole.as_ref().map_or(*value, OwnedValue::borrow)))
             .collect();
         let before = e.db.total_changes();
-        let insert = triggers::firing_sql(e, table, table.insert_sql(&columns))?;
-        triggers::write_difference(e, table, &key, &columns, &binds, Some(&insert))?;
+        triggers::write_difference(e, table, &key, &columns, &binds, true)?;
         if !streamed.is_empty() {
             let sql = table.select_sql(table.def.rowid_name());
             let rowid = e.db.query_row(&sql, params_from_iter(&key), |row| row.get(0))?;

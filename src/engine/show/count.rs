@@ -10,7 +10,7 @@ use crate::engine::merge::{compose, counters, deferred};
 use crate::engine::show::{triggers, unsaid};
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::columns::Columns;
-use crate::engine::table::known::{OpDef, Table};
+use crate::engine::table::known::{OR_ABORT, OpDef, Table};
 use crate::engine::table::replica::Replica;
 
 /// Records what an op says of counters. `ours` says that the table shows it already, or shows nothing.
@@ -152,11 +152,7 @@ fn set_in(
 ) -> Result<bool> {
     let c = value::column(&table.def.columns[column].name);
     let keys = value::read_key(key)?;
-    let or_abort = triggers::or_abort(replica, table)?;
-    let sql = format!("UPDATE {or_abort} {name} SET {c} = ?1 WHERE {}", table.key_match_from(1));
+    let sql = format!("UPDATE {OR_ABORT} {name} SET {c} = ?1 WHERE {}", table.key_match_from(1));
     let params = std::iter::once(value).chain(&keys).map(|v| Bind(v.borrow()));
-    let changed = triggers::firing(replica, table, || {
-        Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(params.clone()))?)
-    })?;
-    Ok(changed > 0)
+    triggers::execute(replica, table, &sql, params_from_iter(params)).map(|changed| changed > 0)
 }

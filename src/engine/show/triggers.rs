@@ -26,17 +26,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use rusqlite::{ErrorCode, PrepFlags, params_from_iter};
+use rusqlite::{ErrorCode, Params, PrepFlags, params_from_iter};
 
 use crate::engine::error::{self, Error, Result};
 use crate::engine::store::value::{self, Bind};
 use crate::engine::table::catalog;
-use crate::engine::table::known::{State, Table};
-use crate::engine::table::probe::{Access, Local, PREFIX};
+use crate::engine::table::known::{OR_ABORT, State, Table};
+use crate::engine::table::probe::{Access, Local, On, PREFIX};
 use crate::engine::table::replica::Replica;
-
-/// What a statement that writes to a table says of a violated constraint: it is undone.
-const OR_ABORT: &str = "OR ABORT";
 
 /// What is said of the other triggers of a table of which one cannot run.
 const NOR_THE_OTHERS: &str = "; so no trigger of that table does";
@@ -67,8 +64,8 @@ pub(crate) fn has_local_triggers(replica: &Replica, table: &Table) -> Result<boo
 /// Returns whether such a trigger reads a column.
 pub(crate) fn triggers_read(replica: &Replica, table: &Table, column: usize) -> bool {
     let triggers = replica.triggers.borrow();
-    let reads = triggers.on.get(&table.tid).map(|(_, reads)| reads);
-    reads.is_some_and(|reads| reads.contains(&table.def.columns[column].name.to_ascii_lowercase()))
+    let on = triggers.on.get(&table.tid);
+    on.is_some_and(|on| on.reads.contains(&table.def.columns[column].name.to_ascii_lowercase()))
 }
 
 /// Removes our copies before a commit.
@@ -121,9 +118,9 @@ fn ready_triggers(replica: &Replica) -> Result<()> {
 }
 
 /// Finds the triggers to copy: those of synced tables, then those of the tables that they write.
-#[allow(clippy::type_complexity)]
-fn find_triggers(replica: &Replica) -> Result<(Vec<Local>, HashMap<i64, (Vec<usize>, HashSet<String>)>)> {
-    let (mut found, mut on) = (Vec::new(), HashMap::<i64, (Vec<usize>, HashSet<String>)>::new());
+fn find_triggers(replica: &Replica) -> Result<(Vec<Local>, HashMap<i64, On>)> {
+    let (mut found, mut on) = (Vec::new(), HashMap::<i64, On>::new());
+    let mut others_say = false;
     let mut statement = replica.db.prepare(
         "SELECT g.name, g.tbl_name, g.sql, t.sql LIKE '%ON%CONFLICT%' FROM main.sqlite_schema g
          JOIN main.sqlite_schema t ON t.type = 'table' AND t.name = g.tbl_name COLLATE NOCASE
@@ -175,15 +172,20 @@ fn find_triggers(replica: &Replica) -> Result<(Vec<Local>, HashMap<i64, (Vec<usi
         }
         // Triggers of one table may keep one thing together, such as an index that one fills and another empties.
         for (local, writes, reads) in copies.into_iter().filter(|_| !refused) {
+            let says = says_of_conflicts(&local.sql);
             if let Some(tid) = tid {
                 let known = on.entry(tid).or_default();
-                known.0.push(found.len());
-                known.1.extend(reads);
+                known.own.push(found.len());
+                known.reads.extend(reads);
+                known.says_of_conflicts |= says;
+            } else {
+                others_say |= says;
             }
             to_visit.extend(writes.into_iter().filter(|table| visited.insert(table.clone())));
             found.push(local);
         }
     }
+    on.values_mut().for_each(|on| on.says_of_conflicts |= others_say);
     Ok((found, on))
 }
 
@@ -332,26 +334,28 @@ pub(crate) fn firing<R>(replica: &Replica, table: &Table, mut write: impl FnMut(
 /// Returns the copies of a table's triggers.
 fn locals_on(replica: &Replica, table: &Table) -> Vec<Local> {
     let triggers = replica.triggers.borrow();
-    let on = triggers.on.get(&table.tid).map(|(on, _)| on.as_slice()).unwrap_or_default();
-    on.iter().map(|at| triggers.found[*at].clone()).collect()
+    let own = triggers.on.get(&table.tid).map(|on| on.own.as_slice()).unwrap_or_default();
+    own.iter().map(|at| triggers.found[*at].clone()).collect()
 }
 
 /// Returns what statements that write to a table say of a violated constraint. What a statement says counts for the statements of
 /// its triggers, too, whatever these say: where a trigger's do, ours says nothing. Then no constraint of the table says anything.
 pub(crate) fn or_abort(replica: &Replica, table: &Table) -> Result<&'static str> {
-    if !has_local_triggers(replica, table)? {
-        return Ok(OR_ABORT);
-    }
-    let triggers = replica.triggers.borrow();
-    let own = triggers.on.get(&table.tid).map(|(own, _)| own.as_slice()).unwrap_or_default();
-    let of_another = |at: &usize| triggers.on.values().any(|(on, _)| on.contains(at)) && !own.contains(at);
-    let mut runs = triggers.found.iter().enumerate().filter(|(at, _)| !of_another(at));
-    Ok(if runs.any(|(_, local)| says_of_conflicts(&local.sql)) { "" } else { OR_ABORT })
+    let runs = has_local_triggers(replica, table)?;
+    let says = |on: &On| on.says_of_conflicts;
+    let says = runs && replica.triggers.borrow().on.get(&table.tid).is_some_and(says);
+    Ok(if says { "" } else { OR_ABORT })
 }
 
-/// Returns a statement of [`Table`] that writes to it as triggers of it may run by it.
-pub(crate) fn firing_sql(replica: &Replica, table: &Table, sql: String) -> Result<String> {
-    Ok(if or_abort(replica, table)?.is_empty() { sql.replacen(OR_ABORT, "", 1) } else { sql })
+/// Executes a statement of ours that writes to a table, and runs its triggers. Returns how many rows it changed.
+pub(crate) fn execute(
+    replica: &Replica,
+    table: &Table,
+    sql: &str,
+    params: impl Params + Clone,
+) -> Result<usize> {
+    let sql = sql.replacen(OR_ABORT, or_abort(replica, table)?, 1);
+    firing(replica, table, || Ok(replica.db.prepare_cached(&sql)?.execute(params.clone())?))
 }
 
 /// Returns whether statements of a trigger say what a violated constraint does; it may be that only a text in them does.
@@ -416,14 +420,15 @@ pub(crate) fn seeing_removed<R>(replica: &Replica, replace: impl FnOnce() -> Res
 }
 
 /// Writes a row by what differs, as an application would: by no upsert, whose INSERT triggers would run too, and
-/// without columns that stay the same. Returns whether there was a row, or one was made.
+/// without columns that stay the same; where there is none, it is made if it `is_whole`. Returns whether there was a row, or one
+/// was made.
 pub(crate) fn write_difference(
     replica: &Replica,
     table: &Table,
     key: &[Bind<'_>],
     columns: &[usize],
     values: &[Bind<'_>],
-    insert: Option<&str>,
+    is_whole: bool,
 ) -> Result<bool> {
     let names: Vec<String> = columns.iter().map(|at| value::quote(&table.def.columns[*at].name)).collect();
     let names = if names.is_empty() { "1".into() } else { names.join(", ") };
@@ -443,20 +448,18 @@ pub(crate) fn write_difference(
             }
         }
     };
-    match (differing, insert) {
-        (None, None) => Ok(false),
-        (None, Some(insert)) => firing(replica, table, || {
-            replica.db.prepare_cached(insert)?.execute(params_from_iter(values_with(key, values, table)))?;
-            Ok(true)
-        }),
-        (Some(differing), _) if differing.is_empty() => Ok(true),
-        (Some(differing), _) => {
+    match differing {
+        None if !is_whole => Ok(false),
+        None => {
+            let values = params_from_iter(values_with(key, values, table));
+            execute(replica, table, &table.insert_sql(columns), values).map(|_| true)
+        }
+        Some(differing) if differing.is_empty() => Ok(true),
+        Some(differing) => {
             let set: Vec<usize> = differing.iter().map(|at| columns[*at]).collect();
-            let sql = firing_sql(replica, table, table.update_sql(&set))?;
-            firing(replica, table, || {
-                let values = differing.iter().map(|at| &values[*at]).chain(key);
-                Ok(replica.db.prepare_cached(&sql)?.execute(params_from_iter(values))? > 0)
-            })
+            let values = differing.iter().map(|at| &values[*at]).chain(key);
+            execute(replica, table, &table.update_sql(&set), params_from_iter(values))
+                .map(|changed| changed > 0)
         }
     }
 }
@@ -482,7 +485,7 @@ fn values_with<'b>(
     key: &'b [Bind<'b>],
     values: &'b [Bind<'b>],
     table: &Table,
-) -> impl Iterator<Item = &'b Bind<'b>> {
+) -> impl Iterator<Item = &'b Bind<'b>> + Clone {
     let gathered = usize::from(table.state == State::Gathered);
     key.iter().take(gathered).chain(values)
 }

@@ -7,14 +7,14 @@
 use rusqlite::ErrorCode;
 
 use crate::engine::error::Result;
-use crate::engine::table::known::Table;
+use crate::engine::table::known::{OR_ABORT, Table};
 use crate::engine::table::replica::Replica;
 
 /// Returns what keeps us from writing to a table, for people.
 pub(crate) fn why_not(replica: &Replica, table: &Table) -> Result<Option<String>> {
     let all: Vec<usize> = (0..table.def.columns.len()).collect();
     let insert = table.insert_sql(&all);
-    let replace = insert.replacen("OR ABORT", "OR REPLACE", 1);
+    let replace = insert.replacen(OR_ABORT, "OR REPLACE", 1);
     let columns = table.column_list();
     for sql in [
         table.upsert_sql(&all),

@@ -154,9 +154,7 @@ pub(crate) fn write_row(
     let values: Vec<Bind<'_>> = values.map(Bind).collect();
     let done = if local {
         let (key, columns) = (key().collect::<Vec<_>>(), columns());
-        let insert = || triggers::firing_sql(replica, table, table.insert_sql(&columns));
-        let insert = if partial { None } else { Some(insert()?) };
-        triggers::write_difference(replica, table, &key, &columns, &values, insert.as_deref())?
+        triggers::write_difference(replica, table, &key, &columns, &values, !partial)?
     } else if partial {
         let bound = params_from_iter(values.into_iter().chain(key()));
         replica.db.prepare_cached(&table.update_sql(&columns()))?.execute(bound)? > 0

@@ -88,6 +88,10 @@ pub(crate) struct Table {
     pub aside: bool,
 }
 
+/// What our statements that write to a table say of a violated constraint: they are undone. A constraint that says REPLACE, IGNORE
+/// or ROLLBACK says so for the application's statements.
+pub(crate) const OR_ABORT: &str = "OR ABORT";
+
 impl Table {
     /// Returns whether rows of the shared stream are shown in it.
     pub(crate) fn shows_shared(&self) -> bool {
@@ -154,13 +158,12 @@ impl Table {
         device.into_iter().chain(names).collect::<Vec<_>>().join(", ")
     }
 
-    /// Returns the `INSERT` of these columns. As each statement here it says what a violated constraint does: a constraint that
-    /// says REPLACE, IGNORE or ROLLBACK says so for the application's statements.
+    /// Returns the `INSERT` of these columns.
     pub(crate) fn insert_sql(&self, columns: &[usize]) -> String {
         let n = columns.len() + usize::from(self.state == State::Gathered);
         let marks: Vec<String> = (1..=n).map(|n| format!("?{n}")).collect();
         format!(
-            "INSERT OR ABORT INTO {} ({}) VALUES ({})",
+            "INSERT {OR_ABORT} INTO {} ({}) VALUES ({})",
             self.sql_name,
             self.with_device(columns.iter().copied()),
             marks.join(", ")
@@ -197,7 +200,7 @@ impl Table {
             sets.push(format!("{key} = {key}"));
         }
         format!(
-            "UPDATE OR ABORT {} SET {} WHERE {}",
+            "UPDATE {OR_ABORT} {} SET {} WHERE {}",
             self.sql_name,
             sets.join(", "),
             self.key_match_from(columns.len())

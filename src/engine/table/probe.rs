@@ -91,13 +91,24 @@ impl Local {
 /// The version of the schema and the state of each table, of which the triggers were looked up.
 type FoundFor = (i64, Vec<(i64, State)>);
 
+/// What runs for rows of a synced table.
+#[derive(Default)]
+pub(crate) struct On {
+    /// Its triggers, among those found.
+    pub own: Vec<usize>,
+    /// The columns that these read.
+    pub reads: HashSet<String>,
+    /// Statements of these, or of what they run, may say what a violated constraint does.
+    pub says_of_conflicts: bool,
+}
+
 /// The known triggers of the application.
 #[derive(Default)]
 pub(crate) struct Triggers {
     pub found_for: Option<FoundFor>,
     pub found: Vec<Local>,
-    /// For a synced table, its triggers among those found, and the columns that they read.
-    pub on: HashMap<i64, (Vec<usize>, HashSet<String>)>,
+    /// By synced table, what runs for its rows.
+    pub on: HashMap<i64, On>,
     /// They were looked up in this transaction, and are in place.
     pub ready: bool,
     pub installed: bool,

@@ -13,13 +13,12 @@ use std::collections::BTreeMap;
 use packmule_core::model::Stream;
 use packmule_core::wire::FrameFlags;
 
-use crate::engine::apply::groups::{self, Incoming, Sight, Writers};
+use crate::engine::apply::groups::{self, Heard, Incoming, Sight, Writers};
 use crate::engine::error::Result;
 use crate::engine::fleet::{devices, positions};
 use crate::engine::log::frames;
 use crate::engine::log::visit::{self, Part};
-use crate::engine::merge::folds::Fold;
-use crate::engine::merge::heads::{self, Vector};
+use crate::engine::merge::heads::{self, Head};
 use crate::engine::merge::{counters, deferred, stretches, written};
 use crate::engine::show::write::{Counts, Origin};
 use crate::engine::table::replica::Replica;
@@ -53,16 +52,22 @@ pub(crate) fn strangers(replica: &Replica, dev: i64, after: u64) -> Result<BTree
 }
 
 /// Applies again what a history says of rows of which one of these devices has a version here.
-pub(crate) fn apply_again(replica: &Replica, of: &History, over: &BTreeMap<i64, u64>) -> Result<()> {
-    if over.is_empty() {
-        return Ok(());
-    }
+pub(crate) fn apply_again(replica: &Replica, of: History, over: &BTreeMap<i64, u64>) -> Result<()> {
     stretches::spread(replica, None)?;
     let last = positions::position(replica, of.dev, Stream::Shared)?.seq;
     (of.after + 1..=last).try_for_each(|seq| forget_versions(replica, (of.dev, seq), of.after, over))?;
-    let context = of.context.clone().into_iter().collect();
-    let mut group = Group { context, ..Group::default() };
+    let mut group = Heard::after(of.context);
     (of.after + 1..=last).try_for_each(|seq| apply_frame(replica, (of.dev, seq), over, &mut group))
+}
+
+/// Returns the versions of a row that an op writes, if one of these devices has one of them.
+fn contested(
+    replica: &Replica,
+    (tid, key): (i64, &[u8]),
+    over: &BTreeMap<i64, u64>,
+) -> Result<Option<Vec<Head>>> {
+    let heads = heads::all_heads(replica, tid, key)?;
+    Ok(Some(heads).filter(|heads| heads.iter().any(|head| over.contains_key(&head.dev))))
 }
 
 /// Forgets the author's versions, after a frame, of the rows that one of its frames writes to and one of these devices has a
@@ -77,10 +82,7 @@ fn forget_versions(
     visit::visit(replica, &frames::parse(&body)?, |part| {
         let Part::Op(def, ref op) = part else { return Ok(()) };
         let key = def.key_of(def.values_of(op).iter().copied())?;
-        let heads = heads::all_heads(replica, def.tid, &key)?;
-        if !heads.iter().any(|head| over.contains_key(&head.dev)) {
-            return Ok(());
-        }
+        let Some(heads) = contested(replica, (def.tid, &key), over)? else { return Ok(()) };
         for head in heads.iter().filter(|head| head.dev == dev && head.seq > after) {
             written::forget_head(replica, def.tid, &key, head)?;
         }
@@ -93,52 +95,35 @@ fn forget_versions(
     })
 }
 
-/// What the first frame of a group says, for those after it.
-#[derive(Default)]
-struct Group {
-    context: Vector,
-    lamport: u64,
-    wall: i64,
-    /// The first fold here that this device had not seen.
-    late: Option<Fold>,
-    /// Of a context-free group: what counts as seen.
-    own: Option<Vector>,
-}
-
 /// Applies the ops of a frame to such rows.
 fn apply_frame(
     replica: &Replica,
     (dev, seq): (i64, u64),
     over: &BTreeMap<i64, u64>,
-    group: &mut Group,
+    group: &mut Heard,
 ) -> Result<()> {
     let (stream, author) = (Stream::Shared, devices::device_id(replica, dev)?);
     let body = frames::frame_here(replica, dev, stream, seq)?;
     let frame = frames::parse(&body)?;
-    if let Some(head) = frame.group {
-        (group.lamport, group.wall) = (head.lamport, head.wall);
-        (group.late, group.own) = groups::hear_context(replica, (dev, stream), &frame, &mut group.context)?;
-    }
-    let Group { lamport, wall, .. } = *group;
+    group.hear(replica, (dev, stream), &frame)?;
+    let Heard { lamport, wall, .. } = *group;
     let restates = frame.head.flags.has(FrameFlags::RESTATED);
     let (mut keep, mut late) = (Vec::new(), group.late);
     let (mut writers, mut counts) = (Writers::default(), Counts::default());
     visit::visit(replica, &frame, |part| match part {
         Part::Keep(runs) => {
             keep = heads::kept_here(replica, runs)?;
-            late =
-                groups::see_kept(replica, (dev, group.late), &keep, group.own.as_mut(), &mut group.context)?;
+            late = group.see_kept(replica, dev, &keep)?;
             Ok(())
         }
         Part::Op(def, ref op) => {
             let values = &def.values_of(op)[..];
-            let heads = heads::all_heads(replica, def.tid, &def.key_of(values.iter().copied())?)?;
-            if !heads.iter().any(|head| over.contains_key(&head.dev)) {
+            let key = def.key_of(values.iter().copied())?;
+            if contested(replica, (def.tid, &key), over)?.is_none() {
                 return Ok(());
             }
             let writer = writers.of(def, || groups::writer(replica, stream, def, dev))?;
-            let seen = &groups::seen_of(&frame, &group.context, group.own.as_ref(), &keep);
-            let sight = &Sight { seen, late, restates };
+            let sight = &Sight { seen: &group.seen(&frame, &keep), late, restates };
             let origin = &Origin { dev, author, stream, seq, lamport, wall };
             groups::apply_op(replica, &Incoming { writer, def, op, values, origin, sight }, &mut counts)
         }

@@ -57,31 +57,28 @@ pub(crate) fn apply_group(
     last: u64,
 ) -> Result<Counts> {
     let author = devices::device_id(replica, dev)?;
-    let mut context: HashMap<i64, u64> = positions::context_of(replica, dev, stream)?.into_iter().collect();
-    let (mut counts, mut lamport, mut wall) = (Counts::default(), 0, 0);
-    let (mut writers, mut late, mut own) = (Writers::default(), None, None);
+    let mut group = Heard::after(positions::context_of(replica, dev, stream)?);
+    let (mut counts, mut writers) = (Counts::default(), Writers::default());
     let (mut spans, mut pieces) = (Spans::default(), Pieces::default());
     for seq in first..=last {
         let body = frames::frame_here(replica, dev, stream, seq)?;
         let frame = frames::parse(&body)?;
-        if let Some(group) = frame.group {
-            (lamport, wall) = (group.lamport, group.wall);
-            (late, own) = hear_context(replica, (dev, stream), &frame, &mut context)?;
-        }
+        group.hear(replica, (dev, stream), &frame)?;
+        let Heard { lamport, wall, .. } = group;
         let restates = frame.head.flags.has(FrameFlags::RESTATED);
         let mut rules = Rules::of(&frame.head, stream)?;
-        let (mut keep, mut unplaced) = (Vec::new(), late);
+        let (mut keep, mut late) = (Vec::new(), group.late);
         visit::visit(replica, &frame, |part| {
             match part {
                 Part::Definition(body) => {
                     let decides = frame.head.flags.has(FrameFlags::RESOLUTION);
-                    let stamp = Stamp { dev, seq, lamport, seen: &Seen::Context(&context), decides };
+                    let stamp = Stamp { dev, seq, lamport, seen: &Seen::Context(&group.context), decides };
                     heard::hear_def(replica, stream, body, &stamp)?;
                     writers = Writers::default();
                 }
                 Part::Keep(runs) => {
                     keep = heads::kept_here(replica, runs)?;
-                    unplaced = see_kept(replica, (dev, late), &keep, own.as_mut(), &mut context)?;
+                    late = group.see_kept(replica, dev, &keep)?;
                 }
                 Part::Schema(schema) => {
                     heard::hear_schema(replica, &schema, (dev, seq, lamport))?;
@@ -97,8 +94,7 @@ pub(crate) fn apply_group(
                     pieces.claim(seq, values)?;
                     let writer = writers.of(def, || writer(replica, stream, def, dev))?;
                     let origin = &Origin { dev, author, stream, seq, lamport, wall };
-                    let seen = &seen_of(&frame, &context, own.as_ref(), &keep);
-                    let sight = &Sight { seen, late: unplaced, restates };
+                    let sight = &Sight { seen: &group.seen(&frame, &keep), late, restates };
                     if restates {
                         spans.note(replica, writer.table.tid, &def.key_of(values.iter().copied())?)?;
                     }
@@ -108,7 +104,7 @@ pub(crate) fn apply_group(
             Ok(())
         })?;
     }
-    let by = Restating { dev, last, seen: &Seen::Context(&context), late };
+    let by = Restating { dev, last, seen: &Seen::Context(&group.context), late: group.late };
     counts.ops += remove_left_out(replica, stream, &spans, &by)?;
     if counts.ops > 0 && stream == Stream::Shared {
         meta::set(&replica.db, "unanswered", true)?;
@@ -120,62 +116,92 @@ pub(crate) fn apply_group(
     Ok(counts)
 }
 
-/// Takes in what changed in a group's context. Returns the first fold here that its author had not seen, if there is one, and
-/// of a context-free group what counts as seen by its author.
-pub(super) fn hear_context(
-    replica: &Replica,
-    (dev, stream): (i64, Stream),
-    frame: &Frame<'_>,
-    context: &mut HashMap<i64, u64>,
-) -> Result<(Option<Fold>, Option<Vector>)> {
-    for (id, seen) in contexts::context(replica, dev, stream, frame)? {
-        if seen == 0 {
-            continue; // It says nothing, but may introduce a number; nothing is kept of devices that nobody has.
-        }
-        let other = devices::device_number_or_new(replica, id)?;
-        context.insert(other, seen);
-        let here = positions::position(replica, other, Stream::Shared)?.seq;
-        if here < seen && other != dev && gave_up::is_given_up(replica, (dev, frame.head.seq), other, seen)? {
-            given_up::claim(replica, other, here + 1, seen)?;
-        }
-        positions::set_context(replica, dev, stream, other, seen)?;
-    }
-    gave_up::apply(replica, dev, frame)?;
-    if contexts::keep_numbers(replica, dev, stream, frame)? {
-        vouched::count_pending(replica, dev, stream)?; // They may name devices by these numbers.
-    }
-    let (late, own) = if frame.head.flags.has(FrameFlags::CONTEXT_FREE) && stream == Stream::Shared {
-        let (seen, late) = context_free::seen_by(replica, dev, None)?;
-        (late, Some(seen))
-    } else if stream == Stream::Shared {
-        (late::first_unseen(replica, dev, context)?, None)
-    } else {
-        (None, None)
-    };
-    see_settled(context, late);
-    Ok((late, own))
+/// What the first frame of a group says, for those after it.
+#[derive(Default)]
+pub(super) struct Heard {
+    /// What its author had seen.
+    context: Vector,
+    pub lamport: u64,
+    pub wall: i64,
+    /// The first fold here that its author had not seen, if there is one.
+    pub late: Option<Fold>,
+    /// Of a context-free group: what counts as seen by its author.
+    own: Option<Vector>,
 }
 
-/// Hears which frames a verdict leaves; or, of a context-free group, which of its context its author had not seen. Returns
-/// the first fold here that a verdict may leave something of, or that the author had not seen: what is settled is not
-/// removed by it then.
-pub(super) fn see_kept(
-    replica: &Replica,
-    (dev, late): (i64, Option<Fold>),
-    keep: &[Kept],
-    own: Option<&mut Vector>,
-    context: &mut Vector,
-) -> Result<Option<Fold>> {
-    let unseen = match own {
-        Some(own) => {
-            let (seen, fold) = context_free::seen_by(replica, dev, Some((context, keep)))?;
-            *own = seen;
-            fold
+impl Heard {
+    /// Begins where the author had seen this.
+    pub(super) fn after(context: impl IntoIterator<Item = (i64, u64)>) -> Self {
+        Self { context: context.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Takes in what a frame says of its group, if it is the first.
+    pub(super) fn hear(
+        &mut self,
+        replica: &Replica,
+        (dev, stream): (i64, Stream),
+        frame: &Frame<'_>,
+    ) -> Result<()> {
+        let Some(group) = frame.group else { return Ok(()) };
+        (self.lamport, self.wall) = (group.lamport, group.wall);
+        for (id, seen) in contexts::context(replica, dev, stream, frame)? {
+            if seen == 0 {
+                continue; // It says nothing, but may introduce a number; nothing is kept of devices that nobody has.
+            }
+            let other = devices::device_number_or_new(replica, id)?;
+            self.context.insert(other, seen);
+            let here = positions::position(replica, other, Stream::Shared)?.seq;
+            if here < seen
+                && other != dev
+                && gave_up::is_given_up(replica, (dev, frame.head.seq), other, seen)?
+            {
+                given_up::claim(replica, other, here + 1, seen)?;
+            }
+            positions::set_context(replica, dev, stream, other, seen)?;
         }
-        None => late.into_iter().chain(late::first_kept(replica, keep)?).min(),
-    };
-    see_settled(context, unseen);
-    Ok(unseen)
+        gave_up::apply(replica, dev, frame)?;
+        if contexts::keep_numbers(replica, dev, stream, frame)? {
+            vouched::count_pending(replica, dev, stream)?; // They may name devices by these numbers.
+        }
+        (self.late, self.own) = if frame.head.flags.has(FrameFlags::CONTEXT_FREE) && stream == Stream::Shared
+        {
+            let (seen, late) = context_free::seen_by(replica, dev, None)?;
+            (late, Some(seen))
+        } else if stream == Stream::Shared {
+            (late::first_unseen(replica, dev, &self.context)?, None)
+        } else {
+            (None, None)
+        };
+        see_settled(&mut self.context, self.late);
+        Ok(())
+    }
+
+    /// Hears which frames a verdict leaves; or, of a context-free group, which of its context its author had not seen. Returns
+    /// the first fold here that a verdict may leave something of, or that the author had not seen: what is settled is not
+    /// removed by it then.
+    pub(super) fn see_kept(&mut self, replica: &Replica, dev: i64, keep: &[Kept]) -> Result<Option<Fold>> {
+        let unseen = match &mut self.own {
+            Some(own) => {
+                let (seen, fold) = context_free::seen_by(replica, dev, Some((&self.context, keep)))?;
+                *own = seen;
+                fold
+            }
+            None => self.late.into_iter().chain(late::first_kept(replica, keep)?).min(),
+        };
+        see_settled(&mut self.context, unseen);
+        Ok(unseen)
+    }
+
+    /// Returns what the author of a frame had seen, by the kind of the frame.
+    pub(super) fn seen<'c>(&'c self, frame: &Frame<'_>, keep: &'c [Kept]) -> Seen<'c> {
+        if let Some(own) = &self.own {
+            Seen::Context(own)
+        } else if frame.head.flags.has(FrameFlags::VERDICT) {
+            Seen::Verdict(&self.context, keep)
+        } else {
+            Seen::Context(&self.context)
+        }
+    }
 }
 
 /// Has all that is settled here count as seen, whoever wrote it, where nothing of it is unseen.
@@ -214,22 +240,6 @@ pub(crate) fn hear_standing(
             membership::hear_retired(replica, *device, (dev, frame.head.seq), goes_on)
         }
         _ => Ok(()),
-    }
-}
-
-/// Returns what a frame's author had seen, by the kind of the frame; `own` is what counts of it in a context-free group.
-pub(super) fn seen_of<'c>(
-    frame: &Frame<'_>,
-    context: &'c HashMap<i64, u64>,
-    own: Option<&'c Vector>,
-    keep: &'c [Kept],
-) -> Seen<'c> {
-    if let Some(own) = own {
-        Seen::Context(own)
-    } else if frame.head.flags.has(FrameFlags::VERDICT) {
-        Seen::Verdict(context, keep)
-    } else {
-        Seen::Context(context)
     }
 }
 

@@ -62,7 +62,7 @@ fn give_back(replica: &Replica, dev: i64, after: u64, over: &BTreeMap<i64, u64>)
     }
     let after = after.max(log_begins(replica, dev, Stream::Shared)?);
     let [context, _] = contexts_at(replica, dev, [after; 2])?;
-    again::apply_again(replica, &History { dev, after, context }, over)
+    again::apply_again(replica, History { dev, after, context }, over)
 }
 
 /// Finds where a stream was at the end of a group; `None` if nothing here has its chain there.

@@ -224,7 +224,7 @@ fn rekey_here(
 fn give_back(replica: &Replica, (old, common): (i64, u64), over: &BTreeMap<i64, u64>) -> Result<()> {
     let Some(last) = over.values().max() else { return Ok(()) };
     let moved = History { dev: replica.me, after: 0, context: BTreeMap::new() };
-    again::apply_again(replica, &moved, over)?;
+    again::apply_again(replica, moved, over)?;
     given_up::claim(replica, old, common + 1, *last)
 }
 

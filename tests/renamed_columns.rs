@@ -200,16 +200,22 @@ fn what_came_under_a_new_name_is_read_when_a_state_tells_that_name() {
     }
 }
 
+/// Two devices whose applications have made a table, and one whose columns follow.
+fn with_follower(columns: &str, merge: Merge) -> (World, [Engine; 3]) {
+    let world = World::new();
+    let mut devices = ["a", "b", "follower"].map(|name| world.board(name));
+    for device in &mut devices[..2] {
+        sql(device, &format!("CREATE TABLE t ({columns})"));
+        device.track("t", &TrackOptions { merge, ..TrackOptions::default() }).unwrap();
+    }
+    (world, devices)
+}
+
 /// A device sent a state that had a column of which it did not know yet that others call it otherwise. The receiver knew, and
 /// took it that the versions which were not read there had lost their value: one conflict had other ids than elsewhere.
 #[test]
 fn a_column_that_the_maker_of_a_state_takes_for_another_is_read_in_what_others_wrote() {
-    let world = World::new();
-    let mut devices = ["a", "b", "follower"].map(|name| world.board(name));
-    for device in &mut devices[..2] {
-        sql(device, "CREATE TABLE t (k TEXT PRIMARY KEY, c0 TEXT, c1 INTEGER, c2)");
-        device.track("t", &TrackOptions::default()).unwrap();
-    }
+    let (_world, mut devices) = with_follower("k TEXT PRIMARY KEY, c0 TEXT, c1 INTEGER, c2", Merge::Row);
     let carry_all = |devices: &mut [Engine; 3], ways: &[(usize, usize)]| {
         ways.iter().for_each(|(from, to)| drop(carry_between(devices, *from, *to)));
     };
@@ -239,12 +245,7 @@ fn a_column_that_the_maker_of_a_state_takes_for_another_is_read_in_what_others_w
 /// overwritten under the new name was taken to be unread there, and was in conflict with the one that had overwritten it.
 #[test]
 fn what_was_overwritten_under_a_new_name_is_so_in_a_state_too() {
-    let world = World::new();
-    let mut devices = ["a", "b", "follower"].map(|name| world.board(name));
-    for device in &mut devices[..2] {
-        sql(device, "CREATE TABLE t (k TEXT PRIMARY KEY, c0, c1)");
-        device.track("t", &TrackOptions { merge: Merge::Cell, ..TrackOptions::default() }).unwrap();
-    }
+    let (_world, mut devices) = with_follower("k TEXT PRIMARY KEY, c0, c1", Merge::Cell);
     carry_between(&mut devices, 0, 1);
     sql(&devices[0], "INSERT INTO t VALUES ('p', 0, 'before')");
     devices[1].compact().unwrap();

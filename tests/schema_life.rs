@@ -10,13 +10,20 @@ use packmule::{Engine, Merge, Part, TrackOptions};
 
 const COLUMNS: &str = "k TEXT PRIMARY KEY, c0 TEXT, c1 INTEGER, c2";
 
-fn devices(merge: Merge) -> (World, [Engine; 3]) {
+/// Three devices whose applications have made the table.
+fn empty(merge: Merge) -> (World, [Engine; 3]) {
     let world = World::new();
     let mut devices = ["a", "b", "c"].map(|name| world.board(name));
     for device in &mut devices {
         sql(device, &format!("CREATE TABLE t ({COLUMNS})"));
         device.track("t", &TrackOptions { merge, ..TrackOptions::default() }).unwrap();
     }
+    (world, devices)
+}
+
+/// The same, with a row that all have.
+fn devices(merge: Merge) -> (World, [Engine; 3]) {
+    let (world, mut devices) = empty(merge);
     sql(&devices[0], "INSERT INTO t VALUES ('k', 'zero', 1, 2)");
     meet(&mut devices);
     (world, devices)
@@ -609,12 +616,7 @@ fn a_unique_that_one_who_was_away_still_announces_comes_back_nowhere() {
 #[test]
 fn what_is_written_to_a_held_table_under_a_new_name_has_the_number_of_the_old_one() {
     for merge in [Merge::Cell, Merge::Row] {
-        let world = World::new();
-        let mut devices = ["a", "b", "c"].map(|name| world.board(name));
-        for device in &mut devices {
-            sql(device, &format!("CREATE TABLE t ({COLUMNS})"));
-            device.track("t", &TrackOptions { merge, ..TrackOptions::default() }).unwrap();
-        }
+        let (_world, mut devices) = empty(merge);
         // Nothing tells here that the two columns are one.
         sql(&devices[1], "INSERT INTO t VALUES ('k', 'zero', 1, NULL)");
         carry_between(&mut devices, 2, 1);

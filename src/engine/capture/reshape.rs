@@ -306,8 +306,11 @@ pub(crate) fn take_back(replica: &Replica, table: &Table) -> Result<()> {
 /// Says that a table lacks columns that it has by this device's own log, since the device was set back to a backup: nobody waits
 /// for them, and nobody takes them to be dropped. Its application will add them again.
 pub(crate) fn say_set_back(replica: &Replica, table: &Table) -> Result<()> {
+    if !table.announced {
+        return Ok(());
+    }
     let last = shapes::own_shape(replica, table.tid)?.filter(|last| !last.bits.says(SchemaBits::LEFT));
-    let Some(last) = last.filter(|_| table.announced) else { return Ok(()) };
+    let Some(last) = last else { return Ok(()) };
     let had = match last.bits.says(SchemaBits::CHANGED) {
         true => shapes::before(replica, table.tid, replica.me)?,
         false => Some(last.def),

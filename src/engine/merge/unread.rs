@@ -67,12 +67,16 @@ pub(crate) fn any(replica: &Replica, tid: i64) -> Result<bool> {
     Ok(value::maybe::<i64>(&replica.db, sql, [tid])?.is_some())
 }
 
+/// Returns whether a version has no columns but those that are here: it is settled, or is being sealed. What this device sealed
+/// before a backup to which it was set back may have others.
+fn has_columns_of_here(replica: &Replica, head: &Head) -> Result<bool> {
+    let is_own = head.dev == replica.me;
+    Ok(head.dev == BASELINE || is_own && !frames::is_here(replica, head.dev, Stream::Shared, head.seq)?)
+}
+
 /// Returns the columns that a version speaks for and that wait here.
 fn unread_in(replica: &Replica, table: &Table, head: &Head) -> Result<BTreeSet<String>> {
-    // What is being sealed here has the columns that are here. What this device sealed before a backup to which it was set back
-    // may have others.
-    let here = |seq| frames::is_here(replica, replica.me, Stream::Shared, seq);
-    if head.dev == BASELINE || (head.dev == replica.me && !here(head.seq)?) {
+    if has_columns_of_here(replica, head)? {
         return Ok(BTreeSet::new());
     }
     let mut names: BTreeSet<String> =
@@ -115,10 +119,7 @@ pub(crate) fn forget_idle(
 
 /// Returns whether a version says something in a column of its definition of this kind.
 fn says(replica: &Replica, head: &Head, is_one: &dyn Fn(DefId, usize) -> bool) -> Result<bool> {
-    // What is being sealed here has the columns that are here. What this device sealed before a backup to which it was set back
-    // may have others.
-    let here = |seq| frames::is_here(replica, replica.me, Stream::Shared, seq);
-    if head.dev == BASELINE || (head.dev == replica.me && !here(head.seq)?) {
+    if has_columns_of_here(replica, head)? {
         return Ok(false);
     }
     frames::op_at(replica, head.dev, Stream::Shared, head.seq, head.place, |def, op| {

@@ -167,7 +167,6 @@ fn look_at_rows(replica: &Replica, table: &Table, report: &mut TrackReport) -> R
 /// Compares what is wanted with what is known of the table. Returns a report if nothing more is to be done, and
 /// `None` if the table is to be tracked now.
 fn track_known(replica: &Replica, known: &Table, def: &TableDef) -> Result<Option<TrackReport>> {
-    let way = |d: &TableDef| (d.mode, d.append);
     let redeclares = known.state == State::Tracked && def.declares() && way(&known.def) == way(def);
     if !merges_alike(&known.def, def) && redeclares {
         redeclare::redeclare(replica, known, def)?;
@@ -378,6 +377,11 @@ fn untrack_here(replica: &Replica, table: &Table) -> Result<()> {
     catalog::reload_catalog(replica)
 }
 
+/// Returns how the rows of a table travel.
+fn way(def: &TableDef) -> (Mode, bool) {
+    (def.mode, def.append)
+}
+
 /// Says how a table is tracked elsewhere or here, how it was to be tracked now, and what can be done. `is_alone` says that no
 /// other device has it from here.
 fn explain_difference(known: &Table, wanted: &TableDef, is_alone: bool) -> String {
@@ -390,7 +394,6 @@ fn explain_difference(known: &Table, wanted: &TableDef, is_alone: bool) -> Strin
         };
         format!("mode {mode}{}, {}", if d.append { ", append" } else { "" }, d.how_it_merges())
     };
-    let way = |d: &TableDef| (d.mode, d.append);
     let what = match (way(&known.def) == way(wanted), is_tracked && is_alone) {
         (true, _) => {
             "use that. A shared table that is tracked can be tracked again with another merge, policy or rules of columns, which \

@@ -10,22 +10,21 @@ pub fn width(text: &str) -> usize {
 
 /// Returns the beginning of a text that fits into so many columns.
 pub fn beginning(text: &str, room: usize) -> &str {
-    let mut taken = 0;
-    let fits = |c: char| {
-        taken += of_letter(c);
-        taken > room
-    };
-    text.split(fits).next().unwrap_or_default()
+    text.split(beyond(room)).next().unwrap_or_default()
 }
 
 /// Returns the end of a text that fits into so many columns.
 pub fn end(text: &str, room: usize) -> &str {
+    text.rsplit(beyond(room)).next().unwrap_or_default()
+}
+
+/// Returns what finds the letters that do not fit any more into so many columns, of those that it is asked about in turn.
+fn beyond(room: usize) -> impl FnMut(char) -> bool {
     let mut taken = 0;
-    let fits = |c: char| {
+    move |c| {
         taken += of_letter(c);
         taken > room
-    };
-    text.rsplit(fits).next().unwrap_or_default()
+    }
 }
 
 fn of_letter(c: char) -> usize {

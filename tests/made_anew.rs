@@ -377,6 +377,31 @@ fn of_two_rebuilds_the_one_that_has_a_row_wins() {
     }
 }
 
+/// What a rebuild wrote loses to what its author had not seen also where one of the two comes in a state, for a table that
+/// is held there.
+#[test]
+fn what_a_rebuild_changes_loses_in_a_state_for_a_table_that_is_held() {
+    for (merge, policy) in ALL {
+        for (held, maker) in [(0, 1), (1, 0)] {
+            let (_world, mut devices) = three(merge, policy, true);
+            sql(&devices[0], &rebuild("id, name || '!', n FROM item"));
+            devices[0].seal().unwrap();
+            sql(&devices[1], "UPDATE item SET name = 'edited' WHERE id = '1'");
+            devices[1].seal().unwrap();
+            sql(&devices[held], "ALTER TABLE item RENAME COLUMN n TO m");
+            let bytes = whole_bundle(&mut devices[maker]);
+            import(&mut devices[held], &bytes);
+            sql(&devices[held], "ALTER TABLE item RENAME COLUMN m TO n");
+            meet(&mut devices);
+            all_equal(&devices);
+            for device in &devices {
+                let names = rows(device, "SELECT name FROM item ORDER BY id");
+                assert_eq!(names, ["\"edited\"", "\"two!\"", "\"three!\""], "{merge:?} {policy:?} {held}");
+            }
+        }
+    }
+}
+
 /// A row that is deleted before its table gets a column had in it what the column gave to all others.
 #[test]
 fn a_row_that_was_deleted_before_a_column_came_comes_back_with_its_default() {

@@ -188,13 +188,8 @@ impl<'e> Sides<'e> {
             head if they_saw => self.folded.0.part(table, &head, ours),
             _ => None,
         }));
-        // A restated version loses to what its author had not seen: whoever has it only had not either.
-        let theirs_new: Vec<Head> = left.iter().filter(|h| !known(h)).cloned().collect();
-        let ours_new: Vec<Head> = ours.iter().filter(|h| new_to(&self.vector, h)).cloned().collect();
-        left.retain_mut(|head| {
-            let unseen = if known(head) { &theirs_new } else { &ours_new };
-            !head.weak || restated::is_left(head, unseen, n)
-        });
+        let new: Vec<Head> = ours.iter().filter(|h| new_to(&self.vector, h)).cloned().collect();
+        restated::meet(&mut left, ours, &new, n);
         left.sort_by_key(|head| (head.dev, head.seq));
         left
     }

@@ -14,7 +14,7 @@ use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::positions;
 use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::heads::Head;
-use crate::engine::merge::{late_held, written};
+use crate::engine::merge::{late_held, restated, written};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::def::TableDef;
@@ -85,6 +85,8 @@ pub(super) fn merge(row: &Waiting<'_>, maker: &TableDef, values: Option<&[OwnedV
         left.extend(parts.filter_map(|head| row.folded.1.part(table, head, &row.theirs)));
     }
     left.extend(came);
+    let new: Vec<Head> = row.ours.iter().filter(|head| new_to(row.vector, head)).cloned().collect();
+    restated::meet(&mut left, &row.ours, &new, table.def.columns.len());
     for head in &row.ours {
         written::forget_head(replica, tid, key, head)?;
     }

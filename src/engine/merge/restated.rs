@@ -118,7 +118,7 @@ pub(crate) fn is_image(head: &Head) -> bool {
 
 /// Takes from a restated version what versions say that its author had not seen, of a table with `n` columns. Returns
 /// whether anything is left of it.
-pub(crate) fn is_left(head: &mut Head, unseen: &[Head], n: usize) -> bool {
+fn is_left(head: &mut Head, unseen: &[Head], n: usize) -> bool {
     let deleted = |a: &Head| a.kind == OpKind::Delete;
     let image = is_image(head);
     let unseen: Vec<&Head> =
@@ -131,4 +131,13 @@ pub(crate) fn is_left(head: &mut Head, unseen: &[Head], n: usize) -> bool {
         head.columns = Some(rest.clone());
     }
     deleted(head) || !rest.is_empty()
+}
+
+/// Takes from the restated versions among the heads of two sides what the other side has that their authors had not seen:
+/// whoever has such a version alone had not either. `ours` are those that were here, and `new` those of them that the other
+/// side has not seen.
+pub(crate) fn meet(left: &mut Vec<Head>, ours: &[Head], new: &[Head], n: usize) {
+    let known = |head: &Head| ours.iter().any(|other| (other.dev, other.seq) == (head.dev, head.seq));
+    let came: Vec<Head> = left.iter().filter(|head| !known(head)).cloned().collect();
+    left.retain_mut(|head| !head.weak || is_left(head, if known(head) { &came } else { new }, n));
 }

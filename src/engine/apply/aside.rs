@@ -81,7 +81,7 @@ pub(crate) fn said(error: &Error) -> String {
 /// Names what a group was tried with: this version of the program, the database's schema, and how many definitions.
 fn tried(replica: &Replica) -> Result<String> {
     let defs: Option<u64> = value::maybe(&replica.db, "SELECT count(*) FROM _pm_def", [])?;
-    let (version, schema) = (env!("CARGO_PKG_VERSION"), catalog::schema_version(replica)?);
+    let (version, schema) = (env!("CARGO_PKG_VERSION"), catalog::schema_version(&replica.db)?);
     Ok(format!("{version} {schema} {}", defs.unwrap_or_default()))
 }
 

@@ -15,7 +15,7 @@ use crate::engine::table::shapes;
 
 /// Remembers the version of the schema, so that the next seal looks at the tables only if it has changed.
 pub(crate) fn remember_schema(replica: &Replica) -> Result<()> {
-    meta::set(&replica.db, catalog::SCHEMA, catalog::schema_version(replica)?)
+    meta::set(&replica.db, catalog::SCHEMA, catalog::schema_version(&replica.db)?)
 }
 
 /// Makes a definition the table's. The next seal announces it in the log, unless it is in somebody's log already.
@@ -68,11 +68,11 @@ pub(crate) fn announce_again(replica: &Replica, tid: i64) -> Result<()> {
 pub(crate) fn resume(replica: &Replica, tid: i64) -> Result<()> {
     let sql = "UPDATE _pm_table SET state = ?2, note = NULL WHERE tid = ?1";
     replica.db.execute(sql, (tid, State::Tracked))?;
-    catalog::reload_catalog(replica)
+    catalog::reload_table(replica, tid)
 }
 
 /// Records the reason for a table's status, for people.
 pub(crate) fn set_reason(replica: &Replica, tid: i64, reason: &str) -> Result<()> {
     replica.db.execute("UPDATE _pm_table SET note = ?2 WHERE tid = ?1", (tid, reason))?;
-    catalog::reload_catalog(replica)
+    catalog::reload_table(replica, tid)
 }

@@ -239,7 +239,7 @@ pub(crate) fn apply_declarations(replica: &Replica, tid: i64, disputed: &Columns
         let (reason, name) = (why, &table.def.name);
         suspended::suspend(replica, &table, &reason)?;
         meta::notice(&replica.db, &format!("table `{name}` is suspended: {reason}"), replica.now())?;
-        return catalog::reload_catalog(replica);
+        return catalog::reload_table(replica, tid);
     }
     let new_counters: Vec<usize> =
         def.counters().into_iter().filter(|at| !table.counters.contains(at)).collect();

@@ -385,7 +385,7 @@ fn adopt_changes(
     if !is_told {
         adopt::announce_again(replica, table.tid)?;
     }
-    catalog::reload_catalog(replica)?;
+    catalog::reload_table(replica, table.tid)?;
     Ok(added)
 }
 
@@ -411,7 +411,7 @@ fn recapture(replica: &Replica, table: &Table, intact: bool, added: &[ColumnDef]
     }
     if !intact && def.append {
         append::begin_again(replica, table)?;
-        catalog::reload_catalog(replica)?;
+        catalog::reload_table(replica, table.tid)?;
         record_rows(replica, table, &Columns::all(def.columns.len()), "1")?;
     }
     let mut come = Vec::new();

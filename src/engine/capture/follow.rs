@@ -103,7 +103,7 @@ pub(crate) fn tell_waiting(replica: &Replica, tid: i64) -> Result<()> {
     }
     if table.note != reason {
         replica.db.execute("UPDATE _pm_table SET note = ?2 WHERE tid = ?1", (tid, reason))?;
-        catalog::reload_catalog(replica)?;
+        catalog::reload_table(replica, tid)?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@
 use packmule_core::wire::Mode;
 
 use crate::engine::capture::{adopt, merge_definitions};
-use crate::engine::error::Result;
+use crate::engine::error::{self, Result};
 use crate::engine::fleet::devices;
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
@@ -97,10 +97,15 @@ fn make_mirror(replica: &Replica, table: &Table) -> Result<()> {
     gather(replica, tid, &def.name)
 }
 
-/// Returns whether the schema of this database has something of this name.
+/// Returns whether the schema of this database has something in the place of a table of this name. It is not looked for in
+/// `sqlite_schema`, which would be walked for each of many tables.
 pub(crate) fn is_there(replica: &Replica, name: &str) -> Result<bool> {
-    let sql = "SELECT 1 FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE";
-    Ok(value::maybe::<i64>(&replica.db, sql, [name])?.is_some())
+    let sql = "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?1, 'main')) OR EXISTS (SELECT 1 FROM pragma_index_xinfo(?1, 'main'))";
+    match replica.db.prepare_cached(sql)?.query_row([name], |row| row.get(0)) {
+        // A view, say, whose tables are gone.
+        Err(e) if !error::is_machine_failure(&e) => Ok(true),
+        found => Ok(found?),
+    }
 }
 
 /// Returns whether a table of this name is here that is not one in which rows like these were gathered.
@@ -153,6 +158,6 @@ pub(crate) fn gather(replica: &Replica, tid: i64, name: &str) -> Result<()> {
         "UPDATE _pm_table SET state = ?2, announced = 1, note = NULL WHERE tid = ?1",
         (tid, State::Gathered),
     )?;
-    catalog::reload_catalog(replica)?;
+    catalog::reload_table(replica, tid)?;
     adopt::remember_schema(replica)
 }

@@ -101,7 +101,7 @@ pub(crate) fn hear_schema(replica: &Replica, schema: &Schema<'_>, place: (i64, u
         shapes::record_said(replica, tid, place, id, (before, after))?;
     }
     catalog::doubt_schema(replica)?;
-    catalog::reload_catalog(replica)?;
+    catalog::reload_table(replica, tid)?;
     follow::read_renamed(replica, tid, before.as_ref())?;
     follow::tell_waiting(replica, tid)
 }

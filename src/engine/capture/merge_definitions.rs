@@ -101,7 +101,7 @@ fn merge(replica: &Replica, dev: i64, tid: i64, theirs: &TableDef, with_uniques:
             || shapes::is_announced(replica, tid, id)?
             || follow::unread(replica, tid, &table.def)?.iter().any(|(of, _)| *of != id));
     adopt::adopt_def(replica, table.tid, &def)?;
-    catalog::reload_catalog(replica)?;
+    catalog::reload_table(replica, tid)?;
     if table.state == State::Tracked {
         let table = catalog::table(replica, tid)?;
         // The quarantine table needs the columns before rows are moved there; the triggers need the indexes.
@@ -109,7 +109,7 @@ fn merge(replica: &Replica, dev: i64, tid: i64, theirs: &TableDef, with_uniques:
         for unique in &uniques {
             uniques::make_unique(replica, &table, unique)?;
         }
-        catalog::reload_catalog(replica)?;
+        catalog::reload_table(replica, tid)?;
         watch::install_capture(replica, &*catalog::table(replica, tid)?)?;
     }
     adopt::remember_schema(replica)?;

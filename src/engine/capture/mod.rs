@@ -5,6 +5,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `watch` | the triggers that record which rows change |
+//! | `at_once` | the same, of many tables |
 //! | `dirty` | the lists that they append to; what an entry says |
 //! | `changed_rows` | the rows in a list, each once, as its table has them |
 //! | `ops` | reads rows and writes them as ops |
@@ -41,6 +42,7 @@
 
 pub(crate) mod adopt;
 pub(crate) mod append;
+pub(crate) mod at_once;
 mod changed_rows;
 pub(crate) mod column_numbers;
 mod column_order;

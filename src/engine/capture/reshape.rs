@@ -288,7 +288,7 @@ fn adopt_change(
     }
     adopt::adopt_def(replica, table.tid, &reshaped(table, now, change))?;
     adopt::announce_again(replica, table.tid)?;
-    catalog::reload_catalog(replica)
+    catalog::reload_table(replica, table.tid)
 }
 
 /// Says that a table is again what it was before this device announced a change of it; or that it is not what this device
@@ -298,7 +298,7 @@ pub(crate) fn take_back(replica: &Replica, table: &Table) -> Result<()> {
     let is_other = |last: Shape| last.bits.says(SchemaBits::CHANGED) || !last.def.has_columns_of(&table.def);
     if table.announced && last.is_some_and(is_other) {
         adopt::announce_again(replica, table.tid)?;
-        catalog::reload_catalog(replica)?;
+        catalog::reload_table(replica, table.tid)?;
     }
     Ok(())
 }

@@ -23,24 +23,36 @@ fn trigger_names(tid: i64) -> [String; 5] {
 
 /// Makes the list and the triggers of a table; replaces triggers that are there.
 pub(crate) fn install_capture(replica: &Replica, table: &Table) -> Result<()> {
+    begin_capture(replica, table)?;
+    replica.db.execute_batch(&statements(&replica.db, table)?)?;
+    end_capture(replica, table)
+}
+
+/// Makes the list of a table, and removes its triggers: they are to be made.
+pub(crate) fn begin_capture(replica: &Replica, table: &Table) -> Result<()> {
     remove_triggers(replica, table.tid)?;
     dirty::make_lists(replica, table)?;
     renumbered::make(replica, table)?;
-    make_triggers(replica, table)?;
+    fresh::record(replica, table.tid)
+}
+
+/// Remembers of a table what its triggers go by, which are made.
+pub(crate) fn end_capture(replica: &Replica, table: &Table) -> Result<()> {
+    fresh::set_mark(replica, table)?;
     column_order::remember(replica, table.tid, &table.def.name)
 }
 
 /// Makes the triggers of a table again, by a definition whose columns are those of its lists.
 pub(crate) fn rename_in_triggers(replica: &Replica, table: &Table) -> Result<()> {
     remove_triggers(replica, table.tid)?;
-    make_triggers(replica, table)
+    fresh::record(replica, table.tid)?;
+    replica.db.execute_batch(&statements(&replica.db, table)?)?;
+    fresh::set_mark(replica, table)
 }
 
-/// Makes the triggers of a table that has none.
-fn make_triggers(replica: &Replica, table: &Table) -> Result<()> {
-    fresh::record(replica, table.tid)?;
-    replica.db.execute_batch(&triggers(&replica.db, table)?)?;
-    fresh::set_mark(replica, table)
+/// Returns the SQL that makes the triggers of a table.
+fn statements(db: &Connection, table: &Table) -> Result<String> {
+    Ok(triggers(db, table)?.into_iter().map(|(_, sql)| sql + ";").collect())
 }
 
 /// Removes the triggers and the list of a table, and its sums.
@@ -80,13 +92,13 @@ pub(crate) fn capture_outdated(replica: &Replica, table: &Table) -> Result<bool>
     let mut found = 0;
     for name in trigger_names(table.tid) {
         if let Some(sql) = entries::trigger(replica, &name, &table.def.name)? {
-            if !wanted.contains(&sql) {
+            if wanted.iter().all(|(_, wanted)| *wanted != sql) {
                 return Ok(true);
             }
             found += 1;
         }
     }
-    Ok(found != wanted.matches("CREATE TRIGGER _pm_").count())
+    Ok(found != wanted.len())
 }
 
 /// Returns whether all triggers that the table must have are there: dropping a table drops them too.
@@ -174,8 +186,11 @@ fn in_lacking(names: &[String], query: &str) -> String {
     format!("(SELECT (SELECT {query}) FROM (SELECT {}))", nulls.join(", "))
 }
 
-/// Returns the SQL that makes the triggers of a table.
-fn triggers(db: &Connection, table: &Table) -> Result<String> {
+/// A trigger's name, and the statement that makes it, as SQLite keeps it.
+pub(crate) type Trigger = (String, String);
+
+/// Returns the triggers of a table.
+pub(crate) fn triggers(db: &Connection, table: &Table) -> Result<Vec<Trigger>> {
     let (tid, def) = (table.tid, &table.def);
     let source = table;
     // The list is written by column names: it may have columns that were needed once and are not any more.
@@ -201,51 +216,65 @@ fn triggers(db: &Connection, table: &Table) -> Result<String> {
     if def.append {
         return Ok(append_triggers(source, &list, &key_changed));
     }
-    let sql = format!(
-        "CREATE TRIGGER {insert} AFTER INSERT ON {table}{recorded} BEGIN
+    let inserted = extra_values(source, Event::Insert);
+    let gone = extra_values(source, Event::Gone("OLD".into()));
+    let mut all = vec![
+        (insert.clone(), format!(
+            "CREATE TRIGGER {insert} AFTER INSERT ON {table}{recorded} BEGIN
            INSERT INTO {list} VALUES ({new_keys}, {INSERT}{inserted});
-         END;
-         CREATE TRIGGER {update} AFTER UPDATE ON {table} WHEN {any} BEGIN
+         END",
+            recorded = fresh::recorded(db, source, &new_keys)?,
+            INSERT = ChangeFlags::INSERT,
+        )),
+        (update.clone(), format!(
+            "CREATE TRIGGER {update} AFTER UPDATE ON {table} WHEN {any} BEGIN
            INSERT INTO {list} VALUES ({new_keys}, CASE WHEN {key_changed} THEN {INSERT} WHEN {claims} THEN {UPDATE_UNIQUE} ELSE {UPDATE} END{updated});
            INSERT INTO {list} SELECT {old_keys}, {DELETE}{gone} WHERE {key_changed};
-         END;
-         CREATE TRIGGER {delete} AFTER DELETE ON {table} BEGIN
+         END",
+            any = outliving(def, &any(&mut (0..def.columns.len()))),
+            updated = extra_values(source, Event::Update),
+            INSERT = ChangeFlags::INSERT,
+            UPDATE = ChangeFlags::UPDATE,
+            UPDATE_UNIQUE = ChangeFlags::UPDATE_UNIQUE,
+            DELETE = ChangeFlags::DELETE,
+        )),
+        (delete.clone(), format!(
+            "CREATE TRIGGER {delete} AFTER DELETE ON {table} BEGIN
            INSERT INTO {list} VALUES ({old_keys}, {DELETE}{gone});
-         END;",
-        recorded = fresh::recorded(db, source, &new_keys)?,
-        any = outliving(def, &any(&mut (0..def.columns.len()))),
-        inserted = extra_values(source, Event::Insert),
-        updated = extra_values(source, Event::Update),
-        gone = extra_values(source, Event::Gone("OLD".into())),
-        INSERT = ChangeFlags::INSERT,
-        UPDATE = ChangeFlags::UPDATE,
-        UPDATE_UNIQUE = ChangeFlags::UPDATE_UNIQUE,
-        DELETE = ChangeFlags::DELETE,
-    );
-    Ok(sql + &displacement_triggers(db, source, &uniques, &claims, &list)?)
+         END",
+            DELETE = ChangeFlags::DELETE,
+        )),
+    ];
+    all.extend(displacement_triggers(db, source, &uniques, &claims, &list)?);
+    Ok(all)
 }
 
 /// Returns the triggers of an append table: inserts are free, and rows above the mark are not sealed yet.
-fn append_triggers(source: &Table, list: &str, key_changed: &str) -> String {
+fn append_triggers(source: &Table, list: &str, key_changed: &str) -> Vec<Trigger> {
     let def = &source.def;
     let [_, update, delete, ..] = trigger_names(source.tid);
     let (new_keys, old_keys) = (def.key_list("NEW."), def.key_list("OLD."));
     let sealed = format!("{old_keys} <= (SELECT appended FROM _pm_table WHERE tid = {})", source.tid);
-    format!(
-        "CREATE TRIGGER {update} AFTER UPDATE ON {table} WHEN {sealed} BEGIN
+    let table = value::quote(&def.name);
+    let gone = extra_values(source, Event::Gone("OLD".into()));
+    vec![
+        (update.clone(), format!(
+            "CREATE TRIGGER {update} AFTER UPDATE ON {table} WHEN {sealed} BEGIN
            INSERT INTO {list} VALUES ({new_keys}, CASE WHEN {key_changed} THEN {INSERT} ELSE {UPDATE} END{updated});
            INSERT INTO {list} SELECT {old_keys}, {DELETE}{gone} WHERE {key_changed};
-         END;
-         CREATE TRIGGER {delete} AFTER DELETE ON {table} WHEN {sealed} BEGIN
+         END",
+            updated = extra_values(source, Event::Update),
+            INSERT = ChangeFlags::INSERT,
+            UPDATE = ChangeFlags::UPDATE,
+            DELETE = ChangeFlags::DELETE,
+        )),
+        (delete.clone(), format!(
+            "CREATE TRIGGER {delete} AFTER DELETE ON {table} WHEN {sealed} BEGIN
            INSERT INTO {list} VALUES ({old_keys}, {DELETE}{gone});
-         END;",
-        table = value::quote(&def.name),
-        updated = extra_values(source, Event::Update),
-        gone = extra_values(source, Event::Gone("OLD".into())),
-        INSERT = ChangeFlags::INSERT,
-        UPDATE = ChangeFlags::UPDATE,
-        DELETE = ChangeFlags::DELETE,
-    )
+         END",
+            DELETE = ChangeFlags::DELETE,
+        )),
+    ]
 }
 
 /// Returns the triggers that record rows which a REPLACE may remove, for which no delete trigger runs. `claims`
@@ -256,7 +285,7 @@ fn displacement_triggers(
     uniques: &[UniqueIndex],
     claims: &str,
     list: &str,
-) -> Result<String> {
+) -> Result<Vec<Trigger>> {
     let def = &source.def;
     let table = value::quote(&def.name);
     let [.., replace, displace] = trigger_names(source.tid);
@@ -268,7 +297,7 @@ fn displacement_triggers(
         claims_place += &format!(" OR OLD.{rowid} <> NEW.{rowid}");
     }
     if displaced.is_empty() {
-        return Ok(String::new());
+        return Ok(Vec::new());
     }
     let inserts = displaced.iter().fold(String::new(), |sql, same| {
         sql + &format!(
@@ -278,10 +307,10 @@ fn displacement_triggers(
             extra_values(source, Event::Gone(table.clone()))
         )
     });
-    Ok(format!(
-        "CREATE TRIGGER {replace} BEFORE INSERT ON {table} BEGIN{inserts} END;
-             CREATE TRIGGER {displace} BEFORE UPDATE ON {table} WHEN {claims_place} BEGIN{inserts} END;"
-    ))
+    let on_insert = format!("CREATE TRIGGER {replace} BEFORE INSERT ON {table} BEGIN{inserts} END");
+    let on_update =
+        format!("CREATE TRIGGER {displace} BEFORE UPDATE ON {table} WHEN {claims_place} BEGIN{inserts} END");
+    Ok(vec![(replace, on_insert), (displace, on_update)])
 }
 
 /// Returns what a trigger writes into the extra columns of the list.

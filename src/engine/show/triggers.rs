@@ -95,7 +95,7 @@ pub(crate) fn set_recursion(replica: &Replica, on: bool) -> Result<()> {
 
 /// Puts the copies in place, and looks for the triggers again if the schema or what is tracked has changed.
 fn ready_triggers(replica: &Replica) -> Result<()> {
-    let version = catalog::schema_version(replica)?;
+    let version = catalog::schema_version(&replica.db)?;
     let found_for = (version, catalog::tables(replica).iter().map(|t| (t.tid, t.state)).collect());
     let known = replica.triggers.borrow().found_for.as_ref() == Some(&found_for);
     if !known {

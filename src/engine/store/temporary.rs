@@ -21,7 +21,8 @@ const TABLES: &str = "
     CREATE TEMP TABLE _pm_left (tid INTEGER, foreign_key INTEGER, value BLOB,
         PRIMARY KEY (tid, foreign_key, value)) WITHOUT ROWID;
     CREATE TEMP TABLE _pm_head_at (dev INTEGER, seq INTEGER, PRIMARY KEY (dev, seq)) WITHOUT ROWID;
-    CREATE TEMP TABLE _pm_entry (name TEXT COLLATE NOCASE, what TEXT, place INTEGER, PRIMARY KEY (name, what)) WITHOUT ROWID;
+    CREATE TEMP TABLE _pm_entry (name TEXT COLLATE NOCASE, what TEXT, place INTEGER, kind TEXT, wr INTEGER, strict INTEGER,
+        PRIMARY KEY (name, what)) WITHOUT ROWID;
 ";
 
 /// Makes them.

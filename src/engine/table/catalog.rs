@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use packmule_core::model::Hex;
 use packmule_core::wire::{DefId, Mode};
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::engine::error::{Error, Result};
 use crate::engine::store::{connection, meta, value};
@@ -88,6 +88,8 @@ fn read_tables(replica: &Replica, only: Option<i64>) -> Result<Vec<Table>> {
 /// Loads one table again, after a change of our own to it: what it costs does not depend on how many tables there are.
 pub(crate) fn reload_table(replica: &Replica, tid: i64) -> Result<()> {
     replica::doubt_triggers(replica);
+    // The columns of definitions in frames may be called otherwise now.
+    replica.opened.borrow_mut().close_all();
     let Some(mut table) = read_tables(replica, Some(tid))?.pop() else { return reload_catalog(replica) };
     let mut catalog = replica.catalog.borrow_mut();
     let name = table.def.name.to_ascii_lowercase();
@@ -104,6 +106,7 @@ pub(crate) fn reload_table(replica: &Replica, tid: i64) -> Result<()> {
     }
     catalog.put(table);
     catalog.lags.remove(&tid);
+    catalog.defs.retain(|_, def| def.tid != tid);
     Ok(())
 }
 
@@ -328,13 +331,13 @@ pub(crate) fn is_for_columns_gone(replica: &Replica, error: &Error) -> Result<bo
 pub(crate) const SCHEMA: &str = "schema";
 
 /// Reads SQLite's version of the schema.
-pub(crate) fn schema_version(replica: &Replica) -> Result<i64> {
-    Ok(replica.db.prepare_cached("PRAGMA main.schema_version")?.query_row([], |row| row.get(0))?)
+pub(crate) fn schema_version(db: &Connection) -> Result<i64> {
+    Ok(db.prepare_cached("PRAGMA main.schema_version")?.query_row([], |row| row.get(0))?)
 }
 
 /// Returns whether the tables were looked at as the schema is now: nothing was made, changed or dropped since.
 pub(crate) fn is_schema_known(replica: &Replica) -> Result<bool> {
-    Ok(meta::get::<i64>(&replica.db, SCHEMA)? == Some(schema_version(replica)?))
+    Ok(meta::get::<i64>(&replica.db, SCHEMA)? == Some(schema_version(&replica.db)?))
 }
 
 /// Runs `work` on one state of the database, which it cannot change.

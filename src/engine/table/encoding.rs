@@ -253,10 +253,12 @@ mod tests {
     use rusqlite::Connection;
 
     use super::*;
+    use crate::engine::store::temporary;
 
     #[test]
     fn definitions_round_trip_through_the_wire_and_through_sqlite() {
         let db = Connection::open_in_memory().unwrap();
+        temporary::make(&db).unwrap();
         db.execute_batch(
             "CREATE TABLE p (a TEXT, b INT, PRIMARY KEY (b, a)) WITHOUT ROWID;
              CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, n TEXT COLLATE NOCASE NOT NULL DEFAULT 'it''s',
@@ -270,6 +272,7 @@ mod tests {
             let back = TableDef::decode(&encoded).unwrap();
             assert_eq!(back, def);
             let other = Connection::open_in_memory().unwrap();
+            temporary::make(&other).unwrap();
             other.execute_batch(&back.create_sql(false)).unwrap();
             let mut again = TableDef::read(&other, table).unwrap();
             for (a, b) in again.columns.iter_mut().zip(&def.columns) {

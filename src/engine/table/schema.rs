@@ -9,6 +9,7 @@ use crate::engine::table::def::{
     ACTIONS, COLUMNS_MAX, ColumnDef, ColumnDefault, ForeignKeyDef, ROWID_NAMES, RULES_MAX, TableDef,
 };
 use crate::engine::table::encoding::hides_function;
+use crate::engine::table::entries::{self, Kind};
 use crate::engine::table::keyless::By;
 
 /// So many tables are named where another one was meant.
@@ -46,7 +47,6 @@ impl TableDef {
     /// # Errors
     /// As [`TableDef::read`].
     pub(crate) fn read_by(db: &Connection, table: &str, by: By<'_>) -> Result<Self> {
-        use rusqlite::OptionalExtension;
         let lower = table.to_ascii_lowercase();
         if lower.starts_with("_pm_") || lower.starts_with("sqlite_") {
             return Err(Error::cannot_track(table, "it belongs to Packmule or to SQLite itself"));
@@ -55,14 +55,7 @@ impl TableDef {
             let reason = "its name hides a function of SQLite's by which tables are read; rename it";
             return Err(Error::cannot_track(table, reason));
         }
-        let found = db
-            .query_row(
-                "SELECT name, type, wr, strict FROM pragma_table_list(?1) WHERE schema = 'main'",
-                [table],
-                |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?)),
-            )
-            .optional()?;
-        let Some((name, kind, without_rowid, strict)) = found else {
+        let Some(Kind { name, kind, without_rowid, strict }) = entries::kind_of(db, table)? else {
             return Err(Error::cannot_track(table, not_there(db)?));
         };
         let refuse = |reason: &str| Err(Error::cannot_track(&name, reason));

@@ -8,8 +8,10 @@
 //! | `gathered` | per-device tables gathered at a base |
 //! | `options` | how a table is tracked |
 //! | `tables` | track and untrack |
+//! | `told` | whether other devices have a table of this device's |
 
 pub(crate) mod columns;
 pub(crate) mod gathered;
 pub(crate) mod options;
 pub(crate) mod tables;
+mod told;

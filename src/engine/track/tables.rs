@@ -8,20 +8,19 @@ use crate::engine::capture::follow::Added;
 use crate::engine::capture::groups::SealOptions;
 use crate::engine::capture::respeak::Unread;
 use crate::engine::capture::{
-    adopt, follow, held, leaving, merge_definitions, not_sent, other_key, redeclare, restate, seal,
+    adopt, at_once, follow, held, leaving, merge_definitions, not_sent, other_key, redeclare, restate, seal,
     suspended, uniques, verdict, waited, watch,
 };
 use crate::engine::error::{Error, Result};
 use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::show::{constraints, writable};
-use crate::engine::store::value;
-use crate::engine::table::catalog;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::keyless::By;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
-use crate::engine::track::gathered;
+use crate::engine::table::{catalog, entries};
 use crate::engine::track::options::{NewColumns, TrackOptions, TrackReport};
+use crate::engine::track::{gathered, told};
 
 /// Tracks several tables in the same way: all of them, or none. Returns the reports in their order.
 pub(crate) fn track_all(
@@ -31,15 +30,25 @@ pub(crate) fn track_all(
 ) -> Result<Vec<TrackReport>> {
     let mut reports = Vec::new();
     let mut begun = Vec::new();
+    let mut bare = Vec::new();
+    if tables.len() >= at_once::FEW {
+        entries::list(replica)?;
+    }
     for name in tables {
+        if catalog::table_here(replica, name).is_some_and(|table| table.state != State::Known) {
+            // What becomes of a table that is known may look at all of them, none of which is to lack its triggers.
+            at_once::install_captures(replica, &std::mem::take(&mut bare))?;
+        }
         let changed = set_new_columns(replica, name, options)?;
         let (mut report, new) = track_here(replica, name, options)?;
         if changed {
             report.note_changed();
         }
         reports.push(report);
+        bare.extend(new.iter().map(|new| new.tid));
         begun.extend(new);
     }
+    at_once::install_captures(replica, &bare)?;
     seal_begun(replica, &begun)?;
     for new in &begun {
         set_new_columns(replica, &new.def.name, options)?;
@@ -173,13 +182,14 @@ fn track_known(replica: &Replica, known: &Table, def: &TableDef) -> Result<Optio
         seal::seal_here(replica, SealOptions::default())?;
         return Ok(Some(TrackReport { changed: true, ..TrackReport::default() }));
     }
-    if !merges_alike(&known.def, def) && known.state == State::Untracked && nobody_has_ours(replica)? {
+    if !merges_alike(&known.def, def) && known.state == State::Untracked && told::nobody_has(replica, known)?
+    {
         return Ok(None); // How it was tracked before is known here alone.
     }
     if !merges_alike(&known.def, def) {
         return Err(Error::cannot_track(
             &def.name,
-            explain_difference(known, def, nobody_has_ours(replica)?),
+            explain_difference(known, def, told::nobody_has(replica, known)?),
         ));
     }
     if known.state == State::Suspended {
@@ -203,13 +213,6 @@ fn track_known(replica: &Replica, known: &Table, def: &TableDef) -> Result<Optio
         ));
     }
     Ok(None)
-}
-
-/// Returns whether no other device is known to have anything of this device's log.
-fn nobody_has_ours(replica: &Replica) -> Result<bool> {
-    let sql = "SELECT 1 FROM _pm_ack WHERE dev = ?1 AND peer <> ?1 AND seq > 0
-        UNION ALL SELECT 1 FROM _pm_context WHERE other = ?1 AND dev <> ?1 AND seq > 0 LIMIT 1";
-    Ok(value::maybe::<i64>(&replica.db, sql, [replica.me])?.is_none())
 }
 
 /// Returns whether two definitions say the same of how the table is tracked and merged; of columns, of those
@@ -240,7 +243,7 @@ struct Begun {
     again: bool,
 }
 
-/// Makes a table one that is tracked, with its capture.
+/// Makes a table one that is tracked. Its capture is to be installed.
 fn begin_tracking(replica: &Replica, def: &TableDef, known: Option<&Table>) -> Result<Begun> {
     let (id, body) = def.encode()?;
     let tid = catalog::keep_def(replica, def, id, &body)?;
@@ -253,7 +256,7 @@ fn begin_tracking(replica: &Replica, def: &TableDef, known: Option<&Table>) -> R
     if let Some(reason) = writable::why_not(replica, &table)? {
         return Err(Error::cannot_track(&def.name, reason));
     }
-    watch::install_capture(replica, &table)?;
+    told::note_begun(replica, &table)?;
     other_key::forget_made(replica, tid)?;
     let before =
         known.map(|known| &known.def).filter(|before| before.mode == def.mode).unwrap_or(def).clone();

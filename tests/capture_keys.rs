@@ -36,6 +36,26 @@ const FORMS: &[(&str, &[&str])] = &[
     ("k DATETIME PRIMARY KEY, v", &["'2026-01-01'", "20260101", "1.5"]),
 ];
 
+/// What cannot travel for its key is of one device alone: it counts in no digest, and is named.
+#[test]
+fn rows_that_cannot_travel_for_their_key_count_in_no_digest() {
+    let mut pair = Pair::new("CREATE TABLE t (a INTEGER, b TEXT, v, PRIMARY KEY (a, b))", &["t"]);
+    pair.write("INSERT INTO t VALUES (1, 'one', 1)");
+    let before = pair.a.digest(false).unwrap();
+    for row in ["NULL, 'one', 2", "2, NULL, 2", "3, CAST(zeroblob(70000) AS TEXT), 2"] {
+        sql(&pair.a, &format!("INSERT INTO t VALUES ({row})"));
+        pair.a.seal().unwrap();
+        assert_eq!(pair.a.digest(false).unwrap(), before, "{row}");
+    }
+    digests_equal(&[&pair.a, &pair.b]);
+    let named: u64 = pair.a.not_sent().unwrap().iter().map(|rows| rows.rows).sum();
+    assert_eq!(named, 3);
+    sql(&pair.a, "UPDATE t SET v = 3 WHERE b = 'one' AND a = 1");
+    carry(&mut pair.a, &mut pair.b);
+    digests_equal(&[&pair.a, &pair.b]);
+    assert_ne!(pair.a.digest(false).unwrap(), before);
+}
+
 #[test]
 fn rows_of_every_form_of_key_are_written_changed_moved_and_deleted() {
     for (form, keys) in FORMS {

@@ -179,6 +179,8 @@ fn what_helps_with_a_table_that_does_not_travel() {
         .ok();
     // Each is said once, with its command.
     assert_eq!((status.matches("stay").count(), status.matches("NULL in").count()), (1, 1), "{status}");
+    let digest = desk.run("digest north.db").proposes("sqlite3 * *");
+    assert_eq!((digest.out.trim().len(), digest.err.matches("NULL in").count()), (64, 1), "{}", digest.err);
     desk.sql("north.db", "ALTER TABLE settings RENAME TO choices");
     desk.run("digest north.db")
         .proposes(": `packmule seal *` takes that in; then do this again")

@@ -69,15 +69,8 @@ pub(crate) fn not_sent(replica: &Replica) -> Result<Vec<NotSent>> {
 
 /// Counts the rows of a table that cannot travel for their key.
 pub(crate) fn unkeyed(replica: &Replica, table: &Table) -> Result<Vec<NotSent>> {
-    let names: Vec<String> = table.def.keys().map(|at| value::quote(&table.def.columns[at].name)).collect();
-    let any = |what: &str| names.iter().map(|c| format!("{c} {what}")).collect::<Vec<_>>().join(" OR ");
-    let long =
-        names.iter().map(|c| format!("octet_length({c}) > {KEY_MAX}")).collect::<Vec<_>>().join(" OR ");
     let mut found = Vec::new();
-    for (condition, reason) in [
-        (any("IS NULL"), "NULL in the key, which tells no row from another".to_owned()),
-        (long, format!("a key of more than {KEY_MAX} bytes")),
-    ] {
+    for (condition, reason) in unkeyed_conditions(table) {
         let rows: u64 = replica
             .db
             .prepare(&format!("SELECT count(*) FROM {} WHERE {condition}", table.sql_name))?
@@ -90,6 +83,25 @@ pub(crate) fn unkeyed(replica: &Replica, table: &Table) -> Result<Vec<NotSent>> 
         }
     }
     Ok(found)
+}
+
+/// Returns which rows of a table cannot travel for their key, as SQL, each with the reason.
+fn unkeyed_conditions(table: &Table) -> [(String, String); 2] {
+    let names: Vec<String> = table.def.keys().map(|at| value::quote(&table.def.columns[at].name)).collect();
+    let any = |is: &dyn Fn(&String) -> String| names.iter().map(is).collect::<Vec<_>>().join(" OR ");
+    [
+        (any(&|c| format!("{c} IS NULL")), "NULL in the key, which tells no row from another".to_owned()),
+        (any(&|c| format!("octet_length({c}) > {KEY_MAX}")), format!("a key of more than {KEY_MAX} bytes")),
+    ]
+}
+
+/// Returns a condition that leaves the rows of a shared table that can travel; none where all can.
+pub(crate) fn keyed(table: &Table) -> Option<String> {
+    if table.def.integer_key() {
+        return None;
+    }
+    let [lacking, long] = unkeyed_conditions(table).map(|(condition, _)| condition);
+    Some(if may_lack_key(table) { format!("NOT ({lacking} OR {long})") } else { format!("NOT ({long})") })
 }
 
 /// Returns whether a key of the table can be NULL.

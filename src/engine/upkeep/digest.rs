@@ -6,6 +6,7 @@ use packmule_core::model::Hex;
 use packmule_core::wire::Mode;
 use sha2::{Digest, Sha256};
 
+use crate::engine::capture::not_sent;
 use crate::engine::conflicts::walk;
 use crate::engine::error::Result;
 use crate::engine::table::catalog;
@@ -16,6 +17,8 @@ use crate::engine::table::row_hash::RowHash;
 use crate::engine::table::shapes;
 
 /// Computes the digest of the shared tables' content and of the open conflicts: 64 hexadecimal digits.
+///
+/// Rows that cannot travel for their key are left out: [`NotSent`](crate::NotSent).
 ///
 /// With `gathered`, the per-device rows that a base gathers count too: for comparing two bases.
 pub(crate) fn digest(replica: &Replica, gathered: bool) -> Result<String> {
@@ -80,7 +83,10 @@ fn hash_table(replica: &Replica, table: &Table, hash: &mut Sha256) -> Result<()>
     if table.def.mode == Mode::PerDevice {
         order = format!("{}, {order}", DEVICE_COLUMN);
     }
-    let sql = format!("SELECT {} FROM {} ORDER BY {order}", rows_hash.sql(), table.sql_name);
+    // What cannot travel for its key is of this device alone.
+    let only = Some(table).filter(|table| table.def.mode == Mode::Shared).and_then(not_sent::keyed);
+    let only = only.map_or_else(String::new, |only| format!("WHERE {only}"));
+    let sql = format!("SELECT {} FROM {} {only} ORDER BY {order}", rows_hash.sql(), table.sql_name);
     let mut statement = replica.db.prepare(&sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {

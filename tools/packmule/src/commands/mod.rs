@@ -153,12 +153,13 @@ fn busy_ms(context: &Context<'_, '_>) -> Result<Option<u32>, Failure> {
 /// or compares. Standard error has it where standard output has something for a program.
 fn say_left_out(context: &mut Context<'_, '_>, engine: &Engine) {
     say_carried_out(context, engine);
-    let sends = !matches!(context.args.command.name, Name::Import | Name::Merge | Name::Digest);
+    let sends = !matches!(context.args.command.name, Name::Import | Name::Merge);
     let said = left_out(engine, context.args.path(0), sends);
     said.iter().for_each(|said| say_either(context, said, Out::warning));
 }
 
-/// Returns what of the tracked tables does not travel, and which tables are held; rows too where the command `sends`.
+/// Returns what of the tracked tables does not travel, and which tables are held; rows too where the command `sends`, or
+/// leaves them out of what it compares.
 fn left_out(engine: &Engine, path: &Path, sends: bool) -> Vec<String> {
     // The command itself has done what it was asked for: that this cannot be read is no failure of it.
     let rows = if sends { engine.not_sent().unwrap_or_default() } else { Vec::new() };

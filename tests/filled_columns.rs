@@ -85,3 +85,27 @@ fn what_a_migration_fills_in_is_no_late_write_beside_nothing() {
         }
     }
 }
+
+/// What a version says of a column that waits is looked up in its frame while that is applied: what the frame defines after it was
+/// not known then, and the group was set aside.
+#[test]
+fn a_column_that_waits_and_one_that_comes_after_it_in_the_same_frame_hold_up_nothing() {
+    for merge in [Merge::Row, Merge::Cell] {
+        let world = World::new();
+        let options = TrackOptions { merge, ..TrackOptions::default() };
+        let (mut a, mut b) = (world.board("a"), world.board("b"));
+        for device in [&mut a, &mut b] {
+            sql(device, &format!("{T}; CREATE TABLE u (k TEXT PRIMARY KEY, v)"));
+            device.track_all(&["t", "u"], &options).unwrap();
+        }
+        sql(&a, "ALTER TABLE t ADD COLUMN x; INSERT INTO t VALUES ('a', 1, 1)");
+        carry(&mut a, &mut b);
+        sql(&a, "UPDATE t SET x = 2; ALTER TABLE u ADD COLUMN y; INSERT INTO u VALUES ('u', 1, 1)");
+        assert_eq!(carry(&mut a, &mut b).waits, []);
+        assert_eq!(rows(&b, "SELECT v FROM u"), ["1"]);
+        sql(&b, "ALTER TABLE t ADD COLUMN x; ALTER TABLE u ADD COLUMN y");
+        carry_all(&mut [&mut a, &mut b]);
+        digests_equal(&[&a, &b]);
+        assert_eq!(rows(&b, "SELECT x FROM t UNION ALL SELECT y FROM u"), ["2", "1"]);
+    }
+}

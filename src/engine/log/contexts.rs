@@ -93,7 +93,7 @@ pub(crate) fn numbers(replica: &Replica, dev: i64, stream: Stream) -> Result<Has
 /// nothing.
 fn runs_in(replica: &Replica, frame: &Frame<'_>) -> Result<Option<Vec<KeptRun>>> {
     let mut named = None;
-    visit::visit(replica, frame, |part| {
+    visit::visit_defined(replica, frame, |part| {
         if let Part::Keep(runs) = part {
             named.get_or_insert_with(|| runs.collect());
         }

@@ -52,7 +52,8 @@ pub(crate) fn pieces(
         }
         let body = frame_here(replica, dev, stream, seq)?;
         let frame = parse(&body)?;
-        visit::visit(replica, &frame, |part| match part {
+        // The frame may be one that is being applied: what it defines after the row is not known yet.
+        visit::visit_defined(replica, &frame, |part| match part {
             Part::Piece(piece) if piece.number == big.number => {
                 left = left.checked_sub(piece.bytes.len() as u64).ok_or_else(lost)?;
                 take(piece.bytes)
@@ -98,13 +99,16 @@ fn open_frame(replica: &Replica, dev: i64, stream: Stream, seq: u64) -> Result<A
         })?;
     }
     let mut open = OpenFrame::of(place);
-    visit::visit(replica, &parse(&body)?, |part| match part {
+    let whole = visit::visit_defined(replica, &parse(&body)?, |part| match part {
         Part::Op(def, op) => open.add_op(def, op.offset),
         _ => Ok(()),
     })?;
     open.index_keys(body)?;
     let open = Arc::new(open);
-    replica.opened.borrow_mut().keep_open(open.clone());
+    // One that is being applied may define more than is known of it yet.
+    if whole {
+        replica.opened.borrow_mut().keep_open(open.clone());
+    }
     Ok(open)
 }
 
@@ -208,6 +212,7 @@ pub(crate) fn each_deleted(
         }
         _ => Ok(()),
     })
+    .map(|_| ())
 }
 
 /// Forgets what of a stream is not applied up to a frame: something stands for it.

@@ -59,14 +59,15 @@ pub(crate) fn visit(
     }
 }
 
-/// Gives each part of a frame to `each`, up to the first rows whose definition is not here, or what cannot be read. A
-/// pending group may have such.
+/// Gives each part of a frame to `each`, up to the first rows whose definition is not here, or what cannot be read: a
+/// pending group may have such, and one that is being applied. Returns whether that was all of it.
 pub(crate) fn visit_defined(
     replica: &Replica,
     frame: &Frame<'_>,
     each: impl FnMut(Part<'_, '_>) -> Result<()>,
-) -> Result<()> {
-    walk(replica, frame, |id| catalog::op_def(replica, id), each).map(|_| ())
+) -> Result<bool> {
+    let end = walk(replica, frame, |id| catalog::op_def(replica, id), each)?;
+    Ok(matches!(end, End::Whole))
 }
 
 /// Gives each part of a frame that is not applied yet to `each`, up to the first rows whose definition `find` has not.

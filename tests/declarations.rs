@@ -458,6 +458,91 @@ fn two_applications_that_rename_a_disputed_column_go_on_both() {
     }
 }
 
+/// Two devices with an application and one without have met, with a disputed column; both applications rename it before they
+/// meet again.
+fn both_rename(merge: Merge, (first, second): (&str, &str), sealed: bool) -> (World, [Engine; 3]) {
+    let world = World::new();
+    let mut d = ["a", "b", "c"].map(|name| world.board(name));
+    for (device, kind) in d.iter_mut().zip(["INTEGER", "TEXT"]) {
+        sql(device, &format!("CREATE TABLE t (k TEXT PRIMARY KEY, v, x {kind})"));
+        device.track("t", &TrackOptions { merge, ..TrackOptions::default() }).unwrap();
+    }
+    sql(&d[0], "INSERT INTO t VALUES ('a', 1, 7)");
+    sql(&d[1], "INSERT INTO t VALUES ('b', 2, '05')");
+    all(&mut d);
+    schema_conflict(&d[2]);
+    for (device, name) in d.iter_mut().zip([first, second]) {
+        sql(device, &format!("ALTER TABLE t RENAME COLUMN x TO {name}"));
+        if sealed {
+            device.seal().unwrap();
+            assert_eq!(columns(device), ["\"k\"", "\"v\"", &format!("\"{name}\""), "\"x\""], "the control");
+        }
+    }
+    all(&mut d);
+    all(&mut d);
+    (world, d)
+}
+
+fn columns(engine: &Engine) -> Vec<String> {
+    rows(engine, "SELECT name FROM pragma_table_info('t')")
+}
+
+/// Each makes room for the column of the other, which no application has any more: that goes again. What both renamed it to is
+/// disputed now, as the column was before, and somebody decides.
+#[test]
+fn a_disputed_column_that_both_rename_is_disputed_under_its_new_name() {
+    for (merge, sealed, taken) in [Merge::Row, Merge::Cell].iter().flat_map(|merge| {
+        [(false, 0), (false, 1), (true, 0), (true, 1)].map(|(sealed, taken)| (*merge, sealed, taken))
+    }) {
+        let (world, mut d) = both_rename(merge, ("y", "y"), sealed);
+        for device in &d {
+            assert_eq!(columns(device), ["\"k\"", "\"v\"", "\"y\""]);
+            assert_eq!(schema_conflict(device).kind, ConflictKind::Schema("y".into()));
+            assert_eq!(device.status().unwrap().tables[0].note, None);
+        }
+        assert_eq!(rows(&d[0], "SELECT y FROM t ORDER BY k"), ["7", "NULL"]);
+        assert_eq!(rows(&d[1], "SELECT y FROM t ORDER BY k"), ["NULL", "\"05\""]);
+        world.tick(1000);
+        sql(&d[0], "UPDATE t SET y = 8, v = 3 WHERE k = 'a'");
+        for device in &mut d {
+            device.compact().unwrap();
+        }
+        all(&mut d);
+        let id = schema_conflict(&d[2]).id;
+        let device = d[taken].identity().id;
+        d[2].resolve(&id, &Resolution::Take(device)).unwrap();
+        all(&mut d);
+        all(&mut d);
+        let (kind, a, b) = [("\"INTEGER\"", "8", "5"), ("\"TEXT\"", "\"8\"", "\"05\"")][taken];
+        for device in &d {
+            assert_eq!(device.conflicts().unwrap(), []);
+            assert_eq!(kind_of(device, "y"), kind);
+            assert_eq!(rows(device, "SELECT v, y FROM t ORDER BY k"), [format!("3|{a}"), format!("2|{b}")]);
+        }
+    }
+}
+
+/// Each waits for the other's column then, as for any that another application has.
+#[test]
+fn a_disputed_column_that_both_rename_otherwise_is_two_columns() {
+    for (merge, sealed) in
+        [(Merge::Row, false), (Merge::Row, true), (Merge::Cell, false), (Merge::Cell, true)]
+    {
+        let (_world, mut d) = both_rename(merge, ("y", "z"), sealed);
+        assert_eq!(columns(&d[2]), ["\"k\"", "\"v\"", "\"y\"", "\"z\""]);
+        assert_eq!(d[2].conflicts().unwrap(), []);
+        sql(&d[0], "ALTER TABLE t ADD COLUMN z TEXT");
+        sql(&d[1], "ALTER TABLE t ADD COLUMN y INTEGER");
+        all(&mut d);
+        all(&mut d);
+        for device in &d {
+            assert_eq!(device.status().unwrap().tables[0].note, None);
+            assert_eq!(device.conflicts().unwrap(), []);
+            assert_eq!(rows(device, "SELECT v, y, z FROM t ORDER BY k"), ["1|7|NULL", "2|NULL|\"05\""]);
+        }
+    }
+}
+
 /// Whoever decided of what type a disputed column is, or how a column merges, added it where an application lacks it: that one's
 /// next insert by position failed.
 #[test]

@@ -353,7 +353,13 @@ pub(crate) fn due(replica: &Replica, table: &Table) -> Result<Change> {
         if !follows && !declare::is_made(replica, table.tid, name)? {
             continue;
         }
-        if change.gone.contains(name) || others.iter().any(|shape| shape.def.column(name).is_some()) {
+        if change.gone.contains(name) {
+            continue;
+        }
+        if others.iter().any(|shape| shape.def.column(name).is_some()) {
+            if !follows && shapes::is_nobodys(replica, table.tid, &others, name)? {
+                change.gone.push(name.clone());
+            }
             continue;
         }
         let names = renamed::names_of(replica, table.tid, name)?;

@@ -237,6 +237,30 @@ pub(crate) fn is_dropped_elsewhere(replica: &Replica, tid: i64, name: &str) -> R
     Ok(false)
 }
 
+/// Returns whether a disputed column that Packmule made here, in the place of one that the application renamed, is one that no
+/// application has: on each of these devices that has it, it was made in the same way. There it is of another kind than before,
+/// and a column that came with that is of the kind that it was.
+pub(crate) fn is_nobodys(replica: &Replica, tid: i64, others: &[Shape], name: &str) -> Result<bool> {
+    for shape in others {
+        let Some(at) = shape.def.column(name) else { continue };
+        let (mut after, now, mut is_made) = (shape.def.clone(), &shape.def.columns[at], false);
+        each_before(replica, tid, (shape.dev, i64::MAX as u64), &mut |before, _| {
+            let Some(was) = before.column(name).map(|at| &before.columns[at]) else { return false };
+            if was.stores_like(now) {
+                after = before;
+                return true;
+            }
+            let mut come = after.columns.iter().filter(|column| before.column(&column.name).is_none());
+            is_made = come.any(|column| column.stores_like(was));
+            false
+        })?;
+        if !is_made {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Returns whether a device that does not have a column has had it: neither one that was set back to a backup from before that,
 /// and whose application will add it again, nor one that never had it.
 fn has_dropped(replica: &Replica, tid: i64, dev: i64, name: &str) -> Result<bool> {

@@ -4,7 +4,7 @@
 //! A trip goes through the operations. One ([`MERGE`]): `init`, `track`, an application's transactions, seal, export,
 //! import, a conflict and its resolution, which is undone, decided again in SQL, and its row restored; compaction, a
 //! snapshot and who joins by it. The others stand in `tests/crash`: what a fleet lives through over a card (`fleet.rs`),
-//! and two histories under one identity (`twins.rs`, `give_up.rs`). The power goes at one operation of SQLite that
+//! and two histories under one identity (`twins.rs`, `give_up.rs`), and many tables (`many_tables.rs`). The power goes at one operation of SQLite that
 //! writes, often once more while the databases recover; then the trip is gone on with. So it is with a disk that is
 //! full, that fails to write or sync, or to read, and where SQLite gets no memory: the command fails, and the state is
 //! whole.
@@ -25,6 +25,8 @@ mod disk;
 mod fleet;
 #[path = "crash/give_up.rs"]
 mod give_up;
+#[path = "crash/many_tables.rs"]
+mod many_tables;
 #[path = "crash/twins.rs"]
 mod twins;
 #[path = "crash/walk.rs"]

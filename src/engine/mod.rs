@@ -85,7 +85,7 @@ pub use fleet::open::InitOptions;
 pub(crate) use fleet::peers::PeerEvidence;
 pub use packmule_core::wire::{ColumnMerge, Merge, Mode, Policy};
 pub use store::cipher::ENCRYPTED_MAGIC;
-pub use store::connection::Options;
+pub use store::connection::{Options, sort_within_cache};
 pub use store::decrypt::{BundleFile, Encryption};
 pub use store::encrypt::{Encrypting, Readers};
 pub use store::keys::FleetKey;

@@ -423,16 +423,16 @@ fn replace_sql(table: &str, c: &str, column: &str, given: Option<&str>) -> Strin
 
 /// Records what the remembered versions say of a column that became a counter: its value.
 fn recount(replica: &Replica, table: &Table, column: usize) -> Result<()> {
-    for key in context_free::remembered_keys(replica, table.tid)? {
-        for head in heads::heads(replica, table.tid, &key)? {
+    context_free::each_remembered(replica, table.tid, &mut |key| {
+        for head in heads::heads(replica, table.tid, key)? {
             let speaks = head.kind == OpKind::Delete || head.live(table.def.columns.len()).contains(column);
             let values = if speaks { versions::values(replica, table, &head)? } else { Vec::new() };
             if let Some((_, value)) = values.into_iter().find(|(at, _)| *at == column) {
-                counters::count_as_is(replica, table, &key, column, &head, &value)?;
+                counters::count_as_is(replica, table, key, column, &head, &value)?;
             }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Returns what a definition declares: about what, of which column, and the value that is compared.

@@ -234,17 +234,17 @@ impl Comparison<'_> {
     /// Lists the shared rows that are not there although the log tells of them.
     fn list_gone(&self) -> Result<()> {
         let Self { replica, table, .. } = *self;
-        for key in context_free::remembered_keys(replica, table.tid)? {
-            let heads = heads::heads(replica, table.tid, &key)?;
-            if compose::shown_row(replica, table, &key)?.is_none()
-                && !self.is_unshown(&key)?
-                && self.written(&key)?.is_none()
+        context_free::each_remembered(replica, table.tid, &mut |key| {
+            let heads = heads::heads(replica, table.tid, key)?;
+            if compose::shown_row(replica, table, key)?.is_none()
+                && !self.is_unshown(key)?
+                && self.written(key)?.is_none()
                 && versions::judge_versions(replica, table, &heads)?.present
             {
-                put(replica, &key, What::Gone, None)?;
+                put(replica, key, What::Gone, None)?;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Lists the rows of a per-device table that are not there although the log tells of them.

@@ -258,13 +258,13 @@ pub(crate) fn fill(
     }
     respeak::respeak(replica, &table, before, come)?;
     let mut filled = false;
-    for key in context_free::remembered_keys(replica, tid)? {
-        let said = said_of(replica, &table, &key, added, come)?;
+    context_free::each_remembered(replica, tid, &mut |key| {
+        let said = said_of(replica, &table, key, added, come)?;
         if said.is_empty() {
-            continue;
+            return Ok(());
         }
         filled = true;
-        let keys = value::read_key(&key)?;
+        let keys = value::read_key(key)?;
         let columns: Vec<usize> = said.iter().map(|(at, _)| *at).collect();
         let binds = said.iter().map(|(_, value)| value).chain(&keys).map(|value| Bind(value.borrow()));
         let written =
@@ -273,9 +273,9 @@ pub(crate) fn fill(
             // Somebody else has the value, or a rule of the table is against it: what becomes of the row is decided as for
             // every other that comes.
             Err(e) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                constraints::before_change(replica, &table, &key)?;
-                quarantine::move_to_quarantine(replica, &table, &key)?;
-                deferred::defer(replica, tid, &key)?;
+                constraints::before_change(replica, &table, key)?;
+                quarantine::move_to_quarantine(replica, &table, key)?;
+                deferred::defer(replica, tid, key)?;
             }
             written => written.map(|_| ())?,
         }
@@ -294,7 +294,8 @@ pub(crate) fn fill(
         );
         let binds = keys.iter().map(|value| Bind(value.borrow()));
         replica.db.prepare_cached(&sql)?.execute(params_from_iter(binds))?;
-    }
+        Ok(())
+    })?;
     Ok(filled)
 }
 

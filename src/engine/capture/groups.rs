@@ -16,6 +16,7 @@ use crate::engine::log::writer::{self, GroupWriter};
 use crate::engine::merge::heads::{self, Seen, Stamp};
 use crate::engine::merge::{compose, context_free, deferred, stretches};
 use crate::engine::show::constraints;
+use crate::engine::store::key_list::KeyList;
 use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::columns::Columns;
@@ -59,8 +60,8 @@ pub(crate) struct SealOptions<'a> {
     pub came_back: Option<DeviceId>,
     /// Seal this table alone.
     pub only: Option<i64>,
-    /// Leave what is recorded of these rows for later; in order.
-    pub without: &'a [Vec<u8>],
+    /// Leave what is recorded of these rows for later.
+    pub without: Option<&'a KeyList<'a>>,
     /// Columns of the one table that Packmule made, and that are not filled yet.
     pub made: &'a [&'a str],
     /// Take in all rows of all per-device tables, and nothing else.
@@ -180,7 +181,7 @@ pub(crate) fn seal_groups(replica: &Replica, options: SealOptions<'_>) -> Result
         }
     }
     catalog::reload_catalog(replica)?;
-    if options.without.is_empty() {
+    if options.without.is_none() {
         // What is left must be sealed before its row is composed from its versions.
         constraints::resolve_constraints(replica)?;
     }
@@ -407,7 +408,7 @@ pub(crate) fn seal_dirty(
     options: SealOptions<'_>,
 ) -> Result<()> {
     let table = reader.table;
-    if !options.without.is_empty() {
+    if options.without.is_some() {
         fresh::record(replica, table.tid)?;
     }
     let mut sealing = Changes::new(replica, reader, options)?;
@@ -497,7 +498,7 @@ impl<'e, 'o> Changes<'e, 'o> {
         }
         let values = value::some_of(row, at..at + n)?;
         let key = table.key_of(values.iter().copied())?;
-        if self.options.without.binary_search(&key).is_ok() {
+        if self.options.without.map_or(Ok(false), |without| without.has_key(&key))? {
             return Ok(());
         }
         // Each row comes once: what has become of others here is nothing to it.
@@ -535,7 +536,7 @@ impl<'e, 'o> Changes<'e, 'o> {
         if freed {
             append::forget_narrow_gaps(replica, table.tid)?;
         }
-        if options.without.is_empty() {
+        if options.without.is_none() {
             replica.db.execute(&format!("DELETE FROM {}", table.dirty()), [])?;
         }
         Ok(())

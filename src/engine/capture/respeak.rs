@@ -32,9 +32,9 @@ pub(crate) fn respeak(replica: &Replica, table: &Table, before: &TableDef, come:
             since.insert(column.name.as_str(), from);
         }
     }
-    for key in context_free::remembered_keys(replica, table.tid)? {
+    context_free::each_remembered(replica, table.tid, &mut |key| {
         let mut spoken = Vec::new();
-        for head in heads::all_heads(replica, table.tid, &key)? {
+        for head in heads::all_heads(replica, table.tid, key)? {
             if head.kind == OpKind::Delete || head.baseline.is_some() {
                 continue;
             }
@@ -65,13 +65,12 @@ pub(crate) fn respeak(replica: &Replica, table: &Table, before: &TableDef, come:
                 })?;
             let sql =
                 "UPDATE _pm_head SET columns = ?5 WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4";
-            let params = (table.tid, &key, head.dev, head.seq, columns.as_bytes());
+            let params = (table.tid, key, head.dev, head.seq, columns.as_bytes());
             replica.db.prepare_cached(sql)?.execute(params)?;
             spoken.push((Head { columns: Some(columns), ..head }, fresh));
         }
-        overrule(replica, table, &key, &spoken)?;
-    }
-    Ok(())
+        overrule(replica, table, key, &spoken)
+    })
 }
 
 /// Takes from the versions of a row, of the columns that are new of either of two, what another one says that takes it from

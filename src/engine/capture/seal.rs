@@ -14,6 +14,7 @@ use crate::engine::error::Result;
 use crate::engine::merge::counters::{self, Entry};
 use crate::engine::merge::{compose, context_free, deferred};
 use crate::engine::show::constraints;
+use crate::engine::store::key_list::KeyList;
 use crate::engine::store::value::{self, Bind, OwnedValue};
 use crate::engine::table::catalog;
 use crate::engine::table::known::Table;
@@ -106,26 +107,25 @@ fn release(replica: &Replica, tid: i64, made: &[&str]) -> Result<SealReport> {
     let before = catalog::table(replica, tid)?;
     merge_definitions::merge_columns(replica, tid, &before.def)?;
     let table = catalog::table(replica, tid)?;
-    let pending = replica
-        .db
-        .prepare("SELECT key FROM _pm_held WHERE tid = ?1 ORDER BY key")?
-        .query_map([tid], |row| row.get::<_, Vec<u8>>(0))?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    let sql = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", table.dirty(), table.change_match());
-    let mut both = Vec::new();
-    for key in pending {
-        keep_bases(replica, &table, &key)?;
-        let values = value::read_key(&key)?;
+    let written = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", table.dirty(), table.change_match());
+    let both = KeyList::begin(&replica.db)?;
+    let held = format!("SELECT tid, key FROM _pm_held WHERE tid = {tid} AND key > ?2 ORDER BY key");
+    value::each_listed(&replica.db, &held, tid, &mut |_, key| {
+        keep_bases(replica, &table, key)?;
+        let values = value::read_key(key)?;
         let binds = params_from_iter(values.iter().map(|v| Bind(v.borrow())));
-        if value::maybe::<i64>(&replica.db, &sql, binds)?.is_some() {
-            both.push(key);
+        if value::maybe::<i64>(&replica.db, &written, binds)?.is_some() {
+            both.put_key(key)?;
         }
-    }
+        Ok(())
+    })?;
+    let has_both = !both.has_no_keys()?;
     let options = SealOptions { only: Some(tid), made, ..SealOptions::default() };
-    let mut report = groups::seal_groups(replica, SealOptions { without: &both, ..options })?;
-    let is_own = |key: &[u8]| Ok(both.binary_search_by(|own| own.as_slice().cmp(key)).is_ok());
+    let without = has_both.then_some(&both);
+    let mut report = groups::seal_groups(replica, SealOptions { without, ..options })?;
+    let is_own = |key: &[u8]| both.has_key(key);
     context_free::unplace_waiting(replica, &*catalog::table(replica, tid)?, &is_own)?;
-    if !both.is_empty() {
+    if has_both {
         // Whoever wrote to these rows here did not see what others wrote to them meanwhile.
         let unseen = suspended::come_since(replica, tid)?;
         let options = SealOptions { flags: FrameFlags::CONTEXT_FREE, unseen: unseen.as_deref(), ..options };

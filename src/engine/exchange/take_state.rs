@@ -8,7 +8,7 @@
 //! entry of its vector comes with that author's newest checkpoint. Its rows are its maker's word, under its signature.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::{Chain, Checkpoint, DefId, Frame, GroupHead, Mode, SchemaBits, Section};
@@ -70,8 +70,7 @@ pub(super) struct StateMerge<'e> {
     defined: bool,
     /// What the maker has applied, and where it keeps what.
     vector: Vec<(i64, Proof)>,
-    contexts: Vec<(i64, i64, u64)>,
-    floors: Vec<(i64, u64)>,
+    floors: BTreeMap<i64, u64>,
     lamport: u64,
     /// This device lacks some of what the state goes on from: nothing of it is taken.
     ignored: bool,
@@ -88,6 +87,7 @@ impl<'e> StateMerge<'e> {
         let maker = verified.sender.filter(|id| *id != replica.identity.id);
         let sender = maker.map(|id| devices::device_number_or_new(replica, id)).transpose()?;
         replica.maker_tables.borrow_mut().clear();
+        replica.db.execute("DELETE FROM temp._pm_state_context", [])?;
         Ok(Self {
             replica,
             rows: RowMerge::new(replica)?,
@@ -97,8 +97,7 @@ impl<'e> StateMerge<'e> {
             declarations: Vec::new(),
             defined: false,
             vector: Vec::new(),
-            contexts: Vec::new(),
-            floors: Vec::new(),
+            floors: BTreeMap::new(),
             lamport: 0,
             ignored: verified.leaves_state,
             maker,
@@ -154,10 +153,18 @@ impl<'e> StateMerge<'e> {
                 self.rows.sides.vector.insert(dev, proof.checkpoint.last);
                 self.vector.push((dev, proof));
             }
-            "context" => self.contexts.push((row.device_at(0)?, row.device_at(2)?, row.seq_at(3)?)),
+            "context" => {
+                let sql = "INSERT INTO temp._pm_state_context (dev, other, seq) VALUES (?1, ?2, ?3)
+                    ON CONFLICT (dev, other) DO UPDATE SET seq = max(seq, excluded.seq)";
+                let of = (row.device_at(0)?, row.device_at(2)?, row.seq_at(3)?);
+                self.replica.db.prepare_cached(sql)?.execute(of)?;
+            }
             "tags" => tags::keep_unknown(self.replica, row.device_at(0)?, row.blob_at(1)?)?,
             "number" => state_rows::load_position(&row)?,
-            "floor" => self.floors.push((row.device_at(0)?, row.seq_at(2)?)),
+            "floor" => {
+                let floor = self.floors.entry(row.device_at(0)?).or_default();
+                *floor = row.seq_at(2)?.max(*floor);
+            }
             // Who is retired is for frames to say (`hear`); whether a row is in conflict, quarantined or an orphan is found here.
             "retired" | "conflict" | "parked" | "dangling" => {}
             "head" | "count" | "image" | "row" | "limbo" | "deleted" => {
@@ -229,7 +236,7 @@ impl<'e> StateMerge<'e> {
         for (name, id, shown) in self.tables.clone() {
             self.begin_table(&name, id, shown)?;
         }
-        self.rows.begin(&self.floors)
+        self.rows.begin(&self.floors.iter().map(|(dev, seq)| (*dev, *seq)).collect::<Vec<_>>())
     }
 
     /// Finds the maker's tables among those that are known here, by their primary keys.
@@ -408,17 +415,12 @@ impl<'e> StateMerge<'e> {
     /// Takes the contexts of those streams of which the state has more: what a stream had seen can get less.
     fn take_contexts(&self) -> Result<()> {
         let had = |dev: &i64| self.rows.sides.had.get(dev).copied().unwrap_or(0);
-        let ahead: HashSet<i64> = self
-            .vector
-            .iter()
-            .filter(|(dev, proof)| proof.checkpoint.last > had(dev))
-            .map(|(dev, _)| *dev)
-            .collect();
-        for dev in &ahead {
+        let ahead = self.vector.iter().filter(|(dev, proof)| proof.checkpoint.last > had(dev));
+        let sql = "INSERT OR REPLACE INTO _pm_context (dev, stream, other, seq)
+            SELECT dev, ?2, other, seq FROM temp._pm_state_context WHERE dev = ?1";
+        for (dev, _) in ahead {
             positions::forget_context(self.replica, *dev, Stream::Shared)?;
-        }
-        for (dev, other, seq) in self.contexts.iter().filter(|(dev, ..)| ahead.contains(dev)) {
-            positions::set_context(self.replica, *dev, Stream::Shared, *other, *seq)?;
+            self.replica.db.prepare_cached(sql)?.execute((dev, Stream::Shared.number()))?;
         }
         Ok(())
     }
@@ -429,7 +431,7 @@ impl<'e> StateMerge<'e> {
         // The statements that took the records in are not needed any more, and what follows has as many of its own.
         replica.db.flush_prepared_statement_cache();
         for (dev, proof) in &self.vector {
-            let folded = self.floors.iter().filter(|(of, _)| of == dev).map(|(_, seq)| *seq).max();
+            let folded = self.floors.get(dev).copied();
             let had = self.rows.sides.had.get(dev).copied().unwrap_or(0);
             let span = (had, folded.unwrap_or(0), proof.checkpoint.last);
             self.rows.changed += state_restated::apply(replica, *dev, span, self.rows.sides.we_saw)?;

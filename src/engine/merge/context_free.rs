@@ -24,6 +24,7 @@ use crate::engine::fleet::{membership, positions};
 use crate::engine::merge::folds::Fold;
 use crate::engine::merge::heads::{self, Head, Kept, Vector};
 use crate::engine::merge::{compose, counters, late, stretches, versions, written};
+use crate::engine::store::key_list::KeyList;
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
 use crate::engine::table::known::Table;
@@ -66,18 +67,18 @@ pub(crate) fn unplace_waiting(
     table: &Table,
     is_own: &dyn Fn(&[u8]) -> Result<bool>,
 ) -> Result<()> {
-    for key in remembered_keys(replica, table.tid)? {
-        let heads = heads::all_heads(replica, table.tid, &key)?;
-        let Some(image) = heads.iter().find(|head| late::is_settled(head)) else { continue };
+    each_remembered(replica, table.tid, &mut |key| {
+        let heads = heads::all_heads(replica, table.tid, key)?;
+        let Some(image) = heads.iter().find(|head| late::is_settled(head)) else { return Ok(()) };
         let n = table.def.columns.len();
         let meets = |other: &Head| {
             other.dev != BASELINE && (other.kind == OpKind::Delete || other.live(n).meets(&image.live(n)))
         };
-        if heads.iter().any(meets) || is_own(&key)? {
-            unplace(replica, table, &key, image)?;
+        if heads.iter().any(meets) || is_own(key)? {
+            unplace(replica, table, key, image)?;
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Has a verdict say of rows that this device wrote context-free what is settled here under these writes: their author had
@@ -86,7 +87,7 @@ pub(crate) fn unplace_waiting(
 pub(crate) fn unplace_under(
     replica: &Replica,
     table: &Table,
-    keys: &[Vec<u8>],
+    keys: &KeyList<'_>,
     unseen: Option<&[KeptRun]>,
 ) -> Result<()> {
     let (_, late) = seen_by_us(replica, unseen)?;
@@ -94,10 +95,10 @@ pub(crate) fn unplace_under(
         return Ok(());
     }
     let n = table.def.columns.len();
-    for key in keys {
+    keys.each_key(&mut |key| {
         let heads = heads::all_heads(replica, table.tid, key)?;
         if heads.iter().any(|head| head.dev == BASELINE) {
-            continue; // A verdict says it in any case.
+            return Ok(()); // A verdict says it in any case.
         }
         late::put_unplaced(replica, table.tid, key, 0, None)?;
         let counted = counters::entries(&replica.db, "_pm_count", table.tid, key)?;
@@ -105,9 +106,9 @@ pub(crate) fn unplace_under(
             for base in counted.iter().filter(|entry| entry.is_base()) {
                 counters::forget_entry(&replica.db, table.tid, key, base)?;
             }
-            continue;
+            return Ok(());
         }
-        let Some(row) = compose::row_of(replica, table, key)? else { continue };
+        let Some(row) = compose::row_of(replica, table, key)? else { return Ok(()) };
         let all = Columns::all(n).minus(&table.counters.iter().copied().collect());
         let columns = heads.iter().fold(all, |columns, head| columns.minus(&head.live(n)));
         let sums = table
@@ -118,8 +119,8 @@ pub(crate) fn unplace_under(
         if !columns.is_empty() {
             late::add_baseline(replica, table, key, 1, &row, &columns)?;
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Makes a row's settled value that waited one of which a verdict is to be written.
@@ -148,9 +149,11 @@ fn unplace(replica: &Replica, table: &Table, key: &[u8], image: &Head) -> Result
     late::add_baseline(replica, table, key, 1, &row, &columns).map(|_| ())
 }
 
-/// Returns the keys of the rows of which versions are remembered.
-pub(crate) fn remembered_keys(replica: &Replica, tid: i64) -> Result<Vec<Vec<u8>>> {
-    let sql = format!("SELECT DISTINCT key FROM {}", stretches::heads_of_table());
-    let mut statement = replica.db.prepare_cached(&sql)?;
-    Ok(statement.query_map([tid], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+/// Gives the keys of the rows of which versions are remembered; what is done with one may change what is.
+pub(crate) fn each_remembered(
+    replica: &Replica,
+    tid: i64,
+    each: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    KeyList::of_query(&replica.db, &stretches::heads_of_table(), [tid])?.each_key(each)
 }

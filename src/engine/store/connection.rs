@@ -107,6 +107,15 @@ impl Default for Options {
     }
 }
 
+/// Has SQLite sort within as much memory as the page cache of a database may take ([`Options::cache_kib`]). By itself it takes
+/// room for 250 pages, where that is more: 16 MB where a page has 64 KiB.
+///
+/// It holds for all of a process, and has to be called before anything in it uses SQLite; later it does nothing.
+pub fn sort_within_cache() {
+    // SAFETY: this option takes one number of pages. SQLite refuses it where it is in use.
+    let _ = unsafe { rusqlite::ffi::sqlite3_config(rusqlite::ffi::SQLITE_CONFIG_PMASZ, 4_u32) };
+}
+
 /// Rolls back the open transaction, if there is one. Returns whether none is open then.
 pub(crate) fn roll_back(db: &Connection) -> bool {
     if !db.is_autocommit() {

@@ -15,6 +15,7 @@
 //! | `layout` | the `_pm_` tables, and how an older layout is migrated |
 //! | `listing` | the view `packmule_conflicts`, and what notes which conflicts changed |
 //! | `meta` | single values, and notices for people |
+//! | `key_list` | lists of keys for the time of a loop |
 //! | `temporary` | the TEMP tables that every connection has which writes |
 //! | `value` | values of SQLite, bound and read; names and literals quoted |
 //! | `vfs` | what a disk cannot read is told as that |
@@ -28,6 +29,7 @@ mod geopackage;
 #[cfg(feature = "serde")]
 pub(crate) mod json;
 pub(crate) mod json_text;
+pub(crate) mod key_list;
 pub(crate) mod keys;
 pub(crate) mod layout;
 pub(crate) mod listing;

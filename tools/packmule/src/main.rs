@@ -107,6 +107,7 @@ fn run_command(context: &mut Context<'_, '_>) -> Result<(), Failure> {
 static ALLOCATOR: output::Allocator = output::Allocator;
 
 fn main() -> ExitCode {
+    packmule::sort_within_cache();
     output::end_at_panics();
     output::go_on_at_limits();
     let line: Vec<OsString> = std::env::args_os().skip(1).collect();

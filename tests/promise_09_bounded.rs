@@ -323,10 +323,10 @@ fn many_changes_in_disorder(n: u32) {
 #[test]
 fn memory_follows_neither_a_blob_nor_a_conflict_nor_their_number() {
     packmule::sort_within_cache();
-    //X a_conflict_of_a_large_blob();
-    //X many_versions_of_a_row();
+    a_conflict_of_a_large_blob();
+    many_versions_of_a_row();
     // More than 1,024: what is kept in memory for each op of a frame has doubled its room by then.
-    many_changes_in_disorder(12_000);
-    many_rows_of_a_held_table(std::env::var("PACKMULE_ROWS").map_or(8_000, |n| n.parse().unwrap()));
+    many_changes_in_disorder(8_000);
+    many_rows_of_a_held_table(std::env::var("PACKMULE_ROWS").map_or(5_000, |n| n.parse().unwrap()));
     many_open_conflicts(std::env::var("PACKMULE_CONFLICTS").map_or(1_100, |n| n.parse().unwrap()));
 }

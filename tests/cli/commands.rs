@@ -442,6 +442,26 @@ fn merge_takes_bundles_directories_and_database_files() {
     assert_eq!(desk.value("base.db", "SELECT count(*) FROM settings"), Sql::Integer(4));
 }
 
+/// Tables that are tracked together go in one group, rows between their definitions; those of the one may be large.
+#[test]
+fn tables_that_are_tracked_together_arrive_together() {
+    let desk = Desk::fleet(&["north"]);
+    desk.sql(
+        "north.db",
+        "CREATE TABLE photos (id TEXT PRIMARY KEY, jpeg BLOB); INSERT INTO photos VALUES ('a', randomblob(70000));
+         CREATE TABLE words (id TEXT PRIMARY KEY, n); INSERT INTO words VALUES ('b', 1)",
+    );
+    desk.run("track north.db photos words").ok();
+    desk.run("export north.db north.pmb").ok();
+    let inspected = desk.run("inspect north.pmb --json").json();
+    let defines = inspected["groups"].as_array().unwrap().iter().map(|group| &group["defines"]);
+    assert!(defines.into_iter().any(|tables| *tables == json!(["photos", "words"])), "{inspected}");
+    let imported = desk.run("import base.db north.pmb --json").json();
+    assert_eq!((&imported["ops"], &imported["waits"]), (&json!(2), &json!([])), "{imported}");
+    let digest = desk.run("digest north.db").ok();
+    assert_eq!(desk.run("digest base.db").ok(), digest);
+}
+
 #[test]
 fn verify_and_inspect_look_at_everything() {
     let desk = Desk::fleet(&["north"]);

@@ -6,7 +6,8 @@ use std::io::Read;
 use ed25519_compact::{PublicKey, Signature};
 use packmule_core::model::{DeviceId, Stream, WallMs};
 use packmule_core::wire::{
-    Block, Certificate, Chain, Checkpoint, DefReader, Frame, Header, HeaderReader, Position, Section,
+    Block, Certificate, Chain, Checkpoint, DecodeError, DefId, DefReader, Frame, Header, HeaderReader, Ops,
+    Position, Section, Shape,
 };
 
 use crate::engine::error::{BundleProblem, Error, Result};
@@ -14,6 +15,7 @@ use crate::engine::log::bundle::{BundleReader, HeaderCheck, Item};
 #[cfg(feature = "serde")]
 use crate::engine::store::json;
 use crate::engine::table::coding::Codings;
+use crate::engine::table::def::TableDef;
 
 /// What a bundle says of itself.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +70,7 @@ pub struct GroupInfo {
     pub wall: WallMs,
     /// Bytes of frames.
     pub bytes: u64,
-    /// Tables that are defined in it.
+    /// Tables that are defined in it, as far as it can be read without a database.
     #[cfg_attr(feature = "serde", serde(rename = "defines"))]
     pub tables: Vec<String>,
     /// The signature is that of the certificate in the bundle; `None` if there is no certificate.
@@ -110,6 +112,42 @@ struct Inspection {
     group: Option<GroupInfo>,
     header: Option<HeaderCheck>,
     codings: Codings,
+    defined: Defined,
+}
+
+/// The definitions in a bundle of which rows may follow: which of the columns are keys. Of more than so many none.
+#[derive(Default)]
+struct Defined(HashMap<DefId, Vec<bool>>);
+
+/// See [`Defined`].
+const DEFINED_MAX: usize = 1_000;
+
+impl Defined {
+    /// Finds the names of the tables that a frame in its plain form defines, up to rows whose definition is not in the bundle:
+    /// nobody knows where they end.
+    fn find(&mut self, frame: &Frame<'_>, tables: &mut Vec<String>) -> Result<(), DecodeError> {
+        let mut blocks = frame.blocks();
+        while let Some(block) = blocks.next_block()? {
+            match block {
+                Block::Def(body) => {
+                    tables.push(DefReader::new(body)?.head.name.into());
+                    if let Ok(def) = TableDef::hear(body)
+                        && self.0.len() < DEFINED_MAX
+                    {
+                        self.0.insert(DefId::of(body), def.key_flags());
+                    }
+                }
+                Block::Rows { def, body, offset } => {
+                    let Some(keys) = self.0.get(&def) else { return Ok(()) };
+                    let mut ops = Ops::new(body, offset, Shape { keys });
+                    while ops.next_op()?.is_some() {}
+                    blocks.resume(ops.rest());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Inspection {
@@ -145,19 +183,12 @@ impl Inspection {
             signed: None,
         });
         group.bytes += bytes.len() as u64;
-        // Definitions come before the rows; those after rows are not looked for.
         if frame.is_newer() {
             return Ok(());
         }
-        let tables = &mut group.tables;
-        let named = self.codings.plain(frame, |plain| {
-            let mut blocks = plain.blocks();
-            while let Some(Block::Def(body)) = blocks.next_block()? {
-                tables.push(DefReader::new(body)?.head.name.into());
-            }
-            Ok(())
-        });
-        named.and_then(|named| named).map_err(|e| Error::bundle(at, e))
+        let defined = &mut self.defined;
+        let found = self.codings.plain(frame, |plain| defined.find(plain, &mut group.tables));
+        found.and_then(|found| found).map_err(|e| Error::bundle(at, e))
     }
 
     /// Closes a group, and verifies its signature if the author's certificate is there.

@@ -14,6 +14,8 @@
 //! **Whose it is** is not listed. Who has folded the row cannot say who wrote it, nor can who got it with a state; and whether
 //! a device has folded it before it became an orphan is its own affair.
 
+use std::sync::Arc;
+
 use packmule_core::wire::Collation;
 use rusqlite::params_from_iter;
 
@@ -22,15 +24,31 @@ use crate::engine::merge::heads;
 use crate::engine::store::meta;
 use crate::engine::store::value::{self, Affinity, Bind, OwnedValue};
 use crate::engine::table::catalog;
-use crate::engine::table::def::ForeignKeyDef;
+use crate::engine::table::def::{ForeignKeyDef, ROWID_NAMES};
 use crate::engine::table::known::Table;
 use crate::engine::table::replica::Replica;
 
 /// Returns the foreign keys of a table that refer to another, by number.
-fn references<'t>(child: &'t Table, parent: &Table) -> impl Iterator<Item = (usize, &'t ForeignKeyDef)> {
-    let name = parent.def.name.clone();
+fn references<'t>(child: &'t Table, parent: &'t Table) -> impl Iterator<Item = (usize, &'t ForeignKeyDef)> {
     let all = child.def.foreign_keys.iter().enumerate();
-    all.filter(move |(_, foreign)| foreign.parent.eq_ignore_ascii_case(&name))
+    let refers = |foreign: &ForeignKeyDef| foreign.parent.eq_ignore_ascii_case(&parent.def.name);
+    all.filter(move |(_, foreign)| refers(foreign) && can_refer(foreign, parent))
+}
+
+/// Returns whether a table has the columns that a foreign key refers to. SQLite takes one that refers to others, and says so where
+/// an application has foreign keys enforced; what it would find nobody knows.
+fn can_refer(foreign: &ForeignKeyDef, parent: &Table) -> bool {
+    let def = &parent.def;
+    let is_rowid =
+        |name: &str| !def.without_rowid && ROWID_NAMES.iter().any(|rowid| rowid.eq_ignore_ascii_case(name));
+    let has = |name: &str| def.column(name).is_some() || is_rowid(name);
+    // Generated columns stand in no definition.
+    parent.generated || foreign.columns.iter().all(|(_, there)| has(there))
+}
+
+/// Returns the table that a foreign key refers to.
+fn parent_of(replica: &Replica, foreign: &ForeignKeyDef) -> Option<Arc<Table>> {
+    catalog::table_named(replica, &foreign.parent).filter(|parent| can_refer(foreign, parent))
 }
 
 /// Gives each row that may be an orphan to `each`; a few are in memory at a time.
@@ -121,8 +139,7 @@ fn record_new_parents(replica: &Replica) -> Result<()> {
     let mut all = Vec::new();
     for child in catalog::tables(replica).into_iter().filter(|t| t.shows_shared()) {
         for (n, foreign) in child.def.foreign_keys.iter().enumerate() {
-            if let Some(parent) = catalog::table_named(replica, &foreign.parent).filter(|t| t.shows_shared())
-            {
+            if let Some(parent) = parent_of(replica, foreign).filter(|t| t.shows_shared()) {
                 all.push((format!("{}.{n}.{}", child.tid, parent.tid), child.clone(), n));
             }
         }
@@ -148,7 +165,7 @@ pub(crate) fn check_references(replica: &Replica) -> Result<()> {
         let child = catalog::table(replica, row.get(0)?)?;
         let foreign = &child.def.foreign_keys[row.get::<_, usize>(1)?];
         let values = value::read_key(&row.get::<_, Vec<u8>>(2)?)?;
-        let Some(parent) = catalog::table_named(replica, &foreign.parent) else { continue };
+        let Some(parent) = parent_of(replica, foreign) else { continue };
         if values.is_empty() {
             check_all_children(replica, &child, foreign)?;
             continue;
@@ -243,9 +260,7 @@ pub(crate) fn orphaned_by(replica: &Replica, table: &Table, key: &[u8]) -> Resul
     }
     for (n, foreign) in table.def.foreign_keys.iter().enumerate() {
         // A table that not all devices have does not count: the others could not tell.
-        let Some(parent) = catalog::table_named(replica, &foreign.parent).filter(|t| t.shows_shared()) else {
-            continue;
-        };
+        let Some(parent) = parent_of(replica, foreign).filter(|t| t.shows_shared()) else { continue };
         if finds_in(replica, &parent.sql_name, table, key, foreign)? == Some(false) {
             found.push(n);
         }

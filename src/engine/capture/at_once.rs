@@ -5,6 +5,9 @@
 //! writes them, and then it reads the schema once, as it does after another program has changed it. The lists of a table have
 //! pages of their own, which a `CREATE TABLE` alone can give them; they are made first, while there are few entries to walk.
 //!
+//! What stays of it are two walks for each table, over some two and a half entries a table: 500 tables take 2.9 thousand million
+//! instructions in all, 2,000 take 18.7, of which 9.9 are for the lists.
+//!
 //! **Invariant.** No entry is written but of a `CREATE TRIGGER` that SQLite has prepared here. All of it is in the open
 //! transaction: where it fails, nothing of it stays.
 

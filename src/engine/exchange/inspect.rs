@@ -125,7 +125,7 @@ const DEFINED_MAX: usize = 1_000;
 impl Defined {
     /// Finds the names of the tables that a frame in its plain form defines, up to rows whose definition is not in the bundle:
     /// nobody knows where they end.
-    fn find(&mut self, frame: &Frame<'_>, tables: &mut Vec<String>) -> Result<(), DecodeError> {
+    fn find_tables(&mut self, frame: &Frame<'_>, tables: &mut Vec<String>) -> Result<(), DecodeError> {
         let mut blocks = frame.blocks();
         while let Some(block) = blocks.next_block()? {
             match block {
@@ -187,7 +187,7 @@ impl Inspection {
             return Ok(());
         }
         let defined = &mut self.defined;
-        let found = self.codings.plain(frame, |plain| defined.find(plain, &mut group.tables));
+        let found = self.codings.plain(frame, |plain| defined.find_tables(plain, &mut group.tables));
         found.and_then(|found| found).map_err(|e| Error::bundle(at, e))
     }
 

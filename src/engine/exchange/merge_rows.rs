@@ -379,10 +379,13 @@ impl<'e> RowMerge<'e> {
     }
 
     /// Merges the counters of a row; if it `stays` as it is here, only where neither side had seen all that is settled on
-    /// the other. `gone`: it is gone there, and stays. Returns whether sums of it wait for a verdict.
+    /// the other, or what was counted there is new here. `gone`: it is gone there, and stays. Returns whether sums of it wait
+    /// for a verdict.
     fn merge_counts(&self, row: &Meeting<'_>, stays: bool, gone: bool) -> Result<bool> {
         let Meeting { table, key, present, they_saw, .. } = *row;
-        if table.counters.is_empty() || (stays && (self.sides.we_saw || they_saw)) {
+        if table.counters.is_empty()
+            || stays && (self.sides.we_saw || they_saw) && !self.is_counted_anew(table, key)?
+        {
             return Ok(false);
         }
         let there = self.sides.row_there(row)?;
@@ -401,6 +404,16 @@ impl<'e> RowMerge<'e> {
             we_saw: self.sides.we_saw,
             gone,
         })
+    }
+
+    /// Returns whether the maker has counted in a row what is not applied here. Where a history was given up here, the versions
+    /// that had seen it can be here, and what it counted under them not.
+    fn is_counted_anew(&self, table: &Table, key: &[u8]) -> Result<bool> {
+        let theirs = counters::entries(&self.replica.db, "temp._pm_their_count", table.tid, key)?;
+        let is_new = |entry: &counters::Entry| {
+            !entry.is_base() && positions::lacks(&self.sides.had, entry.dev, entry.seq)
+        };
+        Ok(theirs.iter().any(is_new))
     }
 
     /// Ends: merges the rows that the maker does not show.

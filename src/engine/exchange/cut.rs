@@ -142,26 +142,28 @@ fn forget_numbers(replica: &Replica, (dev, stream): (i64, Stream), after: u64) -
 }
 
 /// Returns whether another device has built on what this device wrote after a frame, and which; or a verdict of this device,
-/// which names these frames as those that stay. One that is known to have another history of this device's, and never said that it
-/// has this one, has built on that, by the same numbers.
+/// which names these frames as those that stay. One that is known to have another history of this device's, or has seen more of
+/// its log than is here, and never said that it has this one, has built on the other, by the same numbers.
 pub(crate) fn built_on_by(
     replica: &Replica,
     after: u64,
     of_other: Option<DeviceId>,
 ) -> Result<Option<String>> {
+    let here = positions::position(replica, replica.me, Stream::Shared)?.seq;
     let builder: Option<i64> = value::maybe(
         &replica.db,
         "SELECT c.dev FROM _pm_context c JOIN _pm_device d ON d.n = c.dev
-         WHERE c.other = ?1 AND c.dev <> ?1 AND c.seq > ?2 AND (d.id IS NOT ?3 OR EXISTS (
-           SELECT 1 FROM _pm_ack a WHERE a.peer = c.dev AND a.dev = ?1 AND a.stream = ?4 AND a.seq > ?2))",
-        (replica.me, after, of_other.map(|id| id.0), Stream::Shared.number()),
+         WHERE c.other = ?1 AND c.dev <> ?1 AND c.seq > ?2 AND (d.id IS NOT ?3 AND c.seq <= ?5 OR EXISTS (
+           SELECT 1 FROM _pm_ack a WHERE a.peer = c.dev AND a.dev = ?1 AND a.stream = ?4 AND a.seq > ?2
+             AND (c.seq <= ?5 OR a.tag IS NOT NULL)))",
+        (replica.me, after, of_other.map(|id| id.0), Stream::Shared.number(), here),
     )?;
     if let Some(other) = builder {
         return devices::device_label(replica, other).map(Some);
     }
     // What is folded cannot be read any more, nor be written again: whoever asks looks at that.
     let begins = log_begins(replica, replica.me, Stream::Shared)?;
-    for seq in after.max(begins) + 1..=positions::position(replica, replica.me, Stream::Shared)?.seq {
+    for seq in after.max(begins) + 1..=here {
         let body = frames::frame_here(replica, replica.me, Stream::Shared, seq)?;
         let mut names = false;
         visit::visit(replica, &frames::parse(&body)?, |part| {

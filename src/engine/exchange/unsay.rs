@@ -76,6 +76,9 @@ pub(super) fn take_back(
 /// Remembers the history after a frame as given up, before those of earlier times: what lies of it on cards does not come in again.
 fn remember(replica: &Replica, common: u64) -> Result<()> {
     let mut ends = tags::ends_after(replica, replica.me, Stream::Shared, common)?;
+    // What only waits is what others have in its place.
+    let here = positions::position(replica, replica.me, Stream::Shared)?.seq;
+    ends.retain(|(seq, _)| *seq <= here);
     if ends.is_empty() {
         return Ok(());
     }

@@ -47,7 +47,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 80] = [
+const PARTED: [(u64, &str); 87] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (77, "a place of its own log that others have otherwise counted as what both have"),
@@ -221,6 +221,25 @@ const PARTED: [(u64, &str); 80] = [
     (3_014_326, "what a board had taken back came in again from its own file on a card, for ever"),
     (3_010_439, "a board that was set back never said again what it had of a stolen device"),
     (3_010_005, "a state whose maker had folded a delete hid what the delete had said of a counter"),
+    (
+        3_024_228,
+        "what a state counted anew in a row was left out, since the row's versions were the same: they had seen it",
+    ),
+    (
+        3_013_272,
+        "what the fleet's key says of a thief was not heard where only the thief's own files brought it",
+    ),
+    (3_019_919, "a copy was never shown the other history, since the one that has it all had spoken last"),
+    (3_021_589, "the same"),
+    (3_017_385, "the same"),
+    (
+        3_024_778,
+        "of a second history of both streams only the one was seen, and no base gave up what the other one had",
+    ),
+    (
+        3_025_163,
+        "frames of the first history that only waited counted as given up with what was said beside it",
+    ),
 ];
 
 #[test]

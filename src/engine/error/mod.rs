@@ -298,6 +298,11 @@ impl Error {
         }
     }
 
+    /// Returns whether something is refused since a device is revoked.
+    pub(crate) fn is_of_revoked(&self) -> bool {
+        matches!(self, Self::Untrusted(devices) if devices.iter().any(|device| device.revoked))
+    }
+
     /// Returns whether it is the machine's, as [`is_of_machine`] says.
     pub(crate) fn is_machines(&self) -> bool {
         self.of_sqlite().is_some_and(is_machine_failure)

@@ -47,6 +47,10 @@ pub(crate) fn decide(replica: &mut Replica, verified: &mut Verified) -> Result<(
             verified.forked.remove(&other.author);
         } else {
             transaction::record(replica, |e| note(e, &other))?;
+            if other.stream == Stream::PerDevice {
+                // Also where the shared stream is given up for what it has.
+                verified.loose.insert((other.author, other.stream), u64::MAX);
+            }
         }
     }
     Ok(())

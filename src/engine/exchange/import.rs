@@ -66,6 +66,13 @@ pub(crate) fn import<R: Read + Seek>(
             verify_bundle(e, input, (&mut Found::default(), &mut other), &mut verifying)
         });
     }
+    if verified.as_ref().is_err_and(|e| e.is_of_revoked()) && survey::hear_fleet_key(replica, bundle)? {
+        bundle.rewind().map_err(Error::Stream)?;
+        let input = BufReader::new(&mut *bundle);
+        verified = catalog::reading(replica, |e| {
+            verify_bundle(e, input, (&mut Found::default(), &mut other), &mut verifying)
+        });
+    }
     if verified.as_ref().is_err_and(|e| matches!(**e, Error::Twin { .. })) {
         session::name_twin(replica, &verified)?;
         survey::hear_refused(replica, bundle, other)?;
@@ -351,7 +358,10 @@ impl<'e> Verification<'e> {
     fn meet_other(&mut self, other: OtherHistory) -> Result<()> {
         let author = other.author;
         let other = other.parts_at(self.verified.parted.get(&author));
-        if !self.verified.forked.insert(author) || self.is_revoked(author)? {
+        // Of both streams, the first group: which of two histories is given up is decided by the shared one.
+        let is_met = |met: &OtherHistory| (met.author, met.stream) == (author, other.stream);
+        self.verified.forked.insert(author);
+        if self.verified.others.iter().any(is_met) || self.is_revoked(author)? {
             return Ok(());
         }
         if self.verified.sender == Some(author) {

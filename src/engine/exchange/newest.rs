@@ -8,7 +8,8 @@
 //!
 //! - a bundle for one device has those of the receiver's streams if the receiver said last that it has less, or if it
 //!   was ever heard of with another history: a copy of its card may read it;
-//! - every bundle has those of devices that said last that they have less than is here;
+//! - every bundle has those of devices that said last that they have less than is here, and of those of which another history
+//!   is known, until one of the two has left the identity (`fleet/copies.rs`);
 //! - a bundle for anyone, which a device may read that was set back and has said nothing yet, has those of the other
 //!   devices too, of [`DEVICES_MAX`] at the most;
 //! - a session shows them once the peer's vector has come; and where it ends because a group of the peer is of another
@@ -21,7 +22,7 @@ use crate::engine::error::{self, Error, Result};
 use crate::engine::exchange::records::RecordWriter;
 use crate::engine::exchange::twin;
 use crate::engine::fleet::peers::{self, PeerEvidence};
-use crate::engine::fleet::{devices, membership, positions, trust};
+use crate::engine::fleet::{copies, devices, membership, positions, trust};
 use crate::engine::log::frames;
 use crate::engine::table::replica::Replica;
 
@@ -53,21 +54,25 @@ pub(crate) fn write(
 ) -> Result<()> {
     let receiver_dev = receiver.map(|id| devices::device_number(replica, id)).transpose()?.flatten();
     let copied = receiver.map_or(Ok(false), |id| peers::was_copied(replica, id))?;
+    let told = copies::to_be_told(replica)?;
     let mut statement = replica.db.prepare_cached(
-        "SELECT n, set_back FROM _pm_device WHERE n > 0 AND n <> ?1 AND public_key IS NOT NULL
-         AND (set_back OR n = ?2 OR ?3) ORDER BY set_back DESC, heard DESC, id",
+        "SELECT n FROM _pm_device WHERE n > 0 AND n <> ?1 AND public_key IS NOT NULL ORDER BY heard DESC, id",
     )?;
-    let mut rows = statement.query((replica.me, receiver_dev, receiver.is_none()))?;
+    let mut rows = statement.query([replica.me])?;
     let mut others = 0;
     while let Some(row) = rows.next()? {
-        let (dev, set_back): (i64, bool) = (row.get(0)?, row.get(1)?);
-        let to_anyone = receiver.is_none() && !set_back && others < DEVICES_MAX;
+        let dev: i64 = row.get(0)?;
+        let is_told = told.contains(&dev);
+        if !is_told && receiver.is_some() && receiver_dev != Some(dev) {
+            continue;
+        }
+        let to_anyone = receiver.is_none() && !is_told && others < DEVICES_MAX;
         others += usize::from(to_anyone);
         for stream in Stream::ALL {
             if goes(dev, stream) {
                 continue;
             }
-            let shows = set_back || to_anyone || copied && receiver_dev == Some(dev);
+            let shows = is_told || to_anyone || copied && receiver_dev == Some(dev);
             for end in ends(replica, dev, stream)? {
                 // Or the device said last that it has less of its own stream than is here.
                 if shows || membership::has(replica, dev, dev, stream)? < end.seq {

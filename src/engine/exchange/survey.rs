@@ -291,6 +291,22 @@ pub(crate) fn hear_refused(
     other.map_or(Ok(()), |other| transaction::record(replica, |e| give_up::note(e, &other)))
 }
 
+/// Takes in what the fleet's key says in a bundle of which nothing else is taken, since its maker is revoked: that holds,
+/// whoever brings it. Returns whether any of it was news.
+pub(crate) fn hear_fleet_key(replica: &mut Replica, bundle: &mut (impl Read + Seek)) -> Result<bool> {
+    bundle.rewind().map_err(Error::Stream)?;
+    let statements = preface(replica, BufReader::new(bundle))?.statements;
+    let mut any = false;
+    for statement in &statements {
+        any |= catalog::reading(replica, |e| revocation::is_news(e, statement))?;
+    }
+    if !any || rekey::waits_here(replica)? {
+        return Ok(false);
+    }
+    transaction::transaction(replica, |e| hear_revocations(e, &statements))?;
+    Ok(true)
+}
+
 /// What stands before the frames of a bundle.
 struct Preface {
     verified: Verified,
@@ -403,6 +419,7 @@ fn record_heard(
         admission::shown_by_itself(replica, own)?;
     }
     if let Some(seq) = compare(replica, verified, sender)? {
+        peers::record_other_history(replica, sender)?;
         twin::record_twin(replica, &devices::name_of(replica, sender)?, seq)?;
     }
     verified.record_acknowledged(replica, sender)

@@ -32,7 +32,7 @@ use rusqlite::{CachedStatement, OptionalExtension};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::peers::{self, Fit, Parting, PeerEvidence};
 use crate::engine::fleet::positions::StreamPosition;
-use crate::engine::fleet::{devices, membership, positions, revocation};
+use crate::engine::fleet::{copies, devices, membership, positions, revocation};
 use crate::engine::log::tags::Place;
 use crate::engine::store::meta;
 use crate::engine::table::replica::Replica;
@@ -325,17 +325,15 @@ pub(super) fn parting(
     Ok(None)
 }
 
-/// Lists probes of a device's own log, for it to compare, and of those that were set back. If it was rolled back, or is a
+/// Lists probes of a device's own log, for it to compare, and of those that were set back or copied. If it was rolled back, or is a
 /// second history, it finds the divergence point by them, also by a carrier that brings none of its frames.
 pub(crate) fn probes_of(replica: &Replica, device: Option<DeviceId>) -> Result<Vec<Probe>> {
     let mut probes = Vec::new();
     let device = device.filter(|id| *id != replica.identity.id);
     let receiver = device.map(|id| devices::device_number(replica, id)).transpose()?.flatten();
-    // Whoever was set back waits to hear of it, by whatever bundle it meets first.
-    let mut set_back = replica.db.prepare_cached("SELECT n FROM _pm_device WHERE set_back AND n <> ?1")?;
-    let set_back =
-        set_back.query_map([replica.me], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
-    for dev in receiver.into_iter().chain(set_back.into_iter().filter(|dev| Some(*dev) != receiver)) {
+    // Whoever was set back, or has a second history, waits to hear of it, by whatever bundle it meets first.
+    let told = copies::to_be_told(replica)?;
+    for dev in receiver.into_iter().chain(told.into_iter().filter(|dev| Some(*dev) != receiver)) {
         if probes.len() < PROBES_MAX {
             add_probes(replica, dev, &mut probes)?;
         }

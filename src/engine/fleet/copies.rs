@@ -15,11 +15,11 @@
 //! An incarnation that is not heard of again is forgotten with the last of its remembered statements. A device that was
 //! restored, and is alone, speaks under its new incarnation only: it is forgotten as soon as it has all.
 
-use packmule_core::model::Stream;
+use packmule_core::model::{DeviceId, Stream};
 use packmule_core::wire::Position;
 
 use crate::engine::error::{Error, Result};
-use crate::engine::fleet::positions;
+use crate::engine::fleet::{devices, positions};
 use crate::engine::store::{cipher, keys, meta, value};
 use crate::engine::table::replica::Replica;
 
@@ -160,4 +160,31 @@ pub(crate) fn least(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> R
         }
     }
     Ok(least)
+}
+
+/// The beginning of the names under which `_pm_meta` has of which devices another history was heard of, by id.
+const COPIED: &str = "copied ";
+
+/// Returns the name under which `_pm_meta` has that another history of a device was heard of.
+pub(crate) fn heard_of(id: DeviceId) -> String {
+    format!("{COPIED}{id}")
+}
+
+/// Lists the devices other than this one of whose log all is to be told that another database under that identity may lack:
+/// those that were set back, and those of which another history was heard of, until somebody has left the identity. Who
+/// has the second history may never read a bundle that is for the device, which has all, by what the first one says.
+pub(crate) fn to_be_told(replica: &Replica) -> Result<Vec<i64>> {
+    let mut statement = replica.db.prepare_cached(
+        "SELECT n, set_back FROM _pm_device WHERE n > 0 AND n <> ?1 AND (set_back OR EXISTS
+           (SELECT 1 FROM _pm_meta WHERE k = ?2 || lower(hex(id)))) ORDER BY set_back DESC, heard DESC, id",
+    )?;
+    let mut rows = statement.query((replica.me, COPIED))?;
+    let mut told = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (dev, set_back): (i64, bool) = (row.get(0)?, row.get(1)?);
+        if set_back || !devices::has_successor(&replica.db, dev)? {
+            told.push(dev);
+        }
+    }
+    Ok(told)
 }

@@ -355,13 +355,13 @@ fn record_rollback(replica: &Replica, dev: i64, id: DeviceId, applied: &[Positio
 pub(crate) fn record_other_history(replica: &Replica, id: DeviceId) -> Result<()> {
     let sql = "UPDATE _pm_device SET set_back = 1 WHERE id = ?1 AND n <> ?2";
     replica.db.prepare_cached(sql)?.execute((id.0, replica.me))?;
-    meta::set(&replica.db, &format!("copied {id}"), 1)
+    meta::set(&replica.db, &copies::heard_of(id), 1)
 }
 
 /// Returns whether a device was ever heard of with another history than is here. Whatever goes to one of this identity may
 /// be read by the copy, also if the device itself has been heard of since.
 pub(crate) fn was_copied(replica: &Replica, id: DeviceId) -> Result<bool> {
-    Ok(meta::get::<i64>(&replica.db, &format!("copied {id}"))?.is_some())
+    Ok(meta::get::<i64>(&replica.db, &copies::heard_of(id))?.is_some())
 }
 
 /// The beginning of the names under which `_pm_meta` has which devices have two histories, by number, and after which frame

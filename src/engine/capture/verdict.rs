@@ -164,10 +164,11 @@ fn judge_row(
     values.sort_by_key(|(column, _)| *column);
     let carried: Vec<usize> = values.iter().map(|(column, _)| *column).collect();
     let mask = mask_of(&table, &columns, &carried, kind);
-    let said = mask.as_ref().map(|(_, columns)| columns).filter(|_| sums.is_empty());
-    let (runs, beside) = match given_up::is_given_up(row.number) {
-        true => stays_beside(&table, said, &kept, &counted, common),
-        false => (runs_of(frames_of(&kept, &counted).collect(), common), Vec::new()),
+    let said = mask.as_ref().map(|(_, columns)| columns);
+    let (runs, beside) = match (given_up::is_given_up(row.number), sums.is_empty()) {
+        (true, true) => stays_beside(&table, said, &kept, &counted, common),
+        (true, false) => stays_beside_sums(replica, (&table, row), (&kept, &counted), &sums, common)?,
+        (false, _) => (runs_of(frames_of(&kept, &counted).collect(), common), Vec::new()),
     };
     group.keep(runs)?;
     // What was given up has the time of its write.
@@ -328,6 +329,42 @@ fn stays_beside(
     };
     let (beside, named): (Vec<Head>, Vec<Head>) = kept.iter().cloned().partition(is_beside);
     (runs_of(frames_of(&named, &[]).collect(), &own), beside)
+}
+
+/// Returns the same of sums of what was given up, and forgets the values that these begin with: such a sum has in it all that
+/// the counter was before, so what stayed beside it would count once more, or in its place. Of a version that is not named
+/// nothing is taken but the counter.
+fn stays_beside_sums(
+    replica: &Replica,
+    (table, row): (&Table, &Unplaced),
+    (kept, counted): (&[Head], &[Entry]),
+    sums: &[&Entry],
+    common: &[KeptRun],
+) -> Result<(Vec<KeptRun>, Vec<Head>)> {
+    let own: Vec<KeptRun> = common.iter().filter(|run| run.last == i64::MAX as u64).copied().collect();
+    let not: Columns = table.counters.iter().copied().chain(table.def.keys()).collect();
+    let begins = |entry: &&Entry| {
+        let is_summed = sums.iter().any(|sum| sum.column == entry.column);
+        is_summed && entry.absolute && !entry.weak && !entry.is_base()
+    };
+    let begun: Vec<(DeviceId, u64)> =
+        counted.iter().filter(begins).map(|entry| (entry.author, entry.seq)).collect();
+    let is_beside = |head: &Head| {
+        let says_more = !head.live(table.def.columns.len()).minus(&not).is_empty();
+        head.kind != OpKind::Delete && !head.weak && says_more && begun.contains(&(head.author, head.seq))
+    };
+    let with_others = kept.iter().any(|head| head.kind == OpKind::Delete || head.weak);
+    let (beside, named): (Vec<Head>, Vec<Head>) =
+        kept.iter().cloned().partition(|head| !with_others && is_beside(head));
+    let added: Vec<Entry> =
+        counted.iter().filter(|entry| !begun.contains(&(entry.author, entry.seq))).cloned().collect();
+    let runs = runs_of(frames_of(&named, &added).collect(), &own);
+    for entry in counted.iter().filter(begins) {
+        if !runs.iter().any(|run| is_in(run, (entry.author, entry.seq))) {
+            counters::forget_entry(&replica.db, row.tid, &row.key, entry)?;
+        }
+    }
+    Ok((runs, beside))
 }
 
 /// Returns whether a run has a frame.

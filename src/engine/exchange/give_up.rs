@@ -42,6 +42,9 @@ pub(crate) fn decide(replica: &mut Replica, verified: &mut Verified) -> Result<(
         verified.any_news |= heard(replica, sender, &verified.said)?;
     }
     for other in std::mem::take(&mut verified.others) {
+        // What a signature has shown may be far behind the place where both part.
+        let parting = verified.said.parted.get(&other.author);
+        let other = other.parts_at(parting);
         if catalog::reading(replica, |e| gives_up(e, verified, &other))? {
             give_up(replica, &other)?;
             verified.forked.remove(&other.author);

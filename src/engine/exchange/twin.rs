@@ -195,6 +195,8 @@ pub(crate) struct Apart {
     pub per_device: BTreeSet<DeviceId>,
     /// Up to here the per-device streams of identities that this device had before are the same.
     pub own_same: BTreeMap<DeviceId, u64>,
+    /// Where shared streams of third devices part, by the places that the sender says.
+    pub parted: BTreeMap<DeviceId, Parting>,
 }
 
 impl Apart {
@@ -203,6 +205,7 @@ impl Apart {
         self.others.extend(more.others);
         self.per_device.extend(more.per_device);
         self.own_same.extend(more.own_same);
+        self.parted.extend(more.parted);
     }
 }
 
@@ -222,7 +225,7 @@ pub(crate) fn compare_vector(
     let former = devices::issuers(&replica.db, replica.me)?;
     let here = positions::all_positions(replica)?;
     let (group_at, tag_at) = (replica.db.prepare_cached(GROUP_AT)?, replica.db.prepare_cached(TAG_AT)?);
-    let mut places = Places { group_at, tag_at };
+    let (mut places, mut partings) = (Places { group_at, tag_at }, Partings::default());
     for entry in probes.iter().copied().chain(applied.iter().copied().map(Probe::from)) {
         if entry.seq == 0 {
             continue;
@@ -243,6 +246,9 @@ pub(crate) fn compare_vector(
         }
         let past = places.past(*dev, *position, entry.stream, entry.seq)?;
         let Some(upper) = past.compare(entry.seq, entry.tag) else { continue };
+        if entry.stream == Stream::Shared && !ours && entry.author != sender {
+            partings.meet(*dev, &entry, upper.is_none());
+        }
         match upper {
             _ if ours => {
                 evidence.compared(entry.stream, entry.seq, upper);
@@ -265,10 +271,40 @@ pub(crate) fn compare_vector(
             }
         }
     }
+    apart.parted = partings.found(replica)?;
     applied
         .retain(|e| !apart.others.contains_key(&e.author) && (e.author != sender || apart.sender.is_none()));
     probes.retain(|e| !not_ours.contains(e));
     Ok(apart)
+}
+
+/// Up to where shared streams are the same as at a sender, and the first place there that is another one here, by device.
+#[derive(Default)]
+struct Partings(BTreeMap<i64, (u64, Option<Place>)>);
+
+impl Partings {
+    fn meet(&mut self, dev: i64, entry: &Probe, is_same: bool) {
+        let (same, other) = self.0.entry(dev).or_default();
+        if is_same {
+            *same = entry.seq.max(*same);
+        } else if other.as_ref().is_none_or(|other| entry.seq < other.seq) {
+            *other = Some(Place { seq: entry.seq, tag: entry.tag });
+        }
+    }
+
+    /// Returns where streams part of which the chain is here at the last place that is the same.
+    fn found(self, replica: &Replica) -> Result<BTreeMap<DeviceId, Parting>> {
+        let mut found = BTreeMap::new();
+        for (dev, (same, other)) in self.0 {
+            if let Some(other) = other.filter(|other| 0 < same && same < other.seq)
+                && let Some(chain) = chain_at(replica, dev, Stream::Shared, same)?
+            {
+                let parting = Parting { common: (same, chain), after: Some(other.tag) };
+                found.insert(devices::device_id(replica, dev)?, parting);
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// Compares a place of this device's own log that came with a state with what is here.

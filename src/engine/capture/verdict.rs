@@ -350,8 +350,9 @@ fn stays_beside_sums(
     let begun: Vec<(DeviceId, u64)> =
         counted.iter().filter(begins).map(|entry| (entry.author, entry.seq)).collect();
     let is_beside = |head: &Head| {
+        let frame = (head.author, head.seq);
         let says_more = !head.live(table.def.columns.len()).minus(&not).is_empty();
-        head.kind != OpKind::Delete && !head.weak && says_more && begun.contains(&(head.author, head.seq))
+        begun.contains(&frame) && says_more && !own.iter().any(|run| is_in(run, frame))
     };
     let with_others = kept.iter().any(|head| head.kind == OpKind::Delete || head.weak);
     let (beside, named): (Vec<Head>, Vec<Head>) =

@@ -417,3 +417,41 @@ fn a_foreign_key_to_a_column_that_is_not_there_is_in_nobodys_way() {
         assert!(a.verify().unwrap().problems.is_empty());
     }
 }
+
+/// By cell, an op on a row that is settled says nothing of its unique value but that this stands as early as what is settled: whoever
+/// has the value's version in flight still had the row claim it when that was written, and kept out another row.
+#[test]
+fn a_row_claims_as_early_where_its_unique_value_is_in_flight_as_where_it_is_settled() {
+    for (merge, by_frames) in
+        [(Merge::Row, false), (Merge::Cell, false), (Merge::Row, true), (Merge::Cell, true)]
+    {
+        let world = World::new();
+        let mut d = ["a", "b", "c"].map(|name| world.board(name));
+        let options = TrackOptions { merge, ..TrackOptions::default() };
+        for device in &mut d {
+            sql(device, NAMED);
+            device.track("t", &options).unwrap();
+        }
+        sql(&d[1], "INSERT INTO t VALUES ('x', 'other', 0)");
+        d[1].seal().unwrap();
+        sql(&d[1], "INSERT INTO t VALUES ('b', 'n', 1)");
+        for _ in 0..2 {
+            let [_, b, c] = &mut d;
+            carry_all(&mut [b, c]);
+        }
+        assert!(d[2].compact().unwrap().versions > 0);
+        sql(&d[2], "UPDATE t SET v = 2 WHERE k = 'b'");
+        d[2].seal().unwrap();
+        // It claims the value before the other by its stamp, and has been seen by nobody.
+        sql(&d[0], "INSERT INTO t VALUES ('a', 'n', 9)");
+        d[0].seal().unwrap();
+        if by_frames {
+            // From who has folded nothing.
+            let [a, b, c] = &mut d;
+            carry(c, b);
+            carry(b, a);
+        }
+        all(&mut d);
+        assert_eq!(rows(&d[0], "SELECT k, v FROM t WHERE u = 'n'"), ["\"b\"|2"], "{merge:?} {by_frames}");
+    }
+}

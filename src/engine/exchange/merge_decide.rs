@@ -259,6 +259,7 @@ pub(super) fn is_in(heads: &[Head], head: &Head) -> bool {
 
 /// Returns whether versions are the same, in the same order.
 pub(super) fn is_same(a: &[Head], b: &[Head]) -> bool {
-    let same = |(a, b): (&Head, &Head)| (a.dev, a.seq) == (b.dev, b.seq) && a.columns == b.columns;
+    let same =
+        |(a, b): (&Head, &Head)| (a.dev, a.seq, a.claim) == (b.dev, b.seq, b.claim) && a.columns == b.columns;
     a.len() == b.len() && a.iter().zip(b).all(same)
 }

@@ -38,7 +38,7 @@ impl Folded {
 
     /// Returns what is left of a version that is none of the heads of this side though that has applied it: what is settled
     /// here under these heads, if it can have been folded. All that is settled here is known to the other side, so it is what
-    /// this version says; of all other columns it was dominated.
+    /// this version says; of all other columns it was dominated. It claims its unique values as what is settled does.
     pub(super) fn part(&self, table: &Table, head: &Head, heads: &[Head]) -> Option<Head> {
         let n = table.def.columns.len();
         let whole = |head: &Head| head.columns.is_none() || head.kind == OpKind::Delete;
@@ -56,7 +56,7 @@ impl Folded {
         });
         let left = head.live(n).minus(&spoken);
         let not: Columns = table.counters.iter().copied().chain(table.def.keys()).collect();
-        (!left.clone().minus(&not).is_empty()).then(|| Head { columns: Some(left), ..head.clone() })
+        (!left.clone().minus(&not).is_empty()).then(|| Head { columns: Some(left), claim: 0, ..head.clone() })
     }
 }
 

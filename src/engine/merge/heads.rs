@@ -85,13 +85,14 @@ impl Head {
     }
 
     /// Returns what is left of it where it is here and there, of a table with `n` columns: a column that either side knows
-    /// to be overwritten is.
+    /// to be overwritten is. It claims as early as either side knows.
     pub(crate) fn left_with(&self, other: &Self, n: usize) -> Option<Self> {
         let both = self.live(n).minus(&Columns::all(n).minus(&other.live(n)));
+        let head = Self { claim: self.claim.min(other.claim), ..self.clone() };
         if self.kind == OpKind::Delete || both == self.live(n) {
-            return Some(self.clone());
+            return Some(head);
         }
-        (!both.is_empty()).then(|| Self { columns: Some(both), ..self.clone() })
+        (!both.is_empty()).then_some(Self { columns: Some(both), ..head })
     }
 
     /// Returns whether it is a settled value that a verdict says: it claims its unique values before all others.

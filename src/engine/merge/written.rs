@@ -36,6 +36,15 @@ pub(crate) fn leave_columns(
     Ok(())
 }
 
+/// Has a head claim the row's unique values earlier: a later op says when its author knew the row to claim them. The author may
+/// have folded the head, which is then as early as what is settled, and the row claims the same here.
+pub(crate) fn lower_claim(replica: &Replica, tid: i64, key: &[u8], head: &Head, claim: u64) -> Result<()> {
+    let sql =
+        "UPDATE _pm_head SET claim = min(claim, ?5) WHERE tid = ?1 AND key = ?2 AND dev = ?3 AND seq = ?4";
+    replica.db.prepare_cached(sql)?.execute((tid, key, head.dev, head.seq, claim))?;
+    Ok(())
+}
+
 /// Leaves of a head no column that is here: it speaks for one that waits.
 pub(crate) fn leave_nothing_yet(replica: &Replica, tid: i64, key: &[u8], head: &Head) -> Result<()> {
     stretches::loosen(replica, tid, key)?;

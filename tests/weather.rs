@@ -125,3 +125,42 @@ fn three_stations_are_merged_at_a_base() {
     }
     assert_eq!(base.verify().unwrap().problems, [""; 0]);
 }
+
+/// A board that says one reading at a time pays for the envelope each time: the figure that is promised is held here, row by
+/// row, with the base answering each bundle.
+#[test]
+fn a_bundle_for_one_row_takes_300_bytes() {
+    let text = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/weather-january.csv"),
+    )
+    .unwrap();
+    let (mut bytes, mut bundles) = (0, 0);
+    for station in ["EWR", "JFK", "LGA"] {
+        let world = World::new();
+        let (mut board, mut base) = (world.board_with("board", SCHEMA, &[]), world.base("base"));
+        board.track("readings", &append()).unwrap();
+        for _ in 0..2 {
+            carry(&mut board, &mut base);
+            carry(&mut base, &mut board);
+        }
+        for line in text.lines().filter(|line| line.starts_with(station)).take(50) {
+            let marks = vec!["?"; 15].join(", ");
+            let values = line.split(',').map(|value| (value != "NA").then_some(value));
+            app(&board)
+                .execute(
+                    &format!(
+                        "INSERT INTO readings (origin, year, month, day, hour, temp, dewp, humid, wind_dir, wind_speed,
+                         wind_gust, precip, pressure, visib, time_hour) VALUES ({marks})"
+                    ),
+                    rusqlite::params_from_iter(values),
+                )
+                .unwrap();
+            let bundle = bundle(&mut board, &base);
+            assert_eq!(import(&mut base, &bundle).ops, 1, "{line}");
+            carry(&mut base, &mut board);
+            (bytes, bundles) = (bytes + bundle.len(), bundles + 1);
+        }
+    }
+    println!("{bytes} bytes of {bundles} bundles");
+    assert!(bundles == 150 && bytes <= 300 * bundles, "{bytes} bytes of {bundles} bundles");
+}

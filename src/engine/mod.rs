@@ -565,6 +565,8 @@ impl Engine {
     /// # Errors
     /// As [`Engine::track`], for the first that cannot be tracked.
     pub fn track_all(&mut self, names: &[&str], options: &TrackOptions) -> Result<Vec<TrackReport>> {
+        // Before the first frame with rows: who has one got the certificate with it.
+        certificates::note_own(&mut self.replica)?;
         Ok(transaction::after_seal(&mut self.replica, |replica| tables::track_all(replica, names, options))?)
     }
 

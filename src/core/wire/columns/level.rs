@@ -32,6 +32,12 @@ const UNSEEN: u16 = 12 * 256;
 impl Level {
     pub(super) const NEW: Self = Self { mean: 0.0, kept: 0, lengths: [UNSEEN, 0] };
 
+    /// Returns how long a difference is, as it is counted now.
+    pub(super) fn length_from(&self, from: From) -> u16 {
+        let [of_level, of_step] = self.lengths;
+        if from == From::Level { of_level } else { of_step }
+    }
+
     /// Learns from a number, and returns what the next one is to differ from.
     pub(super) fn learn(&mut self, from: From, number: i64, step: i64) -> From {
         let base = if from == From::Level { self.kept } else { self.mean as i64 };
@@ -57,7 +63,7 @@ pub(super) fn mean(old: u32, new: u32, over: u32) -> u32 {
 }
 
 /// Returns how many binary digits a difference has, in 1/256: the logarithm, with straight lines between the powers of two.
-fn length(difference: i64) -> u32 {
+pub(super) fn length(difference: i64) -> u32 {
     let more = difference.unsigned_abs() + 1;
     let whole = 63 - more.leading_zeros();
     whole * 256 + (((more << (63 - whole)) >> 55) as u32 - 256)

@@ -1,45 +1,73 @@
-//! What a column of few different values has: the last sixteen of them, each with a number.
+//! Values that come again: the last of each column, each with a number.
 
+use super::model::hash;
 use super::table::Table;
 
 /// Where a value stands in the plain frame, which is no longer than two bytes can tell; of no length: nowhere.
 pub(super) type Place = (u16, u16);
 
-pub(super) const LISTED_BITS: u32 = 4;
-const LISTED_MOST: usize = 1 << LISTED_BITS;
+/// Numbers have so many binary digits at the most.
+pub(super) const NUMBER_BITS: u32 = 10;
+const NUMBERS: u32 = 1 << NUMBER_BITS;
+const PLACES_BITS: u32 = 12;
 
-/// The last TEXTs and BLOBs of a column that were not said by others.
+/// The values in the lists of all columns, by number and by value. One takes the place of another where both are to stand at
+/// the same: whoever looks for that one then finds it no more.
+pub(super) struct Lists {
+    places: Table<Place, { 1 << PLACES_BITS }>,
+    numbers: Table<u16, { 1 << PLACES_BITS }>,
+}
+
+/// The last values of a column that were said by themselves.
 #[derive(Clone, Copy)]
 pub(super) struct List {
-    places: Table<Place, LISTED_MOST>,
-    next: u8,
+    /// How many there have been; as many less once none is without a number.
+    count: u32,
     /// The numbers of those that were said by them, the last one lowest.
     pub(super) said: u32,
 }
 
+fn slot(id: u32, of: u32) -> usize {
+    (hash(hash(id, 81), of) >> (32 - PLACES_BITS)) as usize
+}
+
+impl Lists {
+    pub(super) const NEW: Self = Self { places: Table::all((0, 0)), numbers: Table::all(0) };
+
+    /// Returns the place of a number of the column `id`; of no length if it has none.
+    pub(super) fn place(&self, id: u32, number: u32) -> Place {
+        self.places[slot(id, number)]
+    }
+
+    /// Returns the number that a value has, of this hash, if it has one.
+    pub(super) fn find(&self, id: u32, value: u32) -> u32 {
+        u32::from(self.numbers[slot(id, value)])
+    }
+
+    /// Adds a value to the list of the column `id`, in the place of the oldest one.
+    pub(super) fn add(&mut self, list: &mut List, id: u32, value: u32, place: Place) {
+        let number = list.count % NUMBERS;
+        self.places[slot(id, number)] = place;
+        self.numbers[slot(id, value)] = number as u16;
+        list.say(number);
+        list.count += 1;
+        if list.count == 2 * NUMBERS {
+            list.count = NUMBERS;
+        }
+    }
+}
+
 impl List {
-    pub(super) const NEW: Self = Self { places: Table::all((0, 0)), next: 0, said: 0 };
+    pub(super) const NEW: Self = Self { count: 0, said: 0 };
 
-    /// Adds a value, in the place of the oldest one.
-    pub(super) fn add(&mut self, place: Place) {
-        self.places[usize::from(self.next)] = place;
-        self.say(u32::from(self.next) % LISTED_MOST as u32);
-        self.next = self.next.wrapping_add(1);
-    }
-
-    /// Returns the place of a number; of no length if it has none.
-    pub(super) fn place(&self, number: u32) -> Place {
-        self.places[number as usize]
-    }
-
-    /// Finds the number of a value.
-    pub(super) fn find(&self, is: impl Fn(Place) -> bool) -> Option<u32> {
-        (0..LISTED_MOST as u32).find(|number| is(self.place(*number)))
+    /// Returns how many digits a number has.
+    pub(super) fn bits(&self) -> u32 {
+        (32 - self.count.saturating_sub(1).leading_zeros()).clamp(1, NUMBER_BITS)
     }
 
     /// Notes what was said.
     pub(super) fn say(&mut self, number: u32) {
-        self.said = self.said << LISTED_BITS | number;
+        self.said = self.said << NUMBER_BITS | number;
     }
 }
 

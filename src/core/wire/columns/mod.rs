@@ -4,6 +4,7 @@
 //! into it where it is not.
 
 mod coder;
+mod filter;
 mod habit;
 mod hexed;
 mod level;
@@ -11,7 +12,10 @@ mod list;
 mod model;
 mod noise;
 mod number;
+mod prose;
 mod real;
+mod run;
+mod short;
 mod size;
 mod table;
 mod text;
@@ -27,7 +31,8 @@ use super::values::put_varint;
 use super::{DecodeError, DefId, NoRoom};
 use coder::{Coder, Decoder, Encoder};
 use model::{INPUTS, Steady, hash};
-use number::Beside;
+use prose::Buckets;
+pub use prose::{BUCKETS, Bucket};
 use value::Values;
 
 /// So many columns can a table have.
@@ -37,20 +42,28 @@ const COLUMNS_MAX: usize = 2_000;
 /// table without rows costs its reader hundreds of times what it costs on the wire.
 const SHAPES_MAX: usize = 16_384;
 
-/// What a coder of frames has in memory: about 232 KiB. It begins anew with each frame.
-pub struct Columns {
+/// What a coder of frames has in memory: about 270 KiB, and 256 KiB that may lie elsewhere, so that the whole need not pass
+/// over a small stack. It begins anew with each frame.
+pub struct Columns<B = [Bucket; BUCKETS]> {
     values: Values,
+    buckets: B,
+}
+
+/// One end of the coding of a frame's blocks.
+struct Walk<'c> {
+    values: &'c mut Values,
+    buckets: &'c mut Buckets,
 }
 
 /// Without its tables.
 #[cfg(feature = "defmt")]
-impl defmt::Format for Columns {
+impl<B> defmt::Format for Columns<B> {
     fn format(&self, f: defmt::Formatter<'_>) {
         defmt::write!(f, "Columns");
     }
 }
 
-impl core::fmt::Debug for Columns {
+impl<B> core::fmt::Debug for Columns<B> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Columns").finish_non_exhaustive()
     }
@@ -75,7 +88,14 @@ const INSERTS: u32 = 1;
 impl Columns {
     /// Makes one.
     pub const fn new() -> Self {
-        Self { values: Values::new() }
+        Self { values: Values::new(), buckets: [Bucket::EMPTY; BUCKETS] }
+    }
+}
+
+impl<B: AsMut<[Bucket]>> Columns<B> {
+    /// Makes one whose [`BUCKETS`] buckets lie elsewhere. With another number of them nothing can be coded.
+    pub const fn with(buckets: B) -> Self {
+        Self { values: Values::new(), buckets }
     }
 
     /// Codes the plain blocks in `blocks` into `out`; returns the length. `shape` says of a definition how many columns
@@ -90,10 +110,7 @@ impl Columns {
         // No generic: it is compiled here, where it is made for speed.
         shape: &mut dyn FnMut(DefId, &mut [bool]) -> Option<usize>,
     ) -> Result<usize, NoRoom> {
-        self.values.reset();
-        let mut coder = Encoder::new(out);
-        self.walk(&mut coder, blocks, shape)?;
-        coder.finish()
+        encode(self.begin().ok_or(NoRoom)?, blocks, out, shape)
     }
 
     /// Decodes what [`Columns::encode`] wrote into `blocks`; returns the length.
@@ -101,10 +118,33 @@ impl Columns {
     /// # Errors
     /// [`DecodeError`] if it is nothing of the kind, or longer than `blocks`.
     pub(super) fn decode(&mut self, coded: &[u8], blocks: &mut [u8]) -> Result<usize, DecodeError> {
-        self.values.reset();
-        self.walk(&mut Decoder::new(coded), blocks, &mut |_, _| None)
+        decode(self.begin().ok_or(DecodeError::Short)?, coded, blocks)
     }
 
+    fn begin(&mut self) -> Option<Walk<'_>> {
+        let buckets = self.buckets.as_mut().try_into().ok()?;
+        Some(Walk { values: &mut self.values, buckets })
+    }
+}
+
+fn encode(
+    mut walk: Walk<'_>,
+    blocks: &mut [u8],
+    out: &mut [u8],
+    shape: &mut dyn FnMut(DefId, &mut [bool]) -> Option<usize>,
+) -> Result<usize, NoRoom> {
+    walk.values.reset();
+    let mut coder = Encoder::new(out);
+    walk.walk(&mut coder, blocks, shape)?;
+    coder.finish()
+}
+
+fn decode(mut walk: Walk<'_>, coded: &[u8], blocks: &mut [u8]) -> Result<usize, DecodeError> {
+    walk.values.reset();
+    walk.walk(&mut Decoder::new(coded), blocks, &mut |_, _| None)
+}
+
+impl Walk<'_> {
     fn walk<C: Coder>(
         &mut self,
         coder: &mut C,
@@ -264,13 +304,13 @@ impl Columns {
                 at = self.values.signed(coder, buf, at, WALLS)?;
             }
             let keys_only = byte == KEEPS || (byte & KIND_MASK == 3 && byte & HAS_IMAGE == 0);
-            let mut beside = Beside::default();
+            let mut beside = 0;
             for (index, key) in keys.iter().enumerate() {
                 let masked = mask.is_none_or(|from| {
                     buf.get(from + index / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 1)
                 });
                 if *key || (!keys_only && masked) {
-                    at = self.values.value(coder, buf, at, index, &mut beside)?;
+                    at = self.values.value(coder, buf, at, index, &mut beside, self.buckets)?;
                 }
             }
         }

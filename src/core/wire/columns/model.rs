@@ -21,7 +21,7 @@ const RATE: i32 = 2;
 const UNUSED: u32 = 1 << 31;
 
 /// How far a slot moves with each decision, by how many it has had, in 1/32,768.
-static SHARES: Table<i32, 128> = Table::new(shares());
+pub(super) static SHARES: Table<i32, 128> = Table::new(shares());
 
 #[allow(clippy::indexing_slicing)] // Computed by the compiler.
 const fn shares() -> [i32; 128] {
@@ -35,7 +35,7 @@ const fn shares() -> [i32; 128] {
 }
 
 /// The natural logarithm of the odds of each probability in 1/4,096, in 1/256.
-static STRETCH: Table<i16, 4096> = Table::new(stretches());
+pub(super) static STRETCH: Table<i16, 4096> = Table::new(stretches());
 
 const SQUASH: [i32; 33] = [
     1, 2, 3, 6, 10, 16, 27, 45, 73, 120, 194, 310, 488, 747, 1101, 1546, 2047, 2549, 2994, 3348, 3607, 3785,
@@ -44,7 +44,7 @@ const SQUASH: [i32; 33] = [
 
 /// Returns the probability, in 1/4,096, of a logarithm of odds in 1/256: the inverse of [`STRETCH`].
 #[allow(clippy::indexing_slicing)] // What is beyond its ends is told before.
-const fn squash(odds: i32) -> i32 {
+pub(super) const fn squash(odds: i32) -> i32 {
     if odds > 2047 {
         return 4095;
     }
@@ -262,6 +262,31 @@ impl Mixer {
             self.slots[*at as usize][node as usize] = *slot;
         }
         Ok(one)
+    }
+
+    /// Codes a number of so many digits, which grow: what was learned of fewer holds on.
+    pub(super) fn growing<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        contexts: &Contexts,
+        (set, node): (u32, u32),
+        bits: u32,
+        number: u32,
+    ) -> Result<u32, C::Stop> {
+        let (mut found, mut left) = (0, bits);
+        while left > 0 {
+            // Trees end with the lowest digit: the first one is not whole.
+            let here = (left - 1) % TOGETHER + 1;
+            let tree = self.tree(contexts, set, node + ((left - here) << 16) + found);
+            let mut below = 1 << (TOGETHER - here);
+            for _ in 0..here {
+                left -= 1;
+                let one = self.code(coder, &tree, below, number >> left & 1 == 1)?;
+                below = below << 1 | u32::from(one);
+                found = found << 1 | u32::from(one);
+            }
+        }
+        Ok(found)
     }
 
     /// Codes the lowest `bits` of a number, the highest first: decisions at `node` and below it.

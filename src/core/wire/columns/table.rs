@@ -2,6 +2,9 @@
 
 use core::ops::{Index, IndexMut};
 
+/// So many columns are told apart; those of a wider table share their places.
+pub(super) const COLUMNS: usize = 64;
+
 /// A table of `N` places, of which a number has the one that it leaves over.
 #[derive(Clone, Copy)]
 pub(super) struct Table<T, const N: usize>([T; N]);

@@ -3,25 +3,28 @@
 pub(super) use super::super::values::{BIG, BLOB, INT, NULL, REAL, TEXT};
 use super::super::values::{put_varint, unzigzag, varint, zigzag};
 use super::coder::Coder;
+use super::filter::{Filter, Row, Sight};
 use super::habit::Habit;
-use super::list::{Hits, LISTED_BITS, List, Place};
+use super::list::{Hits, List, Lists, Place};
 use super::model::{Contexts, INPUTS, Mixer, SHARED, Steady, hash};
 use super::noise::Noise;
-use super::number::{self, Beside, Numbers};
-use super::real::{self, Factor};
+use super::number::{self, Numbers};
+use super::prose::{Buckets, Prose};
+use super::real::{self, Unit};
 use super::table::Table;
-use super::text::{FORMS, Runs, Short, form_of};
 
-pub(super) const COLUMNS: usize = 64;
+pub(super) use super::table::COLUMNS;
 const FIELDS: usize = 256;
 const MEMO_BITS: u32 = 11;
 pub(super) const SCALE_MAX: u8 = 17;
+/// Scales up to this are tried before a unit is looked for. A decimal with more places may come again by its number.
+pub(super) const USUAL_SCALE: u8 = 6;
 
 // Ways to say one of these.
 pub(super) const DECIMAL: u8 = 6;
 pub(super) const RESCALED: u8 = 7;
 pub(super) const MULTIPLE: u8 = 8;
-pub(super) const NEW_FACTOR: u8 = 9;
+pub(super) const NEW_UNIT: u8 = 9;
 pub(super) const FIELDED: u8 = 10;
 pub(super) const AFTER_LAST: u8 = 11;
 pub(super) const LISTED: u8 = 12;
@@ -39,10 +42,12 @@ pub(super) struct Column {
     /// Of its ways.
     pub(super) habit: Habit,
     pub(super) scale: u8,
-    pub(super) factor: Factor,
-    /// The last REALs, to choose a factor by. Only who encodes needs them.
+    pub(super) unit: Unit,
+    /// The last REALs, to choose a unit by, and that one. Only who encodes needs them.
     pub(super) recent: [u64; 8],
+    pub(super) chosen: Unit,
     pub(super) tries: u8,
+    pub(super) tries_of_parts: u8,
     pub(super) integers: Numbers,
     pub(super) decimals: Numbers,
     pub(super) multiples: Numbers,
@@ -63,9 +68,11 @@ impl Column {
         stays: Steady::NEW,
         habit: Habit::NEW,
         scale: 0,
-        factor: Factor { mantissa: 0 },
+        unit: Unit::NONE,
         recent: [0; 8],
+        chosen: Unit::NONE,
         tries: 0,
+        tries_of_parts: 0,
         integers: Numbers::NEW,
         decimals: Numbers::NEW,
         multiples: Numbers::NEW,
@@ -80,19 +87,27 @@ impl Column {
 /// All that is learned of the values in a frame.
 pub(super) struct Values {
     pub(super) mixer: Mixer,
+    pub(super) prose: Prose,
     pub(super) columns: Table<Column, COLUMNS>,
     /// Of the bytes of each column, and of those of other blocks.
     pub(super) noise: Table<Noise, { COLUMNS + 1 }>,
-    fields: Table<Numbers, FIELDS>,
+    pub(super) fields: Table<Numbers, FIELDS>,
     /// By what stood before it: the place of a value.
     memo: Table<Place, { 1 << MEMO_BITS }>,
+    pub(super) lists: Lists,
+    /// The last value of any column that may come again.
+    pub(super) beside: Place,
+    row: Row,
+    filters: Table<Filter, COLUMNS>,
 }
 
-/// A column: which one, and a hash that tells its contexts from those of others.
+/// Of which column a value is: its number, and a hash that tells its contexts from those of others.
 #[derive(Clone, Copy)]
 pub(super) struct Of {
     pub(super) index: usize,
     pub(super) id: u32,
+    /// A hash of the value before in its row.
+    pub(super) before: u32,
 }
 
 /// How a value is said. Where it is decoded, only `way` is known.
@@ -103,7 +118,7 @@ struct Said {
     bits: u64,
 }
 
-fn place_in(buf: &[u8], place: Place) -> &[u8] {
+pub(super) fn place_in(buf: &[u8], place: Place) -> &[u8] {
     buf.get(range(place)).unwrap_or_default()
 }
 
@@ -111,7 +126,7 @@ pub(super) fn range(place: Place) -> core::ops::Range<usize> {
     usize::from(place.0)..usize::from(place.0) + usize::from(place.1)
 }
 
-fn hash_bytes(bytes: &[u8]) -> u32 {
+pub(super) fn hash_bytes(bytes: &[u8]) -> u32 {
     let (fours, rest) = bytes.as_chunks::<4>();
     let h = fours.iter().fold(bytes.len() as u32, |h, four| hash(h, u32::from_le_bytes(*four)));
     rest.iter().fold(h, |h, byte| hash(h, u32::from(*byte)))
@@ -121,19 +136,29 @@ impl Values {
     pub(super) const fn new() -> Self {
         Self {
             mixer: Mixer::new(),
+            prose: Prose::new(),
             columns: Table::all(Column::NEW),
             noise: Table::all(Noise::NEW),
             fields: Table::all(Numbers::NEW),
             memo: Table::all((0, 0)),
+            lists: Lists::NEW,
+            beside: (0, 0),
+            row: Row::NEW,
+            filters: Table::all(Filter::NEW),
         }
     }
 
     pub(super) fn reset(&mut self) {
         self.mixer.reset();
+        self.prose.reset();
         self.columns = Table::all(Column::NEW);
         self.noise = Table::all(Noise::NEW);
         self.fields = Table::all(Numbers::NEW);
         self.memo = Table::all((0, 0));
+        self.lists = Lists::NEW;
+        self.beside = (0, 0);
+        self.row = Row::NEW;
+        (0..COLUMNS).for_each(|index| self.filters[index].forget());
     }
 
     pub(super) fn memo(&mut self, of: u32) -> &mut Place {
@@ -168,7 +193,7 @@ impl Values {
     }
 
     /// Codes the bytes at `at`, by those before them.
-    fn bytes<C: Coder>(
+    pub(super) fn bytes<C: Coder>(
         &mut self,
         coder: &mut C,
         buf: &mut [u8],
@@ -237,7 +262,7 @@ impl Values {
         if buf.len() < at || buf.len() - at < len {
             return Err(C::bad());
         }
-        self.bytes(coder, buf, at..at + len, Of { index: COLUMNS, id })?;
+        self.bytes(coder, buf, at..at + len, Of { index: COLUMNS, id, before: 0 })?;
         Ok(at + len)
     }
 
@@ -267,27 +292,34 @@ impl Values {
         let (given, end) = if C::ENCODES { varint(buf, at).ok_or_else(C::bad)? } else { (0, at) };
         let given = unzigzag(given);
         let numbers = &mut self.fields[id as usize];
-        let number = number::code(&mut self.mixer, coder, numbers, id, &mut Beside::default(), given)?;
+        let number = number::code(&mut self.mixer, coder, numbers, (id, 0), None, given)?;
         if C::ENCODES { Ok(end) } else { put_varint(buf, at, zigzag(number)).ok_or_else(C::bad) }
     }
 
-    /// Codes the value at `at` in `buf`, of a column. Returns where it ends.
+    /// Codes the value at `at` in `buf`, of a column; `before` is a hash of the one before it in its row, and becomes that of
+    /// this one. Returns where it ends.
     pub(super) fn value<C: Coder>(
         &mut self,
         coder: &mut C,
         buf: &mut [u8],
         at: usize,
         index: usize,
-        beside: &mut Beside,
+        before: &mut u32,
+        buckets: &mut Buckets,
     ) -> Result<usize, C::Stop> {
-        let of = Of { index, id: hash(index as u32, 99) };
+        let of = Of { index, id: hash(index as u32, 99), before: *before };
         let (end, bits) = if C::ENCODES { Self::given(buf, at).ok_or_else(C::bad)? } else { (at, 0) };
-        let way = if C::ENCODES { self.way(buf, at..end, of, bits, *beside) } else { 0 };
-        let said = Said { way: self.code_way(coder, of, *beside, way)?, bits };
+        let way = if C::ENCODES { self.way(buf, at..end, of, bits) } else { 0 };
+        let said = Said { way: self.code_way(coder, of, way)?, bits };
         let (end, of_value) = match said.way {
             NULL => (put_tag::<C>(buf, at, NULL)?, 1),
-            INT | REAL | DECIMAL | RESCALED | MULTIPLE | NEW_FACTOR => {
-                self.number::<C>(coder, buf, at..end, of, said, beside)?
+            INT | DECIMAL | RESCALED | MULTIPLE | NEW_UNIT => {
+                let (end, of_value) = self.number::<C>(coder, buf, at..end, of, said)?;
+                if self.is_long(index, said.way) {
+                    (end, self.note(buf, at..end, of, true).ok_or_else(C::bad)?)
+                } else {
+                    (end, of_value)
+                }
             }
             BIG => {
                 let mut end = put_tag::<C>(buf, at, BIG)?;
@@ -297,10 +329,21 @@ impl Values {
                 }
                 (self.raw(coder, buf, end, 32, of.id)?, 2)
             }
-            _ => self.run(coder, buf, at, of, said.way, *beside)?,
+            _ => self.run(coder, buf, at..end, of, said.way, buckets)?,
         };
-        beside.before = of_value;
+        *before = of_value;
         Ok(end)
+    }
+
+    /// Returns whether a number of a column said this way has so many digits that it may be worth to say it by a number of
+    /// fewer, when it comes again.
+    pub(super) fn is_long(&self, index: usize, way: u8) -> bool {
+        let column = &self.columns[index];
+        match way {
+            DECIMAL | RESCALED => column.scale > USUAL_SCALE,
+            MULTIPLE | NEW_UNIT => matches!(column.unit, Unit::Parts { .. }),
+            _ => way == REAL,
+        }
     }
 
     /// Returns where the value at `at` ends, as far as the choice of its way asks, and its bits if it is a number.
@@ -330,14 +373,24 @@ impl Values {
         at: core::ops::Range<usize>,
         of: Of,
         said: Said,
-        beside: &mut Beside,
     ) -> Result<(usize, u32), C::Stop> {
-        let (Of { index, id }, Said { way, bits }) = (of, said);
+        let Of { index, id, before } = of;
+        self.unit(coder, of, said)?;
         let column = &mut self.columns[index];
-        let mixer = &mut self.mixer;
-        if way == INT {
-            let id = column.integers.known_as(id);
-            let number = number::code(mixer, coder, &mut column.integers, id, beside, bits as i64)?;
+        let (unit, scale) = (column.unit, column.scale);
+        let (numbers, given, units) = match said.way {
+            INT => (&mut column.integers, Some(said.bits as i64), 1.0),
+            DECIMAL | RESCALED => {
+                (&mut column.decimals, real::mantissa(said.bits, scale), real::power(scale))
+            }
+            _ => (&mut column.multiples, unit.count(said.bits), unit.per_one()),
+        };
+        let given = if C::ENCODES { given.ok_or_else(C::bad)? } else { 0 };
+        let id = numbers.known_as(id);
+        let sight = Sight { filter: &mut self.filters[index], row: &self.row, index, units };
+        let number = number::code(&mut self.mixer, coder, numbers, (id, before), Some(sight), given)?;
+        if said.way == INT {
+            self.row.note(index, number as f64);
             let start = put_tag::<C>(buf, at.start, INT)?;
             let end = if C::ENCODES {
                 at.end
@@ -346,29 +399,15 @@ impl Values {
             };
             return Ok((end, number::hash_of(number)));
         }
+        let is_decimal = matches!(said.way, DECIMAL | RESCALED);
+        let number = if is_decimal { real::decimal(number, scale) } else { unit.times(number) };
+        self.row.note(index, number);
         let start = put_tag::<C>(buf, at.start, REAL)?;
-        let end = start + 8;
-        if way == REAL {
-            self.bytes(coder, buf, start..end, Of { index: index % COLUMNS, id: id ^ 5 })?;
-            return Ok((end, hash_bytes(buf.get(start..end).ok_or_else(C::bad)?)));
-        }
-        self.unit(coder, of, said)?;
-        let column = &mut self.columns[index];
-        let mixer = &mut self.mixer;
-        let number = if way == DECIMAL || way == RESCALED {
-            let given = if C::ENCODES { real::mantissa(bits, column.scale).ok_or_else(C::bad)? } else { 0 };
-            let id = column.decimals.known_as(id);
-            real::decimal(number::code(mixer, coder, &mut column.decimals, id, beside, given)?, column.scale)
-        } else {
-            let given = if C::ENCODES { column.factor.count(bits).ok_or_else(C::bad)? } else { 0 };
-            let id = column.multiples.known_as(id);
-            column.factor.times(number::code(mixer, coder, &mut column.multiples, id, beside, given)?)
-        };
         let bits = number.to_bits();
         if !C::ENCODES {
-            buf.get_mut(start..end).ok_or_else(C::bad)?.copy_from_slice(&bits.to_le_bytes());
+            buf.get_mut(start..start + 8).ok_or_else(C::bad)?.copy_from_slice(&bits.to_le_bytes());
         }
-        Ok((end, number::hash_of(bits as i64)))
+        Ok((start + 8, number::hash_of(bits as i64)))
     }
 
     /// Codes what numbers of a column are counted in from here on, where it is new.
@@ -377,7 +416,7 @@ impl Values {
         let mixer = &mut self.mixer;
         let mut code = |id, given| {
             let mut numbers = Numbers::NEW;
-            number::code(mixer, coder, &mut numbers, id, &mut Beside::default(), given)
+            number::code(mixer, coder, &mut numbers, (id, 0), None, given)
         };
         if said.way == RESCALED {
             let new = (0..=SCALE_MAX).find(|scale| real::mantissa(said.bits, *scale).is_some()).unwrap_or(0);
@@ -386,162 +425,15 @@ impl Values {
             let up = 10i64.wrapping_pow(u32::from(new.saturating_sub(column.scale)));
             column.decimals.set(column.decimals.last.wrapping_mul(up));
             column.scale = new;
+            self.filters[of.index].forget();
         }
-        if said.way == NEW_FACTOR {
-            let found = if C::ENCODES { Factor::of(said.bits, &column.recent) } else { None };
-            column.factor = Factor { mantissa: code(SHARED ^ 8, found.map_or(0, |factor| factor.mantissa))? };
+        if said.way == NEW_UNIT {
+            let given = code(SHARED ^ 8, column.chosen.number())?;
+            column.unit = Unit::of_number(given).ok_or_else(C::bad)?;
+            self.filters[of.index].forget();
         }
         Ok(())
     }
-
-    /// Codes a TEXT or BLOB. Returns where it ends, and a hash of it.
-    fn run<C: Coder>(
-        &mut self,
-        coder: &mut C,
-        buf: &mut [u8],
-        at: usize,
-        of: Of,
-        way: u8,
-        beside: Beside,
-    ) -> Result<(usize, u32), C::Stop> {
-        let Of { index, id } = of;
-        let Column { last, last_hash, .. } = self.columns[index];
-        let after = hash(hash(id, 1), last_hash);
-        let beside_key = hash(hash(id, 2), beside.before);
-        let is_new = !matches!(way, AFTER_LAST | BESIDE | LISTED);
-        let end = match way {
-            AFTER_LAST | BESIDE | LISTED => {
-                let place = match way {
-                    AFTER_LAST => *self.memo(after),
-                    BESIDE => *self.memo(beside_key),
-                    _ => self.listed(coder, buf, at, of, beside)?,
-                };
-                let end = at + usize::from(place.1);
-                if place.1 == 0 || end > buf.len() || range(place).end > buf.len() {
-                    return Err(C::bad());
-                }
-                if !C::ENCODES {
-                    buf.copy_within(range(place), at);
-                }
-                end
-            }
-            FIELDED => {
-                let last = buf.get(range(last)).filter(|last| last.first() == Some(&TEXT));
-                let like = Short::of(body(last.ok_or_else(C::bad)?)).ok_or_else(C::bad)?;
-                self.fields(coder, buf, at, of, like)?
-            }
-            DATED => {
-                let like = self.form(coder, buf, at)?;
-                self.fields(coder, buf, at, of, like)?
-            }
-            HEXED => self.hexed(coder, buf, at, of, last)?,
-            TEXT | BLOB => {
-                let start = put_tag::<C>(buf, at, way)?;
-                let len = if C::ENCODES { varint(buf, start).ok_or_else(C::bad)?.0 as i64 } else { 0 };
-                let lengths = &mut self.columns[index].lengths;
-                let of_len = lengths.known_as(id ^ 9);
-                let len = number::code(&mut self.mixer, coder, lengths, of_len, &mut Beside::default(), len)?;
-                let start = put_varint(buf, start, len as u64).ok_or_else(C::bad)?;
-                let len = usize::try_from(len).map_err(|_| C::bad())?;
-                if len > buf.len() || start > buf.len() - len {
-                    return Err(C::bad());
-                }
-                let id = if last.1 == 0 { SHARED } else { id };
-                let of = Of { index: index % COLUMNS, id: id ^ u32::from(way) };
-                self.bytes(coder, buf, start..start + len, of)?;
-                start + len
-            }
-            _ => return Err(C::bad()),
-        };
-        let place = (at as u16, (end - at) as u16);
-        let of_value = hash_bytes(buf.get(at..end).ok_or_else(C::bad)?);
-        *self.memo(after) = place;
-        *self.memo(beside_key) = place;
-        let column = &mut self.columns[index];
-        (column.last, column.last_hash) = (place, of_value);
-        if is_new {
-            column.list.add(place);
-        }
-        Ok((end, of_value))
-    }
-
-    /// Codes which form the TEXT at `at` has.
-    fn form<C: Coder>(&mut self, coder: &mut C, buf: &[u8], at: usize) -> Result<Short, C::Stop> {
-        let given = if C::ENCODES { form_at(buf, at).ok_or_else(C::bad)? } else { 0 };
-        let contexts = [hash(SHARED, 32); INPUTS];
-        let form = self.mixer.digits(coder, &contexts, (SHARED, 544), 4, given as u32)?;
-        Short::of(FORMS[form as usize]).ok_or_else(C::bad)
-    }
-
-    /// Codes which of the column's list a value is. Returns the place of that one.
-    fn listed<C: Coder>(
-        &mut self,
-        coder: &mut C,
-        buf: &[u8],
-        at: usize,
-        of: Of,
-        beside: Beside,
-    ) -> Result<Place, C::Stop> {
-        let id = of.id;
-        let list = &self.columns[of.index].list;
-        let is = |place: Place| {
-            place.1 > 0 && buf.get(at..).is_some_and(|rest| rest.starts_with(place_in(buf, place)))
-        };
-        let given = if C::ENCODES { list.find(is).ok_or_else(C::bad)? } else { 0 };
-        let contexts: Contexts = [
-            hash(id, 51),
-            hash(hash(id, 52), list.said & 0xF),
-            hash(hash(id, 53), list.said & 0xFF),
-            hash(hash(id, 54), beside.before),
-        ];
-        let number = self.mixer.digits(coder, &contexts, (id ^ 10, 560), LISTED_BITS, given)?;
-        let list = &mut self.columns[of.index].list;
-        list.say(number);
-        Ok(list.place(number))
-    }
-
-    /// Codes a TEXT that differs from another one in its digits. Returns where it ends.
-    fn fields<C: Coder>(
-        &mut self,
-        coder: &mut C,
-        buf: &mut [u8],
-        at: usize,
-        of: Of,
-        mut like: Short,
-    ) -> Result<usize, C::Stop> {
-        let Of { index, id } = of;
-        let text = like.bytes_mut();
-        let len = text.len();
-        let runs = Runs::of(text).ok_or_else(C::bad)?;
-        let end = at + 2 + len;
-        let whole = buf.get_mut(at..end).ok_or_else(C::bad)?;
-        let (tag, given) = whole.split_at_mut_checked(2).ok_or_else(C::bad)?;
-        let mut of_step = 0;
-        for run in (0..runs.len).rev() {
-            let field = index * 8 + run;
-            let before = runs.number(run, text);
-            let numbers = &mut self.fields[field];
-            numbers.last = before;
-            let given = if C::ENCODES { runs.number(run, given) } else { 0 };
-            let id = numbers.known_as(hash(hash(id, 31), field as u32));
-            let mut around = Beside { before: of_step, steps: [0.0; 2] };
-            let number = number::code(&mut self.mixer, coder, numbers, id, &mut around, given)?;
-            if !runs.write(run, number, text) {
-                return Err(C::bad());
-            }
-            let step = number.wrapping_sub(before);
-            of_step = step.signum() as u32;
-        }
-        tag.copy_from_slice(&[TEXT, len as u8]);
-        given.copy_from_slice(text);
-        Ok(end)
-    }
-}
-
-/// Returns which form the TEXT at `at` has.
-fn form_at(buf: &[u8], at: usize) -> Option<usize> {
-    let len = usize::from(*buf.get(at + 1)?);
-    form_of(buf.get(at + 2..at + 2 + len)?)
 }
 
 /// Returns the bytes of a TEXT or BLOB whose length takes one byte.
@@ -550,7 +442,7 @@ pub(super) fn body(value: &[u8]) -> &[u8] {
 }
 
 /// Writes what is before a value, where it is not there yet. Returns where it ends.
-fn put_tag<C: Coder>(buf: &mut [u8], at: usize, tag: u8) -> Result<usize, C::Stop> {
+pub(super) fn put_tag<C: Coder>(buf: &mut [u8], at: usize, tag: u8) -> Result<usize, C::Stop> {
     if !C::ENCODES {
         *buf.get_mut(at).ok_or_else(C::bad)? = tag;
     }

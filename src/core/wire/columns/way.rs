@@ -3,92 +3,118 @@
 use super::coder::Coder;
 use super::list::Place;
 use super::model::{Contexts, INPUTS, SHARED, hash};
-use super::number::Beside;
-use super::real::{self, Factor};
+use super::real::{self, Unit};
 use super::size::tree_of;
 use super::text::{Hexed, Runs, form_of};
 use super::value::{
-    AFTER_LAST, BESIDE, BLOB, Column, DATED, DECIMAL, FIELDED, HEXED, LISTED, MULTIPLE, NEW_FACTOR, NULL, Of,
-    REAL, RESCALED, SCALE_MAX, TEXT, Values, body, range,
+    AFTER_LAST, BESIDE, BLOB, DATED, DECIMAL, FIELDED, HEXED, LISTED, MULTIPLE, NEW_UNIT, NULL, Of, REAL,
+    RESCALED, SCALE_MAX, TEXT, USUAL_SCALE, Values, body, hash_bytes, range,
 };
 
 /// What is looked for in a number's REAL by trying is not tried for ever.
 const TRIES: u8 = 16;
-/// Scales up to this are tried before a factor is looked for.
-const USUAL_SCALE: u8 = 6;
+const TRIES_OF_PARTS: u8 = 4;
 
 impl Values {
     /// Chooses how to say a value.
-    pub(super) fn way(
-        &mut self,
-        buf: &[u8],
-        value: core::ops::Range<usize>,
-        of: Of,
-        bits: u64,
-        beside: Beside,
-    ) -> u8 {
-        let Of { index, id } = of;
-        match buf.get(value.start).copied().unwrap_or(NULL) {
-            REAL => self.way_of_real(index, bits),
-            kind @ (TEXT | BLOB) => {
-                let Column { last, last_hash, .. } = self.columns[index];
-                let bytes = buf.get(value).unwrap_or_default();
-                let is = |place: Place| place.1 > 0 && buf.get(range(place)) == Some(bytes);
-                let after = *self.memo(hash(hash(id, 1), last_hash));
-                let beside = *self.memo(hash(hash(id, 2), beside.before));
-                let mut right = None;
-                for (n, (place, way)) in [(after, AFTER_LAST), (beside, BESIDE)].into_iter().enumerate() {
-                    let hit = is(place);
-                    let hits = &mut self.columns[index].hits;
-                    hits.learn(n, hit);
-                    if hit && hits.mostly(n) {
-                        return way;
-                    }
-                    right = right.or(hit.then_some(way));
-                }
-                if self.columns[index].list.find(is).is_some() {
-                    return LISTED;
-                }
-                if let Some(way) = right {
-                    return way;
-                }
-                let last = buf.get(range(last)).unwrap_or_default();
-                if kind == TEXT && last.is_empty() && form_of(body(bytes)).is_some() {
-                    return DATED;
-                }
-                let alike =
-                    kind == TEXT && Runs::same_but_digits(bytes, last) && Runs::of(body(last)).is_some();
-                let is_short = bytes.get(1).is_some_and(|len| *len < 128);
-                if alike && is_short {
-                    return FIELDED;
-                }
-                let hexed =
-                    if kind == TEXT && last.first() == Some(&TEXT) { Hexed::of(body(last)) } else { None };
-                let alike = hexed.is_some_and(|of| of.same_but_digits(body(last), body(bytes)));
-                if alike && is_short { HEXED } else { kind }
-            }
+    pub(super) fn way(&mut self, buf: &[u8], value: core::ops::Range<usize>, of: Of, bits: u64) -> u8 {
+        let kind = match buf.get(value.start).copied().unwrap_or(NULL) {
+            REAL => self.way_of_real(of.index, bits),
             kind => kind,
+        };
+        let is_text = kind == TEXT || kind == BLOB;
+        if !is_text && !self.will_be_long(of.index, kind) {
+            return kind;
         }
+        let bytes = buf.get(value).unwrap_or_default();
+        match self.repeated(buf, bytes, of) {
+            Some(way) => way,
+            None if is_text => self.way_of_text(buf, bytes, of.index),
+            None => kind,
+        }
+    }
+
+    /// Returns whether a REAL that is to be said this way will have many digits.
+    fn will_be_long(&self, index: usize, way: u8) -> bool {
+        match way {
+            RESCALED => true,
+            NEW_UNIT => matches!(self.columns[index].chosen, Unit::Parts { .. }),
+            way => self.is_long(index, way),
+        }
+    }
+
+    /// Returns how to say a value as one that was there before, if it was.
+    fn repeated(&mut self, buf: &[u8], bytes: &[u8], of: Of) -> Option<u8> {
+        let is = |place: Place| place.1 > 0 && buf.get(range(place)) == Some(bytes);
+        let guesses = [(*self.after_last(of), AFTER_LAST), (*self.stood_here(of), BESIDE)];
+        let mut right = None;
+        for (n, (place, way)) in guesses.into_iter().enumerate() {
+            let hit = is(place);
+            let hits = &mut self.columns[of.index].hits;
+            hits.learn(n, hit);
+            if hit && hits.mostly(n) {
+                return Some(way);
+            }
+            right = right.or(hit.then_some(way));
+        }
+        let number = self.lists.find(of.id, hash_bytes(bytes));
+        if is(self.lists.place(of.id, number)) { Some(LISTED) } else { right }
+    }
+
+    /// Returns how to say a TEXT or BLOB that was not there before.
+    fn way_of_text(&self, buf: &[u8], bytes: &[u8], index: usize) -> u8 {
+        let kind = bytes.first().copied().unwrap_or(NULL);
+        let last = buf.get(range(self.columns[index].last)).unwrap_or_default();
+        if kind == TEXT && last.is_empty() && form_of(body(bytes)).is_some() {
+            return DATED;
+        }
+        let alike = kind == TEXT && Runs::same_but_digits(bytes, last) && Runs::of(body(last)).is_some();
+        let is_short = bytes.get(1).is_some_and(|len| *len < 128);
+        if alike && is_short {
+            return FIELDED;
+        }
+        let hexed = if kind == TEXT && last.first() == Some(&TEXT) { Hexed::of(body(last)) } else { None };
+        let alike = hexed.is_some_and(|of| of.same_but_digits(body(last), body(bytes)));
+        if alike && is_short { HEXED } else { kind }
     }
 
     fn way_of_real(&mut self, index: usize, bits: u64) -> u8 {
         let column = &mut self.columns[index];
         column.recent.rotate_right(1);
         column.recent[0] = bits;
-        if column.factor.mantissa > 0 && column.factor.count(bits).is_some() {
+        let is_unit = column.unit != Unit::NONE;
+        if is_unit && column.unit.count(bits).is_some() {
             return MULTIPLE;
         }
-        if real::mantissa(bits, column.scale).is_some() {
+        let is_decimal = real::mantissa(bits, column.scale).is_some();
+        if is_decimal && (column.scale <= USUAL_SCALE || is_unit || column.tries_of_parts >= TRIES_OF_PARTS) {
             return DECIMAL;
         }
         let usual = (0..=USUAL_SCALE).find(|scale| real::mantissa(bits, *scale).is_some());
         if usual.is_some() {
-            return if usual > Some(column.scale) { RESCALED } else { REAL };
+            return if is_decimal {
+                DECIMAL
+            } else if usual > Some(column.scale) {
+                RESCALED
+            } else {
+                REAL
+            };
+        }
+        if !is_unit && column.tries_of_parts < TRIES_OF_PARTS {
+            column.tries_of_parts += 1;
+            if let Some(unit) = Unit::parts_of(bits) {
+                column.chosen = unit;
+                return NEW_UNIT;
+            }
+        }
+        if is_decimal {
+            return DECIMAL;
         }
         if column.tries < TRIES {
             column.tries += 1;
-            if Factor::of(bits, &column.recent).is_some() {
-                return NEW_FACTOR;
+            if let Some(unit) = Unit::factor_of(bits, &column.recent) {
+                column.chosen = unit;
+                return NEW_UNIT;
             }
             if (USUAL_SCALE..=SCALE_MAX).any(|scale| real::mantissa(bits, scale).is_some()) {
                 return RESCALED;
@@ -97,14 +123,8 @@ impl Values {
         REAL
     }
 
-    pub(super) fn code_way<C: Coder>(
-        &mut self,
-        coder: &mut C,
-        of: Of,
-        beside: Beside,
-        way: u8,
-    ) -> Result<u8, C::Stop> {
-        let Of { index, id } = of;
+    pub(super) fn code_way<C: Coder>(&mut self, coder: &mut C, of: Of, way: u8) -> Result<u8, C::Stop> {
+        let Of { index, id, before } = of;
         let column = &mut self.columns[index];
         let steady = column.stays.slot();
         let was_steady = steady.is_some();
@@ -123,7 +143,7 @@ impl Values {
                 hash(hash(id, 22), column.ways & 0xFF),
                 hash(id, 21),
                 hash(hash(id, 23), column.ways & 0xFFFF),
-                hash(hash(id, 24), beside.before),
+                hash(hash(id, 24), before),
             ];
         }
         let set = id ^ 3;
@@ -144,7 +164,7 @@ impl Values {
         // What comes once is no sign of what comes next.
         let comes_on = match coded {
             RESCALED => DECIMAL,
-            NEW_FACTOR => MULTIPLE,
+            NEW_UNIT => MULTIPLE,
             DATED => FIELDED,
             other => other,
         };

@@ -5,7 +5,7 @@ mod say;
 use serde::{Deserialize, Serialize};
 
 use super::blocks::{BLOCK_DEF, BLOCK_PIECE, BLOCK_RETIRE, BLOCK_RETURN, BLOCK_ROWS, Blocks};
-use super::columns::{Bucket, Columns};
+use super::columns::{Bucket, Columns, Learned};
 use super::rows::{OpHead, write_op};
 use super::{
     Bytes, COUNT_MAX, DecodeError, DefId, NoRoom, check_version, crc32, put, read_part, take, take_count,
@@ -375,9 +375,9 @@ impl<'b> FrameWriter<'b> {
     /// Closes the frame, with its blocks by column where that is shorter, and returns it; the next use is
     /// [`FrameWriter::begin`]. `out` is for what is coded: as long as the frame, it is long enough. `shape` writes, for a
     /// definition of which the frame has rows, which of its columns are keys, and returns how many columns it has.
-    pub fn finish_by_column<'f, B: AsMut<[Bucket]>>(
+    pub fn finish_by_column<'f, L: AsMut<Learned>, B: AsMut<[Bucket]>>(
         &'f mut self,
-        columns: &mut Columns<B>,
+        columns: &mut Columns<L, B>,
         out: &'f mut [u8],
         mut shape: impl FnMut(DefId, &mut [bool]) -> Option<usize>,
     ) -> &'f [u8] {
@@ -470,9 +470,9 @@ impl<'a> Frame<'a> {
     ///
     /// # Errors
     /// [`DecodeError`] if the blocks are not coded as they should be, or `out` is too short.
-    pub fn plain<B: AsMut<[Bucket]>>(
+    pub fn plain<L: AsMut<Learned>, B: AsMut<[Bucket]>>(
         &self,
-        columns: &mut Columns<B>,
+        columns: &mut Columns<L, B>,
         out: &mut [u8],
     ) -> Result<usize, DecodeError> {
         let start = self.bytes.len() - CRC_LEN - self.blocks.len();

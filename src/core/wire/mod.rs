@@ -22,7 +22,7 @@ mod values;
 pub use blocks::{Block, Blocks, Decision, Keep, KeptRun, Piece, Span, Was};
 pub use cert::{CERT_MAX, Certificate, FleetSignature, SERIAL_MAX};
 pub use checkpoint::{CHECKPOINT_LEN, Chain, Checkpoint, GroupDigest, NEWEST_LEN, Newest, SignatureError};
-pub use columns::{BUCKETS, Bucket, Columns};
+pub use columns::{BUCKETS, Bucket, Columns, Learned};
 pub use def::{
     Collation, Column, ColumnMerge, DefId, DefReader, DefWriter, Default, ForeignKey, Merge, Mode, Policy,
     Rows, TableHead,

@@ -1,12 +1,12 @@
-//! The memory in which frames are coded by column and made plain again: some 600 KiB, kept while the database is open.
+//! The memory in which frames are coded by column and made plain again: some 700 KiB, kept while the database is open.
 
 use std::cell::RefCell;
 
-use packmule_core::wire::{BUCKETS, Bucket, Columns, DecodeError, FRAME_MAX, Frame};
+use packmule_core::wire::{BUCKETS, Bucket, Columns, DecodeError, FRAME_MAX, Frame, Learned};
 
 /// What one frame needs.
 pub(crate) struct Coding {
-    pub columns: Box<Columns<Vec<Bucket>>>,
+    pub columns: Columns<Box<Learned>, Vec<Bucket>>,
     /// The other form of the frame.
     pub buf: Vec<u8>,
 }
@@ -16,8 +16,8 @@ impl Coding {
     #[cold]
     #[inline(never)]
     fn new() -> Self {
-        let columns = Columns::with(vec![Bucket::EMPTY; BUCKETS]);
-        Self { columns: Box::new(columns), buf: vec![0; FRAME_MAX] }
+        let columns = Columns::of(Box::new(Learned::new()), vec![Bucket::EMPTY; BUCKETS]);
+        Self { columns, buf: vec![0; FRAME_MAX] }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Values that come again: the last of each column, each with a number.
 
 use super::model::hash;
-use super::table::Table;
+use super::prose::{Bucket, Buckets, Prose};
 
 /// Where a value stands in the plain frame, which is no longer than two bytes can tell; of no length: nowhere.
 pub(super) type Place = (u16, u16);
@@ -9,14 +9,6 @@ pub(super) type Place = (u16, u16);
 /// Numbers have so many binary digits at the most.
 pub(super) const NUMBER_BITS: u32 = 10;
 const NUMBERS: u32 = 1 << NUMBER_BITS;
-const PLACES_BITS: u32 = 12;
-
-/// The values in the lists of all columns, by number and by value. One takes the place of another where both are to stand at
-/// the same: whoever looks for that one then finds it no more.
-pub(super) struct Lists {
-    places: Table<Place, { 1 << PLACES_BITS }>,
-    numbers: Table<u16, { 1 << PLACES_BITS }>,
-}
 
 /// The last values of a column that were said by themselves.
 #[derive(Clone, Copy)]
@@ -27,28 +19,33 @@ pub(super) struct List {
     pub(super) said: u32,
 }
 
-fn slot(id: u32, of: u32) -> usize {
-    (hash(hash(id, 81), of) >> (32 - PLACES_BITS)) as usize
+/// The values in the lists of all columns, by number and by value. One takes the place of another where both are to stand at
+/// the same: whoever looks for that one then finds it no more.
+pub(super) struct Lists<'c> {
+    pub(super) prose: &'c mut Prose,
+    pub(super) buckets: &'c mut Buckets,
 }
 
-impl Lists {
-    pub(super) const NEW: Self = Self { places: Table::all((0, 0)), numbers: Table::all(0) };
+impl Lists<'_> {
+    fn at(&mut self, id: u32, of: u32) -> &mut Bucket {
+        self.prose.at(self.buckets, hash(hash(id, 81), of))
+    }
 
     /// Returns the place of a number of the column `id`; of no length if it has none.
-    pub(super) fn place(&self, id: u32, number: u32) -> Place {
-        self.places[slot(id, number)]
+    pub(super) fn place(&mut self, id: u32, number: u32) -> Place {
+        self.at(id, number).place
     }
 
     /// Returns the number that a value has, of this hash, if it has one.
-    pub(super) fn find(&self, id: u32, value: u32) -> u32 {
-        u32::from(self.numbers[slot(id, value)])
+    pub(super) fn find(&mut self, id: u32, value: u32) -> u32 {
+        u32::from(self.at(id, value).number)
     }
 
     /// Adds a value to the list of the column `id`, in the place of the oldest one.
     pub(super) fn add(&mut self, list: &mut List, id: u32, value: u32, place: Place) {
         let number = list.count % NUMBERS;
-        self.places[slot(id, number)] = place;
-        self.numbers[slot(id, value)] = number as u16;
+        self.at(id, number).place = place;
+        self.at(id, value).number = number as u16;
         list.say(number);
         list.count += 1;
         if list.count == 2 * NUMBERS {

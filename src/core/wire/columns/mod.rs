@@ -42,11 +42,33 @@ const COLUMNS_MAX: usize = 2_000;
 /// table without rows costs its reader hundreds of times what it costs on the wire.
 const SHAPES_MAX: usize = 16_384;
 
-/// What a coder of frames has in memory: about 270 KiB, and 256 KiB that may lie elsewhere, so that the whole need not pass
-/// over a small stack. It begins anew with each frame.
-pub struct Columns<B = [Bucket; BUCKETS]> {
-    values: Values,
+/// What a coder of frames has in memory: it begins anew with each frame. Its two parts may lie elsewhere, so that they need not
+/// pass over a small stack together.
+pub struct Columns<L = Learned, B = [Bucket; BUCKETS]> {
+    learned: L,
     buckets: B,
+}
+
+/// What is learned of the values in a frame: about 230 KiB.
+pub struct Learned(Values);
+
+impl Learned {
+    /// Makes one.
+    pub const fn new() -> Self {
+        Self(Values::new())
+    }
+}
+
+impl Default for Learned {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl AsMut<Self> for Learned {
+    fn as_mut(&mut self) -> &mut Self {
+        self
+    }
 }
 
 /// One end of the coding of a frame's blocks.
@@ -57,13 +79,13 @@ struct Walk<'c> {
 
 /// Without its tables.
 #[cfg(feature = "defmt")]
-impl<B> defmt::Format for Columns<B> {
+impl<L, B> defmt::Format for Columns<L, B> {
     fn format(&self, f: defmt::Formatter<'_>) {
         defmt::write!(f, "Columns");
     }
 }
 
-impl<B> core::fmt::Debug for Columns<B> {
+impl<L, B> core::fmt::Debug for Columns<L, B> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Columns").finish_non_exhaustive()
     }
@@ -88,14 +110,14 @@ const INSERTS: u32 = 1;
 impl Columns {
     /// Makes one.
     pub const fn new() -> Self {
-        Self { values: Values::new(), buckets: [Bucket::EMPTY; BUCKETS] }
+        Self { learned: Learned::new(), buckets: [Bucket::EMPTY; BUCKETS] }
     }
 }
 
-impl<B: AsMut<[Bucket]>> Columns<B> {
-    /// Makes one whose [`BUCKETS`] buckets lie elsewhere. With another number of them nothing can be coded.
-    pub const fn with(buckets: B) -> Self {
-        Self { values: Values::new(), buckets }
+impl<L: AsMut<Learned>, B: AsMut<[Bucket]>> Columns<L, B> {
+    /// Makes one of its parts: [`BUCKETS`] buckets there must be. With another number of them nothing can be coded.
+    pub const fn of(learned: L, buckets: B) -> Self {
+        Self { learned, buckets }
     }
 
     /// Codes the plain blocks in `blocks` into `out`; returns the length. `shape` says of a definition how many columns
@@ -123,7 +145,7 @@ impl<B: AsMut<[Bucket]>> Columns<B> {
 
     fn begin(&mut self) -> Option<Walk<'_>> {
         let buckets = self.buckets.as_mut().try_into().ok()?;
-        Some(Walk { values: &mut self.values, buckets })
+        Some(Walk { values: &mut self.learned.as_mut().0, buckets })
     }
 }
 

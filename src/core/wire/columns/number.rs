@@ -16,7 +16,6 @@ use super::size::{LowNoise, Sizes, tree_of};
 pub(super) struct Numbers {
     pub(super) last: i64,
     step: i64,
-    before: i64,
     /// The last difference, as it was coded, and whether it was that twice.
     moved: (i64, bool),
     from: From,
@@ -36,7 +35,6 @@ impl Numbers {
     pub(super) const NEW: Self = Self {
         last: 0,
         step: 0,
-        before: 0,
         moved: (0, false),
         from: From::Last,
         level: Level::NEW,
@@ -55,7 +53,7 @@ impl Numbers {
 
     /// Stands at the next number.
     fn stand(&mut self, number: i64) {
-        (self.before, self.step) = (self.step, number.wrapping_sub(self.last));
+        self.step = number.wrapping_sub(self.last);
         self.last = number;
     }
 

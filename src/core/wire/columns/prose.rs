@@ -2,11 +2,12 @@
 //! what was seen in a context but once or twice counts for what that has turned out to be worth.
 
 use super::coder::Coder;
+use super::list::Place;
 use super::model::{SHARES, STRETCH, hash, squash};
 use super::table::Table;
 
 /// How many contexts a byte has.
-pub(super) const VIEWS: usize = 7;
+pub(super) const VIEWS: usize = 6;
 const BUCKET_BITS: u32 = 14;
 /// How many buckets there are.
 pub const BUCKETS: usize = 1 << BUCKET_BITS;
@@ -20,7 +21,6 @@ const COUNT_MAX: u16 = 15;
 const SURE: u16 = 4;
 /// The decisions of a byte come in threes.
 const TOGETHER: u32 = 3;
-const HEAD_BITS: u32 = 12;
 
 /// A probability of 12 bits, and how often it was asked; all zeros: one half, and never.
 #[derive(Clone, Copy)]
@@ -45,20 +45,31 @@ impl Slot {
     }
 }
 
-/// What is remembered of a context: whose it is, 12 bits, and how often it was looked for; then the slots of its decisions.
+/// What is remembered of texts, by three hashes.
 #[derive(Clone, Copy)]
-pub struct Bucket(Table<Slot, 8>);
+pub struct Bucket {
+    /// Of a context: whose this is, 12 bits, and how often it was looked for; then the slots of its decisions.
+    slots: Table<Slot, 8>,
+    /// Of some bytes: where what came after them stands, as they were last; 0: nowhere.
+    pub(super) head: u16,
+    /// Of a column and a number: the place of that value in its list.
+    pub(super) place: Place,
+    /// Of a column and a value: its number.
+    pub(super) number: u16,
+    /// In which frame it was last begun: what it has from others is nothing. It costs less than to clear all.
+    begun: u16,
+}
 
 impl Bucket {
     /// As every bucket is at first.
-    pub const EMPTY: Self = Self(Table::all(Slot(0)));
+    pub const EMPTY: Self = Self { slots: Table::all(Slot(0)), head: 0, place: (0, 0), number: 0, begun: 0 };
 }
 
 pub(super) type Buckets = [Bucket; BUCKETS];
 
 #[allow(clippy::indexing_slicing)] // What is left over is below the length.
-fn slots_of(buckets: &mut Buckets, at: u32) -> &mut Table<Slot, 8> {
-    &mut buckets[at as usize % BUCKETS].0
+fn bucket_at(buckets: &mut Buckets, at: u32) -> &mut Bucket {
+    &mut buckets[at as usize % BUCKETS]
 }
 
 /// What has been learned of texts, but for the buckets.
@@ -66,11 +77,8 @@ pub(super) struct Prose {
     weights: Table<[i32; VIEWS], { SETS + 256 }>,
     /// What slots of each context have turned out to mean, by how often they were asked and what they say.
     worth: Table<Table<u16, { 16 * SURE as usize }>, VIEWS>,
-    /// Where bytes like the last three were last.
-    heads: Table<u16, { 1 << HEAD_BITS }>,
-    /// In which frame a bucket was last begun: what other frames have learned there is nothing. It costs less than to clear them.
-    begun: Table<u8, BUCKETS>,
-    frame: u8,
+    /// Counts the frames that have texts, over and over: who begins at 0 again finds no bucket of the same number.
+    frame: u16,
     used: bool,
 }
 
@@ -83,24 +91,12 @@ struct Looked {
 
 impl Prose {
     pub(super) const fn new() -> Self {
-        Self {
-            weights: Table::all([0; VIEWS]),
-            worth: Table::all(Table::all(0)),
-            heads: Table::all(0),
-            begun: Table::all(0),
-            frame: 0,
-            used: true,
-        }
+        Self { weights: Table::all([0; VIEWS]), worth: Table::all(Table::all(0)), frame: 0, used: true }
     }
 
     pub(super) fn reset(&mut self) {
         if core::mem::take(&mut self.used) {
-            self.frame = self.frame.wrapping_add(1);
-            if self.frame == 0 {
-                (self.begun, self.frame) = (Table::all(0), 1);
-            }
             self.weights = Table::all([FIRST_WEIGHT; VIEWS]);
-            self.heads = Table::all(0);
             for worth in 0..VIEWS {
                 (0..16 * usize::from(SURE))
                     .for_each(|at| self.worth[worth][at] = (at as u16 % 16) << 12 | 1 << 11);
@@ -108,9 +104,25 @@ impl Prose {
         }
     }
 
-    /// Returns where bytes like these were last: there is what came after them; 0: nowhere.
-    pub(super) fn head(&mut self, bytes: u32) -> &mut u16 {
-        &mut self.heads[(hash(bytes, 5) >> (32 - HEAD_BITS)) as usize]
+    /// Begins the first text of a frame.
+    fn begin(&mut self, buckets: &mut Buckets) {
+        if !self.used {
+            (self.used, self.frame) = (true, self.frame.wrapping_add(1));
+            if self.frame == 0 {
+                buckets.iter_mut().for_each(|bucket| *bucket = Bucket::EMPTY);
+                self.frame = 1;
+            }
+        }
+    }
+
+    /// Returns the bucket of a hash, as far as this frame has used it.
+    pub(super) fn at<'b>(&mut self, buckets: &'b mut Buckets, hash: u32) -> &'b mut Bucket {
+        self.begin(buckets);
+        let bucket = bucket_at(buckets, hash >> (32 - BUCKET_BITS));
+        if bucket.begun != self.frame {
+            *bucket = Bucket { begun: self.frame, ..Bucket::EMPTY };
+        }
+        bucket
     }
 
     /// Returns the bucket of a context, which is taken from one that was looked for less often if it has none.
@@ -119,11 +131,7 @@ impl Prose {
         let (first, check) = (h >> (32 - BUCKET_BITS), h as u16 & 0xFFF0);
         let mut free = (first, u16::MAX);
         for at in [first, first ^ 1] {
-            if self.begun[at as usize] != self.frame {
-                self.begun[at as usize] = self.frame;
-                slots_of(buckets, at)[0] = Slot(0);
-            }
-            let Slot(whose) = &mut slots_of(buckets, at)[0];
+            let Slot(whose) = &mut self.at(buckets, at << (32 - BUCKET_BITS)).slots[0];
             let times = *whose & 15;
             if *whose & 0xFFF0 == check && times > 0 {
                 *whose = check | (times + 1).min(15);
@@ -134,11 +142,11 @@ impl Prose {
             }
         }
         // What stays must be looked for, to stay on.
-        let Slot(stays) = &mut slots_of(buckets, free.0 ^ 1)[0];
+        let Slot(stays) = &mut bucket_at(buckets, free.0 ^ 1).slots[0];
         *stays -= u16::from(*stays & 15 > 1);
-        let bucket = slots_of(buckets, free.0);
-        *bucket = Table::all(Slot(0));
-        bucket[0] = Slot(check | 1);
+        let bucket = bucket_at(buckets, free.0);
+        bucket.slots = Table::all(Slot(0));
+        bucket.slots[0] = Slot(check | 1);
         free.0
     }
 
@@ -151,7 +159,7 @@ impl Prose {
         set: usize,
         byte: u8,
     ) -> Result<u8, C::Stop> {
-        self.used = true;
+        self.begin(buckets);
         let mut found = 1u32;
         let mut looked = Looked { buckets: [0; VIEWS], slot: 1, sets: [set % SETS, 0] };
         for left in (0..8).rev() {
@@ -179,7 +187,7 @@ impl Prose {
     ) -> Result<bool, C::Stop> {
         let mut slots = [(Slot(0), 0i32); VIEWS];
         for (view, ((slot, odds), at)) in slots.iter_mut().zip(&looked.buckets).enumerate() {
-            *slot = slots_of(buckets, *at)[looked.slot];
+            *slot = bucket_at(buckets, *at).slots[looked.slot];
             let p = match slot.count() {
                 SURE.. => slot.probability(),
                 _ => self.worth[view][worth_of(*slot)] >> 4,
@@ -198,7 +206,7 @@ impl Prose {
         for (set, said) in looked.sets.into_iter().zip(said) {
             let error = (if one { 4095 } else { 0 } - squash(said)) * RATE;
             let weights = self.weights[set].iter_mut();
-            weights.zip(&slots).for_each(|(weight, (_, odds))| *weight += (odds * error + (1 << 13)) >> 14);
+            weights.zip(&slots).for_each(|(weight, (_, odds))| *weight += (odds * error + (1 << 12)) >> 13);
         }
         let target = if one { 65_535 } else { 0 };
         for (view, ((mut slot, _), at)) in slots.into_iter().zip(&looked.buckets).enumerate() {
@@ -207,7 +215,7 @@ impl Prose {
                 *worth = (i32::from(*worth) + (target - i32::from(*worth)) / 64) as u16;
             }
             slot.learn(one);
-            slots_of(buckets, *at)[looked.slot] = slot;
+            bucket_at(buckets, *at).slots[looked.slot] = slot;
         }
         Ok(one)
     }

@@ -1,7 +1,7 @@
 //! TEXTs and BLOBs, and REALs that are no short number: most of them have been there before.
 
 use super::coder::Coder;
-use super::list::{List, NUMBER_BITS, Place};
+use super::list::{List, Lists, NUMBER_BITS, Place};
 use super::model::{Contexts, INPUTS, SHARED, hash};
 use super::number;
 use super::prose::Buckets;
@@ -30,7 +30,7 @@ impl Values {
             AFTER_LAST => Self::repeat::<C>(buf, at, *self.after_last(of))?,
             BESIDE => Self::repeat::<C>(buf, at, *self.stood_here(of))?,
             LISTED => {
-                let place = self.listed(coder, buf, given, of)?;
+                let place = self.listed(coder, buf, given, of, buckets)?;
                 Self::repeat::<C>(buf, at, place)?
             }
             FIELDED => {
@@ -48,7 +48,7 @@ impl Values {
             TEXT | BLOB => self.long(coder, buf, at, of, way)?,
             _ => return Err(C::bad()),
         };
-        Ok((end, self.note(buf, at..end, of, is_new).ok_or_else(C::bad)?))
+        Ok((end, self.note(buf, at..end, of, is_new, buckets).ok_or_else(C::bad)?))
     }
 
     /// Says a value as the one at a place. Returns where it ends.
@@ -120,6 +120,7 @@ impl Values {
         at: core::ops::Range<usize>,
         of: Of,
         is_new: bool,
+        buckets: &mut Buckets,
     ) -> Option<u32> {
         let place = (at.start as u16, (at.end - at.start) as u16);
         let of_value = hash_bytes(buf.get(at)?);
@@ -129,7 +130,7 @@ impl Values {
         (column.last, column.last_hash) = (place, of_value);
         self.beside = place;
         if is_new {
-            self.lists.add(&mut column.list, of.id, of_value, place);
+            Lists { prose: &mut self.prose, buckets }.add(&mut column.list, of.id, of_value, place);
         }
         Some(of_value)
     }
@@ -149,12 +150,14 @@ impl Values {
         buf: &[u8],
         at: core::ops::Range<usize>,
         of: Of,
+        buckets: &mut Buckets,
     ) -> Result<Place, C::Stop> {
         let Of { index, id, before } = of;
         let List { said, .. } = self.columns[index].list;
         let bits = self.columns[index].list.bits();
         let given = if C::ENCODES { hash_bytes(buf.get(at).ok_or_else(C::bad)?) } else { 0 };
-        let given = if C::ENCODES { self.lists.find(id, given) } else { 0 };
+        let mut lists = Lists { prose: &mut self.prose, buckets };
+        let given = if C::ENCODES { lists.find(id, given) } else { 0 };
         let contexts: Contexts = [
             hash(id, 51),
             hash(hash(id, 52), said & ((1 << NUMBER_BITS) - 1)),
@@ -163,7 +166,7 @@ impl Values {
         ];
         let number = self.mixer.growing(coder, &contexts, (id ^ 10, 560), bits, given)?;
         self.columns[index].list.say(number);
-        Ok(self.lists.place(id, number))
+        Ok(lists.place(id, number))
     }
 
     /// Codes a TEXT that differs from another one in its digits. Returns where it ends.

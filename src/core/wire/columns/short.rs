@@ -9,7 +9,7 @@ use super::value::{Of, TEXT, Values, body, place_in, put_tag, range};
 /// A text is short whose length takes one byte.
 const SHORT: usize = 128;
 /// So many bytes that are alike tell where to look for what comes next.
-const ALIKE: usize = 3;
+const ALIKE: usize = 4;
 
 /// A text that is followed byte for byte, as long as there is a next one.
 #[derive(Clone, Copy, Default)]
@@ -75,12 +75,11 @@ impl Reading {
         let place = (*len as u32).min(2);
         let beside_as = beside.wrong.min(2) << 4 | beside.right.min(3);
         let contexts = [
-            hash(id, 70),
             hash(hash(id, 71), last & 0xFF | place.min(1) << 8),
             hash(72, last & 0xFFFF | place << 16),
             hash(73, *word),
             hash(hash(id, 74), of_before << 8 | before.wrong.min(1)),
-            hash(75, of_alike << 8 | alike.right.min(15)),
+            hash(75, of_alike << 8 | alike.right.min(7)),
             hash(hash(id, 76), of_beside << 8 | beside_as),
         ];
         let set = if of_alike == 0 { 0 } else { 1 + alike.right.min(15) as usize / 4 };
@@ -145,17 +144,17 @@ impl Values {
             }
             *buf.get_mut(here).ok_or_else(C::bad)? = byte;
             reading.take_in(buf, byte);
-            self.look_alike(buf, here + 1, &mut reading);
+            self.look_alike(buf, here + 1, &mut reading, buckets);
         }
         Err(C::bad())
     }
 
     /// Looks for bytes like those before `end`, where nothing of that kind is followed yet, and notes these.
-    fn look_alike(&mut self, buf: &[u8], end: usize, reading: &mut Reading) {
+    fn look_alike(&mut self, buf: &[u8], end: usize, reading: &mut Reading, buckets: &mut Buckets) {
         if reading.len < ALIKE {
             return;
         }
-        let head = self.prose.head(reading.last & 0xFF_FFFF);
+        let head = &mut self.prose.at(buckets, hash(reading.last, 5)).head;
         let from = usize::from(*head);
         let before = |end: usize| buf.get(end.checked_sub(ALIKE)?..end);
         if reading.alike.end == 0 && from > 0 && before(from) == before(end) {

@@ -5,7 +5,7 @@ use super::super::values::{put_varint, unzigzag, varint, zigzag};
 use super::coder::Coder;
 use super::filter::{Filter, Row, Sight};
 use super::habit::Habit;
-use super::list::{Hits, List, Lists, Place};
+use super::list::{Hits, List, Place};
 use super::model::{Contexts, INPUTS, Mixer, SHARED, Steady, hash};
 use super::noise::Noise;
 use super::number::{self, Numbers};
@@ -14,7 +14,9 @@ use super::real::{self, Unit};
 use super::table::Table;
 
 pub(super) use super::table::COLUMNS;
-const FIELDS: usize = 256;
+const FIELDS: usize = 128;
+/// So many columns have a filter of their own.
+const FILTERS: usize = 32;
 const MEMO_BITS: u32 = 11;
 pub(super) const SCALE_MAX: u8 = 17;
 /// Scales up to this are tried before a unit is looked for. A decimal with more places may come again by its number.
@@ -94,11 +96,10 @@ pub(super) struct Values {
     pub(super) fields: Table<Numbers, FIELDS>,
     /// By what stood before it: the place of a value.
     memo: Table<Place, { 1 << MEMO_BITS }>,
-    pub(super) lists: Lists,
     /// The last value of any column that may come again.
     pub(super) beside: Place,
     row: Row,
-    filters: Table<Filter, COLUMNS>,
+    filters: Table<Filter, FILTERS>,
 }
 
 /// Of which column a value is: its number, and a hash that tells its contexts from those of others.
@@ -141,7 +142,6 @@ impl Values {
             noise: Table::all(Noise::NEW),
             fields: Table::all(Numbers::NEW),
             memo: Table::all((0, 0)),
-            lists: Lists::NEW,
             beside: (0, 0),
             row: Row::NEW,
             filters: Table::all(Filter::NEW),
@@ -155,10 +155,9 @@ impl Values {
         self.noise = Table::all(Noise::NEW);
         self.fields = Table::all(Numbers::NEW);
         self.memo = Table::all((0, 0));
-        self.lists = Lists::NEW;
         self.beside = (0, 0);
         self.row = Row::NEW;
-        (0..COLUMNS).for_each(|index| self.filters[index].forget());
+        (0..FILTERS).for_each(|index| self.filters[index].forget());
     }
 
     pub(super) fn memo(&mut self, of: u32) -> &mut Place {
@@ -309,14 +308,14 @@ impl Values {
     ) -> Result<usize, C::Stop> {
         let of = Of { index, id: hash(index as u32, 99), before: *before };
         let (end, bits) = if C::ENCODES { Self::given(buf, at).ok_or_else(C::bad)? } else { (at, 0) };
-        let way = if C::ENCODES { self.way(buf, at..end, of, bits) } else { 0 };
+        let way = if C::ENCODES { self.way(buf, at..end, of, bits, buckets) } else { 0 };
         let said = Said { way: self.code_way(coder, of, way)?, bits };
         let (end, of_value) = match said.way {
             NULL => (put_tag::<C>(buf, at, NULL)?, 1),
             INT | DECIMAL | RESCALED | MULTIPLE | NEW_UNIT => {
                 let (end, of_value) = self.number::<C>(coder, buf, at..end, of, said)?;
                 if self.is_long(index, said.way) {
-                    (end, self.note(buf, at..end, of, true).ok_or_else(C::bad)?)
+                    (end, self.note(buf, at..end, of, true, buckets).ok_or_else(C::bad)?)
                 } else {
                     (end, of_value)
                 }

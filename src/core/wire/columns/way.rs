@@ -1,8 +1,9 @@
 //! The ways to say a value: which one is taken, and how it is told.
 
 use super::coder::Coder;
-use super::list::Place;
+use super::list::{Lists, Place};
 use super::model::{Contexts, INPUTS, SHARED, hash};
+use super::prose::Buckets;
 use super::real::{self, Unit};
 use super::size::tree_of;
 use super::text::{Hexed, Runs, form_of};
@@ -17,7 +18,14 @@ const TRIES_OF_PARTS: u8 = 4;
 
 impl Values {
     /// Chooses how to say a value.
-    pub(super) fn way(&mut self, buf: &[u8], value: core::ops::Range<usize>, of: Of, bits: u64) -> u8 {
+    pub(super) fn way(
+        &mut self,
+        buf: &[u8],
+        value: core::ops::Range<usize>,
+        of: Of,
+        bits: u64,
+        buckets: &mut Buckets,
+    ) -> u8 {
         let kind = match buf.get(value.start).copied().unwrap_or(NULL) {
             REAL => self.way_of_real(of.index, bits),
             kind => kind,
@@ -27,7 +35,7 @@ impl Values {
             return kind;
         }
         let bytes = buf.get(value).unwrap_or_default();
-        match self.repeated(buf, bytes, of) {
+        match self.repeated(buf, bytes, of, buckets) {
             Some(way) => way,
             None if is_text => self.way_of_text(buf, bytes, of.index),
             None => kind,
@@ -44,7 +52,7 @@ impl Values {
     }
 
     /// Returns how to say a value as one that was there before, if it was.
-    fn repeated(&mut self, buf: &[u8], bytes: &[u8], of: Of) -> Option<u8> {
+    fn repeated(&mut self, buf: &[u8], bytes: &[u8], of: Of, buckets: &mut Buckets) -> Option<u8> {
         let is = |place: Place| place.1 > 0 && buf.get(range(place)) == Some(bytes);
         let guesses = [(*self.after_last(of), AFTER_LAST), (*self.stood_here(of), BESIDE)];
         let mut right = None;
@@ -57,8 +65,9 @@ impl Values {
             }
             right = right.or(hit.then_some(way));
         }
-        let number = self.lists.find(of.id, hash_bytes(bytes));
-        if is(self.lists.place(of.id, number)) { Some(LISTED) } else { right }
+        let mut lists = Lists { prose: &mut self.prose, buckets };
+        let number = lists.find(of.id, hash_bytes(bytes));
+        if is(lists.place(of.id, number)) { Some(LISTED) } else { right }
     }
 
     /// Returns how to say a TEXT or BLOB that was not there before.

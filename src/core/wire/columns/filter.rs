@@ -92,8 +92,10 @@ impl Filter {
             }
             left += row.get(n).copied().unwrap_or(0.0);
         }
-        if !(power > 0.0 && power < POWER_MAX) || !self.weights.iter().all(|weight| weight.abs() < WEIGHT_MAX)
-        {
+        // What is no number is within no bounds.
+        let bounded = (0.0..POWER_MAX).contains(&power)
+            && self.weights.iter().all(|weight| (-WEIGHT_MAX..WEIGHT_MAX).contains(weight));
+        if !bounded {
             *self = Self::begin(origin);
         } else if !(0.0..SPREAD_MAX).contains(&left) {
             self.spread = uncertain();

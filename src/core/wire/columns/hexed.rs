@@ -1,8 +1,8 @@
 //! Codes ids in hexadecimal digits: UUIDs, addresses, hashes.
 
 use super::coder::Coder;
-use super::list::Place;
 use super::model::{Contexts, hash};
+use super::table::Place;
 use super::text::Hexed;
 use super::value::{COLUMNS, Of, TEXT, Values, body, range};
 

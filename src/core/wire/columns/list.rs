@@ -2,9 +2,7 @@
 
 use super::model::hash;
 use super::prose::{Bucket, Buckets, Prose};
-
-/// Where a value stands in the plain frame, which is no longer than two bytes can tell; of no length: nowhere.
-pub(super) type Place = (u16, u16);
+use super::table::Place;
 
 /// Numbers have so many binary digits at the most.
 pub(super) const NUMBER_BITS: u32 = 10;

@@ -2,9 +2,8 @@
 //! what was seen in a context but once or twice counts for what that has turned out to be worth.
 
 use super::coder::Coder;
-use super::list::Place;
 use super::model::{SHARES, STRETCH, hash, squash};
-use super::table::Table;
+use super::table::{Place, Table};
 
 /// How many contexts a byte has.
 pub(super) const VIEWS: usize = 6;

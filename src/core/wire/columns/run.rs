@@ -1,10 +1,11 @@
 //! TEXTs and BLOBs, and REALs that are no short number: most of them have been there before.
 
 use super::coder::Coder;
-use super::list::{List, Lists, NUMBER_BITS, Place};
+use super::list::{List, Lists, NUMBER_BITS};
 use super::model::{Contexts, INPUTS, SHARED, hash};
 use super::number;
 use super::prose::Buckets;
+use super::table::Place;
 use super::text::{FORMS, Runs, Short, form_of};
 use super::value::{
     AFTER_LAST, BESIDE, BLOB, COLUMNS, Column, DATED, FIELDED, HEXED, LISTED, Of, REAL, TEXT, Values, body,

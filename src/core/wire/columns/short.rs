@@ -1,9 +1,9 @@
 //! Short texts: byte for byte, up to the end that they are said to have.
 
 use super::coder::Coder;
-use super::list::Place;
 use super::model::{INPUTS, hash};
 use super::prose::{Buckets, VIEWS};
+use super::table::Place;
 use super::value::{Of, TEXT, Values, body, place_in, put_tag, range};
 
 /// A text is short whose length takes one byte.

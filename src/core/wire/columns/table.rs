@@ -2,6 +2,9 @@
 
 use core::ops::{Index, IndexMut};
 
+/// Where a value stands in the plain frame, which is no longer than two bytes can tell; of no length: nowhere.
+pub(super) type Place = (u16, u16);
+
 /// So many columns are told apart; those of a wider table share their places.
 pub(super) const COLUMNS: usize = 64;
 

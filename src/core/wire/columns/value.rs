@@ -5,13 +5,13 @@ use super::super::values::{put_varint, unzigzag, varint, zigzag};
 use super::coder::Coder;
 use super::filter::{Filter, Row, Sight};
 use super::habit::Habit;
-use super::list::{Hits, List, Place};
+use super::list::{Hits, List};
 use super::model::{Contexts, INPUTS, Mixer, SHARED, Steady, hash};
 use super::noise::Noise;
 use super::number::{self, Numbers};
 use super::prose::{Buckets, Prose};
 use super::real::{self, Unit};
-use super::table::Table;
+use super::table::{Place, Table};
 
 pub(super) use super::table::COLUMNS;
 const FIELDS: usize = 128;

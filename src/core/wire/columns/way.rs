@@ -1,11 +1,12 @@
 //! The ways to say a value: which one is taken, and how it is told.
 
 use super::coder::Coder;
-use super::list::{Lists, Place};
+use super::list::Lists;
 use super::model::{Contexts, INPUTS, SHARED, hash};
 use super::prose::Buckets;
 use super::real::{self, Unit};
 use super::size::tree_of;
+use super::table::Place;
 use super::text::{Hexed, Runs, form_of};
 use super::value::{
     AFTER_LAST, BESIDE, BLOB, DATED, DECIMAL, FIELDED, HEXED, LISTED, MULTIPLE, NEW_UNIT, NULL, Of, REAL,

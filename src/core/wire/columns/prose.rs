@@ -7,7 +7,11 @@ use super::table::{Place, Table};
 
 /// How many contexts a byte has.
 pub(super) const VIEWS: usize = 6;
-const BUCKET_BITS: u32 = 14;
+/// So many contexts share a bucket.
+const SHARERS: usize = 4;
+const SHARER_BITS: u32 = 2;
+const BUCKET_BITS: u32 = 12;
+const CONTEXT_BITS: u32 = BUCKET_BITS + SHARER_BITS;
 /// How many buckets there are.
 pub const BUCKETS: usize = 1 << BUCKET_BITS;
 /// The weights by what is followed, and those by the digits before in the byte.
@@ -44,24 +48,38 @@ impl Slot {
     }
 }
 
-/// What is remembered of texts, by three hashes.
+/// What is remembered of texts, by three hashes, and of some contexts.
 #[derive(Clone, Copy)]
 pub struct Bucket {
-    /// Of a context: whose this is, 12 bits, and how often it was looked for; then the slots of its decisions.
-    slots: Table<Slot, 8>,
+    contexts: Table<Context, SHARERS>,
     /// Of some bytes: where what came after them stands, as they were last; 0: nowhere.
     pub(super) head: u16,
     /// Of a column and a number: the place of that value in its list.
     pub(super) place: Place,
     /// Of a column and a value: its number.
     pub(super) number: u16,
+    /// In which frame these three were last begun.
+    begun: u16,
+}
+
+/// What is remembered of a context.
+#[derive(Clone, Copy)]
+struct Context {
+    /// Whose this is, 12 bits, and how often it was looked for; then the slots of its decisions.
+    slots: Table<Slot, 8>,
     /// In which frame it was last begun: what it has from others is nothing. It costs less than to clear all.
     begun: u16,
 }
 
 impl Bucket {
     /// As every bucket is at first.
-    pub const EMPTY: Self = Self { slots: Table::all(Slot(0)), head: 0, place: (0, 0), number: 0, begun: 0 };
+    pub const EMPTY: Self = Self {
+        contexts: Table::all(Context { slots: Table::all(Slot(0)), begun: 0 }),
+        head: 0,
+        place: (0, 0),
+        number: 0,
+        begun: 0,
+    };
 }
 
 pub(super) type Buckets = [Bucket; BUCKETS];
@@ -69,6 +87,10 @@ pub(super) type Buckets = [Bucket; BUCKETS];
 #[allow(clippy::indexing_slicing)] // What is left over is below the length.
 fn bucket_at(buckets: &mut Buckets, at: u32) -> &mut Bucket {
     &mut buckets[at as usize % BUCKETS]
+}
+
+fn context_at(buckets: &mut Buckets, at: u32) -> &mut Context {
+    &mut bucket_at(buckets, at >> SHARER_BITS).contexts[at as usize % SHARERS]
 }
 
 /// What has been learned of texts, but for the buckets.
@@ -119,7 +141,7 @@ impl Prose {
         self.begin(buckets);
         let bucket = bucket_at(buckets, hash >> (32 - BUCKET_BITS));
         if bucket.begun != self.frame {
-            *bucket = Bucket { begun: self.frame, ..Bucket::EMPTY };
+            *bucket = Bucket { begun: self.frame, contexts: bucket.contexts, ..Bucket::EMPTY };
         }
         bucket
     }
@@ -127,10 +149,14 @@ impl Prose {
     /// Returns the bucket of a context, which is taken from one that was looked for less often if it has none.
     fn bucket(&mut self, buckets: &mut Buckets, of: u32) -> u32 {
         let h = (of ^ of >> 16).wrapping_mul(0x85EB_CA77);
-        let (first, check) = (h >> (32 - BUCKET_BITS), h as u16 & 0xFFF0);
+        let (first, check) = (h >> (32 - CONTEXT_BITS), h as u16 & 0xFFF0);
         let mut free = (first, u16::MAX);
         for at in [first, first ^ 1] {
-            let Slot(whose) = &mut self.at(buckets, at << (32 - BUCKET_BITS)).slots[0];
+            let context = context_at(buckets, at);
+            if context.begun != self.frame {
+                (context.begun, context.slots[0]) = (self.frame, Slot(0));
+            }
+            let Slot(whose) = &mut context.slots[0];
             let times = *whose & 15;
             if *whose & 0xFFF0 == check && times > 0 {
                 *whose = check | (times + 1).min(15);
@@ -141,9 +167,9 @@ impl Prose {
             }
         }
         // What stays must be looked for, to stay on.
-        let Slot(stays) = &mut bucket_at(buckets, free.0 ^ 1).slots[0];
+        let Slot(stays) = &mut context_at(buckets, free.0 ^ 1).slots[0];
         *stays -= u16::from(*stays & 15 > 1);
-        let bucket = bucket_at(buckets, free.0);
+        let bucket = context_at(buckets, free.0);
         bucket.slots = Table::all(Slot(0));
         bucket.slots[0] = Slot(check | 1);
         free.0
@@ -186,7 +212,7 @@ impl Prose {
     ) -> Result<bool, C::Stop> {
         let mut slots = [(Slot(0), 0i32); VIEWS];
         for (view, ((slot, odds), at)) in slots.iter_mut().zip(&looked.buckets).enumerate() {
-            *slot = bucket_at(buckets, *at).slots[looked.slot];
+            *slot = context_at(buckets, *at).slots[looked.slot];
             let p = match slot.count() {
                 SURE.. => slot.probability(),
                 _ => self.worth[view][worth_of(*slot)] >> 4,
@@ -214,7 +240,7 @@ impl Prose {
                 *worth = (i32::from(*worth) + (target - i32::from(*worth)) / 64) as u16;
             }
             slot.learn(one);
-            bucket_at(buckets, *at).slots[looked.slot] = slot;
+            context_at(buckets, *at).slots[looked.slot] = slot;
         }
         Ok(one)
     }

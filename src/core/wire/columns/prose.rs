@@ -8,8 +8,8 @@ use super::table::{Place, Table};
 /// How many contexts a byte has.
 pub(super) const VIEWS: usize = 6;
 /// So many contexts share a bucket.
-const SHARERS: usize = 4;
-const SHARER_BITS: u32 = 2;
+const SHARERS: usize = 2;
+const SHARER_BITS: u32 = 1;
 const BUCKET_BITS: u32 = 12;
 const CONTEXT_BITS: u32 = BUCKET_BITS + SHARER_BITS;
 /// How many buckets there are.

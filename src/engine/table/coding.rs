@@ -1,4 +1,4 @@
-//! The memory in which frames are coded by column and made plain again: some 700 KiB, kept while the database is open.
+//! The memory in which frames are coded by column and made plain again: some 500 KiB, kept while the database is open.
 
 use std::cell::RefCell;
 

@@ -54,7 +54,7 @@ pub(crate) fn register(
             _ => Columns::default(),
         };
         if unread::leave(replica, table, key, (head, &rest), new)? {
-            if table.unique && new.claim < head.claim {
+            if new.claim < head.claim {
                 written::lower_claim(replica, tid, key, head, new.claim)?;
             }
             left.push((head.kind, rest));

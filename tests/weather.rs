@@ -127,7 +127,7 @@ fn three_stations_are_merged_at_a_base() {
 }
 
 /// A board that says one reading at a time pays for the envelope each time: the figure that is promised is held here, row by
-/// row, with the base answering each bundle.
+/// row, with the base answering each bundle. The first one has a certificate besides.
 #[test]
 fn a_bundle_for_one_row_takes_300_bytes() {
     let text = std::fs::read_to_string(
@@ -143,7 +143,7 @@ fn a_bundle_for_one_row_takes_300_bytes() {
             carry(&mut board, &mut base);
             carry(&mut base, &mut board);
         }
-        for line in text.lines().filter(|line| line.starts_with(station)).take(50) {
+        for (n, line) in text.lines().filter(|line| line.starts_with(station)).take(51).enumerate() {
             let marks = vec!["?"; 15].join(", ");
             let values = line.split(',').map(|value| (value != "NA").then_some(value));
             app(&board)
@@ -158,7 +158,9 @@ fn a_bundle_for_one_row_takes_300_bytes() {
             let bundle = bundle(&mut board, &base);
             assert_eq!(import(&mut base, &bundle).ops, 1, "{line}");
             carry(&mut base, &mut board);
-            (bytes, bundles) = (bytes + bundle.len(), bundles + 1);
+            if n > 0 {
+                (bytes, bundles) = (bytes + bundle.len(), bundles + 1);
+            }
         }
     }
     println!("{bytes} bytes of {bundles} bundles");

@@ -565,11 +565,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::track`], for the first that cannot be tracked.
     pub fn track_all(&mut self, names: &[&str], options: &TrackOptions) -> Result<Vec<TrackReport>> {
-        Ok(transaction::after_seal(&mut self.replica, |replica| {
-            // Before the first frame with rows: who has one got the certificate with it.
-            certificates::note_own_here(replica)?;
-            tables::track_all(replica, names, options)
-        })?)
+        Ok(transaction::after_seal(&mut self.replica, |replica| tables::track_all(replica, names, options))?)
     }
 
     /// Lets a table go: its rows stay, here and elsewhere; what is written from now on stays here.

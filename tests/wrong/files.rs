@@ -277,8 +277,7 @@ fn certified(bytes: &[u8], certificate: &Certificate) -> Vec<u8> {
     let mut records = bundles::records(bytes);
     let mut buf = [0; CERT_MAX];
     let len = certificate.encode(&mut buf).unwrap();
-    // Its sender may leave out its own: then it comes after the header.
-    let at = records.iter().rposition(|(kind, _)| *kind == RecordKind::Certificate).unwrap_or(0);
+    let at = records.iter().rposition(|(kind, _)| *kind == RecordKind::Certificate).unwrap();
     records.insert(at + 1, (RecordKind::Certificate, buf[..len].to_vec()));
     bundles::join(&records)
 }

@@ -59,19 +59,13 @@ pub(crate) fn note_own(replica: &mut Replica) -> Result<()> {
     if catalog::reading(replica, own_since)?.is_some() {
         return Ok(());
     }
-    transaction::record(replica, |e| note_own_here(e))
-}
-
-/// The same within the open transaction.
-pub(crate) fn note_own_here(replica: &Replica) -> Result<()> {
-    if own_since(replica)?.is_some() {
-        return Ok(());
-    }
-    let mut noted = own_digest(replica)?.to_vec();
-    for stream in Stream::ALL {
-        noted.extend(positions::position(replica, replica.me, stream)?.seq.to_be_bytes());
-    }
-    meta::set(&replica.db, OWN_SINCE, noted)
+    transaction::record(replica, |e| {
+        let mut noted = own_digest(e)?.to_vec();
+        for stream in Stream::ALL {
+            noted.extend(positions::position(e, e.me, stream)?.seq.to_be_bytes());
+        }
+        meta::set(&e.db, OWN_SINCE, noted)
+    })
 }
 
 /// Returns whether a peer has this device's certificate, by what it said last: it has a frame that came with it or after.

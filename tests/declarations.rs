@@ -414,6 +414,21 @@ fn tables_with_different_primary_keys_leave_each_other_alone() {
     }
 }
 
+/// Two devices whose applications made a column of different types, and one without an application, have met.
+fn disputed_from_the_start(merge: Merge) -> (World, [Engine; 3]) {
+    let world = World::new();
+    let mut d = ["a", "b", "c"].map(|name| world.board(name));
+    for (device, kind) in d.iter_mut().zip(["INTEGER", "TEXT"]) {
+        sql(device, &format!("CREATE TABLE t (k TEXT PRIMARY KEY, v, x {kind})"));
+        device.track("t", &TrackOptions { merge, ..TrackOptions::default() }).unwrap();
+    }
+    sql(&d[0], "INSERT INTO t VALUES ('a', 1, 7)");
+    sql(&d[1], "INSERT INTO t VALUES ('b', 2, '05')");
+    all(&mut d);
+    schema_conflict(&d[2]);
+    (world, d)
+}
+
 /// Who renames a disputed column makes room for that of the others, which Packmule makes in its table. When another application
 /// renamed or dropped its own too, it waited for ever for that column, which no application has: it follows the others now.
 #[test]
@@ -424,16 +439,7 @@ fn two_applications_that_rename_a_disputed_column_go_on_both() {
         ("DROP COLUMN x", "k", ["\"a\"", "\"b\""]),
     ];
     for ((second, column, values), merge) in kinds.iter().flat_map(|k| [(k, Merge::Row), (k, Merge::Cell)]) {
-        let world = World::new();
-        let mut d = ["a", "b", "c"].map(|name| world.board(name));
-        for (device, kind) in d.iter_mut().zip(["INTEGER", "TEXT"]) {
-            sql(device, &format!("CREATE TABLE t (k TEXT PRIMARY KEY, v, x {kind})"));
-            device.track("t", &TrackOptions { merge, ..TrackOptions::default() }).unwrap();
-        }
-        sql(&d[0], "INSERT INTO t VALUES ('a', 1, 7)");
-        sql(&d[1], "INSERT INTO t VALUES ('b', 2, '05')");
-        all(&mut d);
-        schema_conflict(&d[2]);
+        let (_world, mut d) = disputed_from_the_start(merge);
         sql(&d[0], "ALTER TABLE t RENAME COLUMN x TO y");
         all(&mut d);
         assert_eq!(
@@ -461,16 +467,7 @@ fn two_applications_that_rename_a_disputed_column_go_on_both() {
 /// Two devices with an application and one without have met, with a disputed column; both applications rename it before they
 /// meet again.
 fn both_rename(merge: Merge, (first, second): (&str, &str), sealed: bool) -> (World, [Engine; 3]) {
-    let world = World::new();
-    let mut d = ["a", "b", "c"].map(|name| world.board(name));
-    for (device, kind) in d.iter_mut().zip(["INTEGER", "TEXT"]) {
-        sql(device, &format!("CREATE TABLE t (k TEXT PRIMARY KEY, v, x {kind})"));
-        device.track("t", &TrackOptions { merge, ..TrackOptions::default() }).unwrap();
-    }
-    sql(&d[0], "INSERT INTO t VALUES ('a', 1, 7)");
-    sql(&d[1], "INSERT INTO t VALUES ('b', 2, '05')");
-    all(&mut d);
-    schema_conflict(&d[2]);
+    let (world, mut d) = disputed_from_the_start(merge);
     for (device, name) in d.iter_mut().zip([first, second]) {
         sql(device, &format!("ALTER TABLE t RENAME COLUMN x TO {name}"));
         if sealed {

@@ -139,6 +139,20 @@ fn it_is_tracked_as_the_others_track_it() {
     has(&desk.run("conflicts base.db").ok(), &["no conflict is open"]);
 }
 
+const SAMPLES: &str =
+    "CREATE TABLE samples (id INTEGER PRIMARY KEY AUTOINCREMENT, v); INSERT INTO samples (v) VALUES (1), (2)";
+
+/// The advice for a table that was tracked as shared, and that nobody else has, is followed; it is gathered then.
+fn in_another_mode(desk: &Desk) {
+    let anew = "track north.db samples --mode per-device --append";
+    has(&desk.run(anew).refused("north.db"), &["no other device has it yet", "untrack it here"]);
+    desk.run("untrack north.db samples").ok();
+    desk.run(anew).ok();
+    rounds(desk, &["north", "base"], 2);
+    let gathered = desk.rows("base.db", "SELECT * FROM samples");
+    assert_eq!(gathered.len(), 2, "{gathered:?}");
+}
+
 /// Whether others have a table is asked of that table alone: what was tracked before it has long travelled.
 #[test]
 fn a_mode_that_was_wrong_is_changed_though_others_have_other_tables() {
@@ -147,17 +161,10 @@ fn a_mode_that_was_wrong_is_changed_though_others_have_other_tables() {
     desk.sql("north.db", "CREATE TABLE places (id TEXT PRIMARY KEY, v); INSERT INTO places VALUES ('a', 1)");
     desk.run("track north.db places").ok();
     rounds(&desk, &["north", "base"], 2);
-    let make = "CREATE TABLE samples (id INTEGER PRIMARY KEY AUTOINCREMENT, v); INSERT INTO samples (v) VALUES (1), (2)";
-    desk.sql("north.db", make);
+    desk.sql("north.db", SAMPLES);
     let shared = "track north.db samples --ids shared";
     desk.run(shared).ok();
-    let anew = "track north.db samples --mode per-device --append";
-    has(&desk.run(anew).refused("north.db"), &["no other device has it yet", "untrack it here"]);
-    desk.run("untrack north.db samples").ok();
-    desk.run(anew).ok();
-    rounds(&desk, &["north", "base"], 2);
-    let gathered = desk.rows("base.db", "SELECT * FROM samples");
-    assert_eq!(gathered.len(), 2, "{gathered:?}");
+    in_another_mode(&desk);
     let back = desk.run("track north.db samples --mode shared").refused("north.db");
     has(&back, &["once other devices have a table, its mode stays"]);
     // The other way round, a table that others have is theirs also once it is untracked here.
@@ -171,16 +178,9 @@ fn a_mode_that_was_wrong_is_changed_though_others_have_other_tables() {
 fn a_mode_that_was_wrong_is_changed_as_long_as_nobody_else_has_the_table() {
     let desk = Desk::fleet(&["north"]);
     std::fs::create_dir(desk.path("card")).unwrap();
-    let make = "CREATE TABLE samples (id INTEGER PRIMARY KEY AUTOINCREMENT, v); INSERT INTO samples (v) VALUES (1), (2)";
-    desk.sql("north.db", make);
+    desk.sql("north.db", SAMPLES);
     has(&desk.run("track north.db samples").ok(), &["track it in the mode per-device"]);
-    let anew = "track north.db samples --mode per-device --append";
-    has(&desk.run(anew).refused("north.db"), &["no other device has it yet", "untrack it here"]);
-    desk.run("untrack north.db samples").ok();
-    desk.run(anew).ok();
-    rounds(&desk, &["north", "base"], 2);
-    let gathered = desk.rows("base.db", "SELECT * FROM samples");
-    assert_eq!(gathered.len(), 2, "{gathered:?}");
+    in_another_mode(&desk);
     // For a table that has travelled the advice is another one, and it works as it is said.
     let back = "track north.db samples --mode shared";
     has(&desk.run(back).refused("north.db"), &["once other devices have a table, its mode stays"]);

@@ -278,15 +278,28 @@ impl Mixer {
             // Trees end with the lowest digit: the first one is not whole.
             let here = (left - 1) % TOGETHER + 1;
             let tree = self.tree(contexts, set, node + ((left - here) << 16) + found);
-            let mut below = 1 << (TOGETHER - here);
-            for _ in 0..here {
-                left -= 1;
-                let one = self.code(coder, &tree, below, number >> left & 1 == 1)?;
-                below = below << 1 | u32::from(one);
-                found = found << 1 | u32::from(one);
-            }
+            left -= here;
+            let digits = self.in_tree(coder, &tree, 1 << (TOGETHER - here), here, number >> left)?;
+            found = found << here | digits;
         }
         Ok(found)
+    }
+
+    /// Codes the lowest digits of a number, as many as a tree has of them from a node on.
+    fn in_tree<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        tree: &Tree,
+        node: u32,
+        digits: u32,
+        number: u32,
+    ) -> Result<u32, C::Stop> {
+        let mut below = node;
+        for left in (0..digits).rev() {
+            let one = self.code(coder, tree, below, number >> left & 1 == 1)?;
+            below = below << 1 | u32::from(one);
+        }
+        Ok(below ^ node << digits)
     }
 
     /// Codes the lowest `bits` of a number, the highest first: decisions at `node` and below it.
@@ -301,13 +314,9 @@ impl Mixer {
         let (mut found, mut left) = (1, bits);
         while left > 0 {
             let tree = self.tree(contexts, set, node + found);
-            let mut below = 1;
-            for _ in 0..left.min(TOGETHER) {
-                left -= 1;
-                let one = self.code(coder, &tree, below, number >> left & 1 == 1)?;
-                below = below << 1 | u32::from(one);
-                found = found << 1 | u32::from(one);
-            }
+            let here = left.min(TOGETHER);
+            left -= here;
+            found = found << here | self.in_tree(coder, &tree, 1, here, number >> left)?;
         }
         Ok(found & ((1 << bits) - 1))
     }

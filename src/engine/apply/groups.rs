@@ -377,7 +377,7 @@ fn apply_shared_op(replica: &Replica, incoming: &Incoming<'_, '_>) -> Result<Don
     }
     let new = head_of(incoming);
     let mut old = heads::heads(replica, table.tid, &key)?;
-    if old.iter().any(|head| (head.dev, head.seq) == (new.dev, new.seq)) {
+    if heads::is_in(&old, &new) {
         return Err(Error::damaged("a row twice in one frame"));
     }
     if let (Some(unseen), true) = (sight.late, table.shows_shared()) {
@@ -473,7 +473,7 @@ fn unsaid_of(table: &Table, heads: &[Head], removed: &[Head], counters: Columns)
     removed.iter().for_each(|head| unsaid.extend(&head.live(n)));
     let left = heads.iter().filter(|head| removed.iter().all(|other| place(other) != place(head)));
     unsaid = left.fold(unsaid, |unsaid, head| unsaid.minus(&head.live(n)));
-    unsaid = unsaid.minus(&table.def.keys().chain(table.counters.iter().copied()).collect());
+    unsaid = unsaid.minus(&table.counted_or_key());
     unsaid.extend(&counters);
     unsaid
 }

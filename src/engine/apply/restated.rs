@@ -240,7 +240,7 @@ pub(super) fn keep_deleted(
     seen: &Seen<'_>,
 ) -> Result<()> {
     let heads = heads::all_heads(replica, table.tid, key)?;
-    if !heads.iter().any(|head| (head.dev, head.seq) == (new.dev, new.seq)) {
+    if !heads::is_in(&heads, new) {
         let by = Restating { dev: new.dev, last: new.seq, seen, late: None };
         return give_again(replica, table, key, Some(&by));
     }

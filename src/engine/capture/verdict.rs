@@ -319,9 +319,9 @@ fn stays_beside(
     counted: &[Entry],
     common: &[KeptRun],
 ) -> (Vec<KeptRun>, Vec<Head>) {
-    let own: Vec<KeptRun> = common.iter().filter(|run| run.last == i64::MAX as u64).copied().collect();
+    let own: Vec<KeptRun> = own_runs(common).collect();
     let Some(said) = said else { return (runs_of(frames_of(kept, counted).collect(), &own), Vec::new()) };
-    let not: Columns = table.counters.iter().copied().chain(table.def.keys()).collect();
+    let not = table.counted_or_key();
     let is_beside = |head: &Head| {
         let live = head.live(table.def.columns.len()).minus(&not);
         let is_own = own.iter().any(|run| is_in(run, (head.author, head.seq)));
@@ -341,8 +341,8 @@ fn stays_beside_sums(
     sums: &[&Entry],
     common: &[KeptRun],
 ) -> Result<(Vec<KeptRun>, Vec<Head>)> {
-    let own: Vec<KeptRun> = common.iter().filter(|run| run.last == i64::MAX as u64).copied().collect();
-    let not: Columns = table.counters.iter().copied().chain(table.def.keys()).collect();
+    let own: Vec<KeptRun> = own_runs(common).collect();
+    let not = table.counted_or_key();
     let begins = |entry: &&Entry| {
         let is_summed = sums.iter().any(|sum| sum.column == entry.column);
         is_summed && entry.absolute && !entry.weak && !entry.is_base()
@@ -368,6 +368,11 @@ fn stays_beside_sums(
     Ok((runs, beside))
 }
 
+/// Returns the runs without an end: those of this device's own frames.
+fn own_runs(common: &[KeptRun]) -> impl Iterator<Item = KeptRun> + '_ {
+    common.iter().filter(|run| run.last == i64::MAX as u64).copied()
+}
+
 /// Returns whether a run has a frame.
 fn is_in(run: &KeptRun, (device, seq): (DeviceId, u64)) -> bool {
     run.device == device && (run.first..=run.last).contains(&seq)
@@ -382,7 +387,7 @@ fn runs_of(mut kept: Vec<(DeviceId, u64)>, common: &[KeptRun]) -> Vec<KeptRun> {
     kept.dedup();
     let mut runs: Vec<KeptRun> =
         kept.into_iter().map(|(device, seq)| KeptRun { device, first: seq, last: seq }).collect();
-    runs.extend(common.iter().filter(|run| run.last == i64::MAX as u64));
+    runs.extend(own_runs(common));
     runs.sort_by_key(|run| (run.device, run.first));
     runs
 }

@@ -8,7 +8,7 @@ use crate::engine::exchange::merge_settled::{self, Folded, Settled};
 use crate::engine::fleet::devices::BASELINE;
 use crate::engine::fleet::positions;
 use crate::engine::merge::folds::{self, Absence};
-use crate::engine::merge::heads::Head;
+use crate::engine::merge::heads::{Head, is_in};
 use crate::engine::merge::{compose, defaults, late, restated};
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::columns::Columns;
@@ -188,8 +188,7 @@ impl<'e> Sides<'e> {
             head if they_saw => self.folded.0.part(table, &head, ours),
             _ => None,
         }));
-        let new: Vec<Head> = ours.iter().filter(|h| new_to(&self.vector, h)).cloned().collect();
-        restated::meet(&mut left, ours, &new, n);
+        restated::meet(&mut left, ours, &|head| new_to(&self.vector, head), n);
         left.sort_by_key(|head| (head.dev, head.seq));
         left
     }
@@ -250,11 +249,6 @@ impl<'e> Sides<'e> {
 /// Returns whether a version is new to who has applied what is in a vector. Of a baseline version nobody knows.
 fn new_to(vector: &HashMap<i64, u64>, head: &Head) -> bool {
     head.dev == BASELINE || positions::lacks(vector, head.dev, head.seq)
-}
-
-/// Returns whether a version is among these.
-pub(super) fn is_in(heads: &[Head], head: &Head) -> bool {
-    heads.iter().any(|other| (other.dev, other.seq) == (head.dev, head.seq))
 }
 
 /// Returns whether versions are the same, in the same order.

@@ -55,7 +55,7 @@ impl Folded {
             spoken
         });
         let left = head.live(n).minus(&spoken);
-        let not: Columns = table.counters.iter().copied().chain(table.def.keys()).collect();
+        let not = table.counted_or_key();
         (!left.clone().minus(&not).is_empty()).then(|| Head { columns: Some(left), claim: 0, ..head.clone() })
     }
 }
@@ -80,7 +80,7 @@ impl Settled {
         if heads.iter().any(|head| whole(head) || head.weak || head.dev == BASELINE) {
             return None;
         }
-        let not: Columns = table.counters.iter().copied().chain(table.def.keys()).collect();
+        let not = table.counted_or_key();
         let columns = heads.iter().fold(Columns::all(n).minus(&not), |left, head| left.minus(&head.live(n)));
         let columns = columns.minus(&unsaid);
         (!columns.is_empty()).then_some(Self { row, columns })

@@ -85,8 +85,7 @@ pub(super) fn merge(row: &Waiting<'_>, maker: &TableDef, values: Option<&[OwnedV
         left.extend(parts.filter_map(|head| row.folded.1.part(table, head, &row.theirs)));
     }
     left.extend(came);
-    let new: Vec<Head> = row.ours.iter().filter(|head| new_to(row.vector, head)).cloned().collect();
-    restated::meet(&mut left, &row.ours, &new, table.def.columns.len());
+    restated::meet(&mut left, &row.ours, &|head| new_to(row.vector, head), table.def.columns.len());
     for head in &row.ours {
         written::forget_head(replica, tid, key, head)?;
     }

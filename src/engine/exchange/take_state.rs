@@ -399,7 +399,7 @@ impl<'e> StateMerge<'e> {
         let body = frames::frame_here(replica, dev, Stream::Shared, seq)?;
         let frame = frames::parse(&body)?;
         visit::visit_defined(replica, &frame, |part| groups::hear_standing(replica, &frame, &part, dev))
-            .map(|_| ())
+            .map(drop)
     }
 
     /// Ends the merge: what only this device has, then positions, then what constraints say.

@@ -212,7 +212,7 @@ pub(crate) fn each_deleted(
         }
         _ => Ok(()),
     })
-    .map(|_| ())
+    .map(drop)
 }
 
 /// Forgets what of a stream is not applied up to a frame: something stands for it.

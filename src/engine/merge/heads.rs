@@ -108,6 +108,11 @@ impl Head {
     }
 }
 
+/// Returns whether a version is among these.
+pub(crate) fn is_in(heads: &[Head], head: &Head) -> bool {
+    heads.iter().any(|other| (other.dev, other.seq) == (head.dev, head.seq))
+}
+
 /// What the author of an op had seen.
 pub(crate) enum Seen<'c> {
     /// All that is here: the op is our own.

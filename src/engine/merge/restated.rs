@@ -134,10 +134,16 @@ fn is_left(head: &mut Head, unseen: &[Head], n: usize) -> bool {
 }
 
 /// Takes from the restated versions among the heads of two sides what the other side has that their authors had not seen:
-/// whoever has such a version alone had not either. `ours` are those that were here, and `new` those of them that the other
+/// whoever has such a version alone had not either. `ours` are those that were here; `is_new` says which of them the other
 /// side has not seen.
-pub(crate) fn meet(left: &mut Vec<Head>, ours: &[Head], new: &[Head], n: usize) {
-    let known = |head: &Head| ours.iter().any(|other| (other.dev, other.seq) == (head.dev, head.seq));
-    let came: Vec<Head> = left.iter().filter(|head| !known(head)).cloned().collect();
-    left.retain_mut(|head| !head.weak || is_left(head, if known(head) { &came } else { new }, n));
+pub(crate) fn meet(left: &mut Vec<Head>, ours: &[Head], is_new: &dyn Fn(&Head) -> bool, n: usize) {
+    if left.iter().all(|head| !head.weak) {
+        return;
+    }
+    let new: Vec<Head> = ours.iter().filter(|head| is_new(head)).cloned().collect();
+    let came: Vec<Head> = left.iter().filter(|head| !heads::is_in(ours, head)).cloned().collect();
+    left.retain_mut(|head| {
+        let unseen = if heads::is_in(ours, head) { &came } else { &new };
+        !head.weak || is_left(head, unseen, n)
+    });
 }

@@ -98,6 +98,12 @@ impl Table {
         self.state == State::Tracked && self.def.mode == Mode::Shared
     }
 
+    /// Returns the columns for which no version speaks against others: counters, in which all count, and the key, which all
+    /// have.
+    pub(crate) fn counted_or_key(&self) -> Columns {
+        self.counters.iter().copied().chain(self.def.keys()).collect()
+    }
+
     /// Returns whether versions of its rows are remembered here: they are shown in it, or will be when it is held no more.
     pub(crate) fn remembers_shared(&self) -> bool {
         matches!(self.state, State::Tracked | State::Suspended) && self.def.mode == Mode::Shared

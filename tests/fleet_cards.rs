@@ -47,7 +47,7 @@ fn fleets_end_the_same_through_cards_alone() {
 }
 
 /// Fleets that parted once, and what was wrong.
-const PARTED: [(u64, &str); 88] = [
+const PARTED: [(u64, &str); 89] = [
     (10, "a copy that had only said what it had seen took a new identity"),
     (37, "a copied device did not look at its own frames in bundles that had nothing new for it"),
     (77, "a place of its own log that others have otherwise counted as what both have"),
@@ -244,6 +244,7 @@ const PARTED: [(u64, &str); 88] = [
         3_016_738,
         "two bases had two histories of a board, and the one that had to give up its own saw nothing of where both part",
     ),
+    (3_040_088, "of a revoked device each board kept the history that it had: nobody compared them any more"),
 ];
 
 #[test]

@@ -185,6 +185,41 @@ fn what_a_board_that_was_set_back_has_of_a_stolen_device_is_taken_in_by_the_base
     }
 }
 
+/// Of a stolen device there are two histories, and honest devices have taken in one of each before they hear that it is revoked:
+/// all end with the same, and nothing that anybody had taken in is lost. `by_base`: the base is one of them.
+#[test]
+fn two_histories_of_a_stolen_device_end_as_one_among_the_honest() {
+    for (by_base, is_folded) in [(false, false), (false, true), (true, false), (true, true)] {
+        let world = World::new();
+        let [main, one, other] = ["card", "one card", "other card"].map(|name| world.dir.path().join(name));
+        [&main, &one, &other].into_iter().for_each(|card| std::fs::create_dir(card).unwrap());
+        let mut base = world.base("base");
+        let [mut north, mut west, mut thief] = ["north", "west", "thief"].map(|name| board(&world, name));
+        write(&thief, "thief 1");
+        rounds(&main, &mut [&mut thief, &mut north, &mut west, &mut base], 2);
+        let mut copy = open_at(&world, &image(&thief, &world, "thief image"));
+        for n in 2..4 {
+            write(&thief, &format!("thief {n}"));
+            thief.seal().unwrap();
+        }
+        write(&copy, "copy 2");
+        rounds(&one, &mut [&mut thief, &mut north], 1);
+        rounds(&other, &mut [&mut copy, if by_base { &mut base } else { &mut west }], 1);
+        write(&north, "north 1");
+        write(&west, "west 1");
+        base.revoke(thief.identity().id, Some(&world.fleet)).unwrap();
+        if is_folded {
+            base.compact().unwrap();
+        }
+        rounds(&main, &mut [&mut base, &mut north, &mut west], ROUNDS);
+        digests_equal(&[&base, &north, &west]);
+        let ids = "SELECT id FROM notes WHERE id <> 'of all' ORDER BY id";
+        let all =
+            ["copy 2", "north 1", "thief 1", "thief 2", "thief 3", "west 1"].map(|id| format!("{id:?}"));
+        assert_eq!(rows(&base, ids), all, "by the base: {by_base}, compacted: {is_folded}");
+    }
+}
+
 /// A base that has a copy's history of a board, upon which it has written over a row; and the board, which has written to that row
 /// in frames of the same numbers. The base had not seen those.
 fn written_over_by_numbers(world: &World) -> (Engine, Engine) {

@@ -58,8 +58,6 @@ pub struct Met {
     pub conflicts: usize,
     pub verdicts: usize,
     pub twice: usize,
-    /// Fleets that ended apart over two histories of a device that is revoked.
-    pub stolen_twins: u32,
 }
 
 impl Met {
@@ -80,7 +78,6 @@ impl Met {
         self.conflicts += of.conflicts;
         self.verdicts += of.verdicts;
         self.twice += of.twice;
-        self.stolen_twins += of.stolen_twins;
     }
 
     /// Whether everything happened that can happen.

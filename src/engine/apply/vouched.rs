@@ -7,7 +7,8 @@
 //!
 //! **Why all stay equal.** Who hears of a revocation seals at once what it has of the author. So what any device had
 //! applied of it before is in the context of one of its groups, and each device that has this group applies the same
-//! of the revoked author. Nothing else decides: not who brought the frames, nor in which order.
+//! of the revoked author. Nothing else decides: not who brought the frames, nor in which order. Of two histories that were
+//! signed with its key one is given up for the other, as of any author (`exchange/give_up.rs`).
 //!
 //! A per-device stream stands in no context. Of it counts what a device that is not revoked has acknowledged: what it
 //! has applied, it took in before it heard of the revocation, or by this same rule.

@@ -26,7 +26,7 @@ use crate::engine::exchange::verified::Verified;
 use crate::engine::exchange::{cut, transaction, twin};
 use crate::engine::fleet::peers::{self, Fit, GivenUp, OtherHistory};
 use crate::engine::fleet::positions::{self, StreamPosition};
-use crate::engine::fleet::{devices, membership};
+use crate::engine::fleet::{devices, membership, revocation};
 use crate::engine::log::{frames, tags};
 use crate::engine::merge::deferred;
 use crate::engine::store::{meta, value};
@@ -252,6 +252,7 @@ pub(crate) fn give_up(replica: &mut Replica, other: &OtherHistory) -> Result<()>
         let over = again::strangers(e, dev, common)?;
         cut::cut(e, dev, [end(common), end(u64::MAX)], &over)?;
         meta::forget(&e.db, &noted(dev))?;
+        revocation::record_forked(e, dev, false)?;
         redeclare::decide_again(e, decisions)?;
         verdict::seal_verdict(e)?;
         let what = format!(

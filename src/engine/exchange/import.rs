@@ -354,14 +354,15 @@ impl<'e> Verification<'e> {
     }
 
     /// Keeps another history of an author than is here. Whoever has its key can sign as many as he likes: that is to hold up
-    /// nobody else's frames.
+    /// nobody else's frames. Of one that is revoked, too: honest devices have taken in no more of them than they are many,
+    /// and are to have the same.
     fn meet_other(&mut self, other: OtherHistory) -> Result<()> {
         let author = other.author;
         let other = other.parts_at(self.verified.parted.get(&author));
         // Of both streams, the first group: which of two histories is given up is decided by the shared one.
         let is_met = |met: &OtherHistory| (met.author, met.stream) == (author, other.stream);
         self.verified.forked.insert(author);
-        if self.verified.others.iter().any(is_met) || self.is_revoked(author)? {
+        if self.verified.others.iter().any(is_met) {
             return Ok(());
         }
         if self.verified.sender == Some(author) {
@@ -498,8 +499,7 @@ impl<'e> Verification<'e> {
     fn compare_vector(&mut self) -> Result<()> {
         let Verified { sender, applied, probes, evidence, .. } = &mut self.verified;
         let Some(sender) = *sender else { return Ok(()) };
-        let revoked: Vec<DeviceId> = self.revoked.iter().map(|device| device.id).collect();
-        let apart = twin::compare_vector(self.replica, sender, (applied, probes), &revoked, evidence)?;
+        let apart = twin::compare_vector(self.replica, sender, (applied, probes), evidence)?;
         // A clone of this device, or a device that has another history of itself than is here: only
         // a third device that hears of both knows which of them is the second.
         let clone = evidence.diverges_after().filter(|_| sender == self.replica.identity.id);

@@ -349,7 +349,11 @@ fn stage(replica: &Replica, peer: DeviceId, staged: &[Staged], report: &mut Impo
                         && is_of_revoked(replica, bytes)? =>
                 {
                     let of = Checkpoint::decode(bytes).map_err(|e| Error::bundle(0, e))?;
-                    revocation::record_forked(replica, devices::device_number_or_new(replica, of.author)?)?;
+                    let dev = devices::device_number_or_new(replica, of.author)?;
+                    revocation::record_forked(replica, dev, true)?;
+                    if matches!(*e, Error::Twin { .. }) {
+                        note_other_history(replica, peer, bytes)?;
+                    }
                     staged::forget(replica, peer, of.author, of.stream)?;
                 }
                 Err(e) if matches!(*e, Error::Twin { .. }) && note_other_history(replica, peer, bytes)? => {
@@ -488,7 +492,7 @@ pub(crate) fn reconcile(
 ) -> Result<bool> {
     evidence.by_base = peer.base;
     let apart = catalog::reading(replica, |e| {
-        twin::compare_vector(e, peer.id, (applied, &mut probes.to_vec()), &[], evidence)
+        twin::compare_vector(e, peer.id, (applied, &mut probes.to_vec()), evidence)
     })?;
     give_up::heard(replica, peer.id, &apart)?;
     if let Some(seq) = apart.sender {

@@ -387,7 +387,7 @@ fn store_members(replica: &mut Replica, fleet: [u8; 32], members: &[Vec<u8>]) ->
 /// Compares what a bundle's sender says with what is here. Returns from which frame on it has another history of itself.
 fn compare(replica: &Replica, verified: &mut Verified, sender: DeviceId) -> Result<Option<u64>> {
     let Verified { applied, probes, evidence, said, .. } = verified;
-    let apart = twin::compare_vector(replica, sender, (applied, probes), &[], evidence)?;
+    let apart = twin::compare_vector(replica, sender, (applied, probes), evidence)?;
     let other = apart.sender;
     said.also_said(apart);
     Ok(other)

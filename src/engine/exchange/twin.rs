@@ -32,7 +32,7 @@ use rusqlite::{CachedStatement, OptionalExtension};
 use crate::engine::error::{self, Error, Result};
 use crate::engine::fleet::peers::{self, Fit, Parting, PeerEvidence};
 use crate::engine::fleet::positions::StreamPosition;
-use crate::engine::fleet::{copies, devices, membership, positions, revocation};
+use crate::engine::fleet::{copies, devices, membership, positions};
 use crate::engine::log::tags::Place;
 use crate::engine::store::meta;
 use crate::engine::table::replica::Replica;
@@ -210,14 +210,12 @@ impl Apart {
 }
 
 /// Compares what a sender has applied, and its probes, with what is here. What they say of this device goes to the
-/// evidence. Nothing is compared of a device that is revoked, here or by what comes with it (`revoked`). What the sender
-/// has applied of a history that is another one than is here is removed, and returned; what its probes say so of this
-/// device's own log is removed too, so that nobody counts it as what both have.
+/// evidence. What the sender has applied of a history that is another one than is here is removed, and returned; what its
+/// probes say so of this device's own log is removed too, so that nobody counts it as what both have.
 pub(crate) fn compare_vector(
     replica: &Replica,
     sender: DeviceId,
     (applied, probes): (&mut Vec<Position>, &mut Vec<Probe>),
-    revoked: &[DeviceId],
     evidence: &mut PeerEvidence,
 ) -> Result<Apart> {
     let mut apart = Apart::default();
@@ -230,9 +228,6 @@ pub(crate) fn compare_vector(
         if entry.seq == 0 {
             continue;
         }
-        if revoked.contains(&entry.author) {
-            continue; // Whoever has its key can sign as many histories as he likes.
-        }
         let ours = entry.author == replica.identity.id;
         let position = here.get(&(entry.author, entry.stream));
         let Some((dev, position)) = position.filter(|(_, position)| entry.seq <= position.seq) else {
@@ -241,9 +236,6 @@ pub(crate) fn compare_vector(
             }
             continue;
         };
-        if revocation::is_revoked(replica, *dev)? {
-            continue;
-        }
         let past = places.past(*dev, *position, entry.stream, entry.seq)?;
         let Some(upper) = past.compare(entry.seq, entry.tag) else { continue };
         if entry.stream == Stream::Shared && !ours && entry.author != sender {

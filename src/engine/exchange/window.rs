@@ -76,7 +76,7 @@ impl<'e> Window<'e> {
             }
             let have = positions::position(replica, dev, section.stream)?.seq;
             if forked {
-                revocation::record_forked(replica, dev)?;
+                revocation::record_forked(replica, dev, true)?;
             }
             self.group = Some((head, frame.head.flags, frame.head.seq > have && ours && !left));
             report.skipped += u64::from(!ours);

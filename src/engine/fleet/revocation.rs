@@ -264,9 +264,12 @@ pub(crate) fn set_aside(replica: &Replica, dev: i64) -> Result<u64> {
     Ok(n)
 }
 
-/// Records that others have another history of a revoked device than is here: its thief signed both.
-pub(crate) fn record_forked(replica: &Replica, dev: i64) -> Result<()> {
-    replica.db.prepare_cached("UPDATE _pm_revocation SET forked = 1 WHERE dev = ?1")?.execute([dev])?;
+/// Records whether others have another history of a revoked device than is here: its thief signed both.
+pub(crate) fn record_forked(replica: &Replica, dev: i64, forked: bool) -> Result<()> {
+    replica
+        .db
+        .prepare_cached("UPDATE _pm_revocation SET forked = ?2 WHERE dev = ?1")?
+        .execute((dev, forked))?;
     Ok(())
 }
 

@@ -216,3 +216,30 @@ fn old_sqlite_can_read_the_schema_and_run_the_triggers() {
         assert_eq!(rows(engine, "SELECT name FROM sqlite_schema WHERE sql LIKE 'CREATE VIRTUAL%'").len(), 0);
     }
 }
+
+/// Has a database open, looks how its file begins, and lets an application write and close it. Returns whether the file is
+/// still there in which SQLite keeps what is committed next; nothing, where there is no application.
+fn keeps_the_wal(look: impl FnOnce(&Path)) -> Option<bool> {
+    let world = World::new();
+    let mut a = board(&world);
+    a.seal().unwrap();
+    look(a.path());
+    let script = ".bail on\nINSERT INTO own VALUES (x'01', 'last')\n;\n";
+    let ran = run("sqlite3", &[a.path().to_str().unwrap()], script, a.path());
+    let mut wal = a.path().as_os_str().to_owned();
+    wal.push("-wal");
+    ran.then(|| Path::new(&wal).exists())
+}
+
+/// An application that closes the database takes itself for the last one that has it open, where Packmule has lost its locks;
+/// what Packmule commits after that is in no file.
+#[test]
+fn who_looks_at_a_database_that_it_has_open_keeps_its_locks() {
+    let mut begins = [0; 16];
+    let Some(kept) = keeps_the_wal(|path| packmule::read_beginning(path, &mut begins).unwrap()) else {
+        return;
+    };
+    assert!(kept && begins == *b"SQLite format 3\0");
+    // The control: any other way to read a file, which ends by closing it.
+    assert_eq!(keeps_the_wal(|path| assert!(std::fs::read(path).unwrap().starts_with(&begins))), Some(false));
+}

@@ -84,6 +84,7 @@ pub(crate) use fleet::membership::Retirement;
 pub use fleet::open::InitOptions;
 pub(crate) use fleet::peers::PeerEvidence;
 pub use packmule_core::wire::{ColumnMerge, Merge, Mode, Policy};
+pub use store::beginning::read_beginning;
 pub use store::cipher::ENCRYPTED_MAGIC;
 pub use store::connection::{Options, sort_within_cache};
 pub use store::decrypt::{BundleFile, Encryption};

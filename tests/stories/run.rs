@@ -99,6 +99,38 @@ fn settings(desk: &Desk) -> Sql {
     desk.value("base.db", "SELECT count(*) FROM settings")
 }
 
+/// An application that opens and closes the database for each row, as a script does, beside a board with several links, which
+/// loses its power again and again: nothing that is committed on either side is lost, and the board stays who it is.
+#[test]
+fn applications_come_and_go_beside_a_board_with_several_links() {
+    let desk = Desk::fleet(&["north"]);
+    std::fs::create_dir_all(desk.path("card/PACKMULE")).unwrap();
+    let serve = Serve::new(&desk, &["base.db"]);
+    let config = format!(
+        "changes = \"1s\"\n\n[[link]]\nname = \"base\"\nto = \"tcp://{}\"\nstay = true\n\n\
+         [[link]]\nname = \"card\"\nto = \"card:card\"\n\n[compact]\nevery = \"1d\"\n",
+        serve.at
+    );
+    let identity = || desk.run("status north.db --json").json()["fingerprint"].clone();
+    let (before, mut rows) = (identity(), 0);
+    for _ in 0..3 {
+        let mut run = self::run(&desk, &config, &[]);
+        run.wait_for(|said| said["link"] == "base" && said["event"] == "in step");
+        for _ in 0..3 {
+            rows += 1;
+            desk.sql("north.db", &format!("INSERT INTO readings (value) VALUES ({rows})"));
+            // Who has a database open in WAL mode keeps this file.
+            assert!(desk.path("north.db-wal").exists(), "the application took itself for the last one");
+            until(|| readings(&desk) == Sql::Integer(rows));
+        }
+        drop(run);
+    }
+    assert_eq!(identity(), before);
+    assert_eq!(desk.value("north.db", "SELECT count(*) FROM readings"), Sql::Integer(rows));
+    desk.run("verify north.db").ok();
+    serve.end();
+}
+
 /// The base goes and comes back; the board is there again, and says so once each. A run that is killed is known as such.
 #[test]
 fn a_base_that_was_away_is_met_again() {

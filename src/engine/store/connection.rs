@@ -1,6 +1,5 @@
 //! Opening a database: [`Options`], and the settings of every connection of ours.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +9,7 @@ use packmule_core::model::WallMs;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::engine::error::{Error, Result};
-use crate::engine::store::{functions, keys, vfs};
+use crate::engine::store::{beginning, functions, keys, vfs};
 
 /// The most that the page cache of TEMP tables takes, in KiB: a quarter of what the database's has, up to this.
 const TEMP_CACHE_KIB: u32 = 256;
@@ -157,7 +156,7 @@ pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
 /// Returns whether a database is in WAL mode and no connection has it open: all that was written is in it.
 pub(crate) fn is_quiet_wal(path: &Path) -> bool {
     let mut header = [0; 20];
-    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    let read = beginning::read_beginning(path, &mut header);
     let none = |end: &str| bytes_of(&beside(path, end)) == 0;
     // The version by which it may be read: 2 stands for WAL.
     read.is_ok() && header[19] == 2 && none("-wal") && none("-shm")
@@ -172,6 +171,15 @@ pub(crate) fn open_unchanging(path: &Path, options: &Options) -> Result<Connecti
     if bytes_of(&wal) > 0 {
         return Err(Error::WalUnread { path: wal }.into());
     }
+    open_connection(
+        Path::new(&uri_of_unchanging(path)),
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI,
+        options,
+    )
+}
+
+/// Returns the name by which SQLite opens a file that does not change meanwhile, without locks and other files.
+pub(super) fn uri_of_unchanging(path: &Path) -> String {
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {
@@ -182,8 +190,7 @@ pub(crate) fn open_unchanging(path: &Path, options: &Options) -> Result<Connecti
         }
     }
     uri.push_str("?immutable=1");
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    open_connection(Path::new(&uri), flags, options)
+    uri
 }
 
 /// The longest SQL, in bytes: also of what the schema of a database says.

@@ -4,6 +4,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `beginning` | how a file begins that may be open as a database |
 //! | `cipher` | what encrypts bundles, and the fleet key where it has a passphrase |
 //! | `connection` | how a database is opened; `Options` |
 //! | `decrypt`, `encrypt` | a bundle that may be encrypted, read and written |
@@ -20,6 +21,7 @@
 //! | `value` | values of SQLite, bound and read; names and literals quoted |
 //! | `vfs` | what a disk cannot read is told as that |
 
+pub(crate) mod beginning;
 pub(crate) mod cipher;
 pub(crate) mod connection;
 pub(crate) mod decrypt;

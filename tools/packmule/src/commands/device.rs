@@ -1,6 +1,5 @@
 //! Devices and trust: init, fleet new, trust, revoke, devices, retire, join.
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
@@ -12,7 +11,7 @@ use super::{Context, of_db, open, open_to_read, options};
 use crate::documents::{
     Device, Devices, FleetKeyMade, Initialised, Joined, Known, Maker, Retired, Revoked, Trusted,
 };
-use crate::files::passphrase;
+use crate::files::{passphrase, sources};
 use crate::output::{Failure, say};
 use crate::text::{count, fitting_columns, iso, number, plural, quoted, said_by, set_aside, shown, time};
 use crate::usage::{Args, Flag, flags};
@@ -212,8 +211,8 @@ fn asked(engine: &Engine, db: &Path, given: &Path, text: &str) -> Result<(Device
         });
         return Ok((known?, Asked::default()));
     }
-    let file = File::open(given).map_err(|e| Failure::io(given, "read it", &e))?;
-    let file = engine.open_bundle(file, None).map_err(|e| Failure::engine(given, db, e))?;
+    let file =
+        engine.open_bundle(sources::open_bundle(given)?, None).map_err(|e| Failure::engine(given, db, e))?;
     let info = packmule::inspect(BufReader::new(file)).map_err(|e| Failure::engine(given, db, e))?;
     let sender = info.sender.ok_or_else(|| Failure::of(given, "does not say who made it"))?;
     let mut asked = Asked { by_bundle: true, ..Asked::default() };
@@ -242,7 +241,7 @@ pub fn trust(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     let already = before.is_some_and(|d| matches!(d.trust, TrustedAs::Singly | TrustedAs::ByFleet));
     if asked.by_bundle {
-        let file = File::open(given).map_err(|e| Failure::io(given, "read it", &e))?;
+        let file = sources::open_bundle(given)?;
         let mut file = engine.open_bundle(file, None).map_err(|e| Failure::engine(given, path, e))?;
         engine.trust_sender(&mut file).map_err(|e| Failure::engine(given, path, e))?;
     } else if !already {
@@ -411,7 +410,7 @@ pub fn join(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let new = !path.exists();
     let named = new || args.has(&flags::NAME);
     let asked = JoinOptions { name: named.then_some(name.as_str()), fleet: fleet.as_ref() };
-    let mut from = File::open(&file).map_err(|e| Failure::io(&file, "read it", &e))?;
+    let mut from = sources::open_bundle(&file)?;
     let joined = Engine::join(&path, &mut from, &asked, options(context)?);
     let (engine, report) = joined.map_err(|e| {
         use packmule::Error::{Bundle, Stream, Usage};

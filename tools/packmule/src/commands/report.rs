@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use packmule::{
@@ -87,10 +87,10 @@ fn is_ours(file: &Path) -> Result<(), Failure> {
     if file.metadata().is_ok_and(|found| !found.is_file()) {
         return Err(Failure::of(file, "is not a plain file: use `-` to write to standard output"));
     }
-    let Ok(found) = std::fs::File::open(file) else { return Ok(()) };
-    let mut begins = Vec::new();
-    match found.take(html::MARK.len() as u64).read_to_end(&mut begins) {
-        Ok(_) if begins == html::MARK.as_bytes() => Ok(()),
+    let mut begins = [0; html::MARK.len()];
+    match packmule::read_beginning(file, &mut begins) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Ok(()) if begins == *html::MARK.as_bytes() => Ok(()),
         _ => Err(Failure::of(file, "is there already and is no report: it stays; name another file")),
     }
 }

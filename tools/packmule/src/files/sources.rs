@@ -1,11 +1,13 @@
 //! Files and directories to take in: what they are, by what is in them.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use packmule::ENCRYPTED_MAGIC;
 use packmule::core::wire::{MAGIC, PACKED_MAGIC};
+
+use crate::output::Failure;
 
 /// What a file is, by its first bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,18 +24,28 @@ pub enum Kind {
 
 const SQLITE: &[u8; 16] = b"SQLite format 3\0";
 
-/// Finds what a file is.
+/// Finds what a file is. Nothing else reads a file that may be the database which this program has open.
 pub fn kind(path: &Path) -> io::Result<Kind> {
-    let mut first = Vec::new();
-    File::open(path)?.take(16).read_to_end(&mut first)?;
+    let mut first = [0; 16];
+    // It may be the database that this program has open.
+    packmule::read_beginning(path, &mut first)?;
     Ok(match first {
-        _ if first.is_empty() => Kind::Empty,
+        _ if std::fs::metadata(path)?.len() == 0 => Kind::Empty,
         _ if [MAGIC, PACKED_MAGIC, ENCRYPTED_MAGIC].iter().any(|magic| first.starts_with(magic)) => {
             Kind::Bundle
         }
-        _ if first == SQLITE => Kind::Database,
+        _ if &first == SQLITE => Kind::Database,
         _ => Kind::Other,
     })
+}
+
+/// Opens what is given as a bundle. A database, which this program may have open, is not opened so.
+pub fn open_bundle(path: &Path) -> Result<File, Failure> {
+    let unreadable = |e| Failure::io(path, "read it", &e);
+    match kind(path).map_err(unreadable)? {
+        Kind::Database => Err(Failure::of(path, "is a database, not a bundle")),
+        _ => File::open(path).map_err(unreadable),
+    }
 }
 
 /// What a directory has.
@@ -89,8 +101,8 @@ fn look(entries: std::fs::ReadDir, depth: usize, found: &mut Found) {
         }
         match kind(&path) {
             Ok(Kind::Bundle) => found.bundles.push(path),
-            Ok(_) if name.ends_with(".pmb") => found.bundles.push(path),
             Ok(Kind::Database) => found.databases.push(path),
+            Ok(_) if name.ends_with(".pmb") => found.bundles.push(path),
             Ok(_) if companion(&path, &name) => {}
             Ok(_) => found.others.push(path),
             Err(e) => found.unreadable.push(unreadable(e)),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use packmule::{BundleProblem, Engine};
 
 use super::folder;
+use super::sources::{self, Kind};
 use crate::output::Failure;
 use crate::text::shown;
 
@@ -95,7 +96,9 @@ fn may_replace(path: &Path, engine: &Engine, passphrase: Option<&[u8]>) -> Resul
     if !found.is_file() {
         return Err(Failure::of(path, "is not a plain file: use `-` to write to standard output"));
     }
-    let opened = File::open(path).ok().map(|file| engine.open_bundle(file, passphrase));
+    let is_bundle = sources::kind(path).is_ok_and(|kind| kind == Kind::Bundle);
+    let file = if is_bundle { File::open(path).ok() } else { None };
+    let opened = file.map(|file| engine.open_bundle(file, passphrase));
     if let Some(Err(packmule::Error::Bundle {
         cause: BundleProblem::PassphraseNeeded | BundleProblem::WrongPassphrase,
         ..

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::records::Records;
+use super::records::{Records, STILL_HERE};
 use super::stream::Bell;
 use super::{Error, Status, random};
 use crate::carry::figures::Figures;
@@ -16,6 +16,15 @@ use crate::engine::{Engine, Route};
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// How long an end that closes waits for the other to close too.
 const CLOSE_TIME: Duration = Duration::from_secs(3);
+
+/// Returns whether an end is given up that was silent for so long; `waits`: for how long something is to come or to go. Where
+/// nothing is, the other end says only now and then that it is there, and no patience is shorter than that.
+fn is_given_up(limit: Duration, silent: Duration, waits: Option<Duration>) -> bool {
+    match waits {
+        None => silent >= limit.max(2 * STILL_HERE),
+        Some(waits) => silent.min(waits) >= limit,
+    }
+}
 
 /// How long an end waits, and for what.
 #[derive(Clone, Copy)]
@@ -49,6 +58,8 @@ pub(super) struct End<'a> {
     /// Something came since what came was last made durable.
     fresh: bool,
     stillness: Stillness,
+    /// When both had everything for the last time.
+    rested: Instant,
     figures: Figures,
 }
 
@@ -80,6 +91,7 @@ impl<'a> End<'a> {
             reported: now,
             fresh: false,
             stillness: Stillness::default(),
+            rested: now,
             figures,
         }
     }
@@ -260,7 +272,12 @@ impl<'a> End<'a> {
         {
             return Err(Error::Unanswered(limit));
         }
-        match passed(silence, self.records.silent()) {
+        let rests = self.session.as_ref().is_some_and(Session::in_step);
+        if rests {
+            self.rested = Instant::now();
+        }
+        let waits = (!rests).then(|| self.rested.elapsed());
+        match silence.filter(|limit| is_given_up(*limit, self.records.silent(), waits)) {
             Some(limit) if self.met => Err(Error::Silent(limit)),
             Some(limit) => Err(Error::Nobody(limit)),
             None => Ok(()),
@@ -348,4 +365,23 @@ impl<'a> End<'a> {
 /// Returns whether a new session is to be begun after this one; `shown` as of [`session::Error`].
 pub(super) fn begins_again(error: &Error, shown: &mut bool) -> bool {
     matches!(error, Error::Session(e) if session::Error::begins_again(e, shown))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_everything_is_not_given_up_before_it_would_say_that_it_is_there() {
+        let given_up = |limit, silent, waits: Option<u64>| {
+            let seconds = Duration::from_secs;
+            is_given_up(seconds(limit), seconds(silent), waits.map(seconds))
+        };
+        // At rest: what it says every 20 s may be late.
+        assert!(!given_up(5, 39, None) && given_up(5, 40, None));
+        assert!(!given_up(60, 59, None) && given_up(60, 60, None));
+        // Something is to come or to go: patience counts from then on, or from when it was last heard.
+        assert!(!given_up(5, 39, Some(4)) && given_up(5, 39, Some(5)));
+        assert!(!given_up(5, 4, Some(39)) && given_up(5, 5, Some(39)));
+    }
 }

@@ -10,7 +10,7 @@ use crate::carry::channel::Wire;
 /// So much is read at once.
 const READ: usize = 8_192;
 /// Who has nothing to say says so, this often.
-const STILL_HERE: Duration = Duration::from_secs(20);
+pub(super) const STILL_HERE: Duration = Duration::from_secs(20);
 
 /// One end of a stream of records.
 pub(super) struct Records {

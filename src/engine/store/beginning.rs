@@ -11,8 +11,6 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, ffi};
 
-use super::connection::uri_of_unchanging;
-
 /// Reads how a file begins, through SQLite; behind its end there are zeros. A program that may have the file open as a
 /// database, in whichever thread, would lose its locks by reading it in any other way.
 ///
@@ -30,6 +28,21 @@ pub fn read_beginning(path: &Path, into: &mut [u8]) -> io::Result<()> {
         ffi::SQLITE_OK | ffi::SQLITE_IOERR_SHORT_READ => Ok(()),
         code => Err(io::Error::other(ffi::Error::new(code))),
     }
+}
+
+/// Returns the name by which SQLite opens a file that does not change meanwhile, without locks and other files.
+pub(super) fn uri_of_unchanging(path: &Path) -> String {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                uri.push(char::from(*byte))
+            }
+            byte => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri
 }
 
 /// Reads the first bytes of the file of a connection, and returns SQLite's code.

@@ -172,25 +172,10 @@ pub(crate) fn open_unchanging(path: &Path, options: &Options) -> Result<Connecti
         return Err(Error::WalUnread { path: wal }.into());
     }
     open_connection(
-        Path::new(&uri_of_unchanging(path)),
+        Path::new(&beginning::uri_of_unchanging(path)),
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI,
         options,
     )
-}
-
-/// Returns the name by which SQLite opens a file that does not change meanwhile, without locks and other files.
-pub(super) fn uri_of_unchanging(path: &Path) -> String {
-    let mut uri = String::from("file:");
-    for byte in path.as_os_str().as_encoded_bytes() {
-        match byte {
-            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
-                uri.push(char::from(*byte))
-            }
-            byte => uri.push_str(&format!("%{byte:02x}")),
-        }
-    }
-    uri.push_str("?immutable=1");
-    uri
 }
 
 /// The longest SQL, in bytes: also of what the schema of a database says.

@@ -87,7 +87,8 @@ mod tests {
     #[test]
     fn what_is_read_is_what_the_file_begins_with() {
         let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
+        let root: &Path = folder.as_ref();
+        let at = |name: &str| root.join(name);
         std::fs::write(at("short"), b"abc").unwrap();
         std::fs::write(at("long ?%23&é"), [7; 5_000]).unwrap();
         std::fs::write(at("empty"), b"").unwrap();
@@ -95,7 +96,7 @@ mod tests {
         assert_eq!(begins(&at("long ?%23&é")).unwrap(), [7; 20]);
         assert_eq!(begins(&at("empty")).unwrap(), [0; 20]);
         assert_eq!(begins(&at("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
-        assert_eq!(begins(folder.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        assert_eq!(begins(root).unwrap_err().kind(), io::ErrorKind::IsADirectory);
         for (mode, is) in [("wal", 2), ("delete", 1)] {
             let path = at(mode);
             let db = Connection::open(&path).unwrap();

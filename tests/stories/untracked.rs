@@ -145,12 +145,33 @@ const SAMPLES: &str =
 /// The advice for a table that was tracked as shared, and that nobody else has, is followed; it is gathered then.
 fn in_another_mode(desk: &Desk) {
     let anew = "track north.db samples --mode per-device --append";
-    has(&desk.run(anew).refused("north.db"), &["no other device has it yet", "untrack it here"]);
+    has(&desk.run(anew).refused("north.db"), &["no other device is known to have it", "untrack it here"]);
     desk.run("untrack north.db samples").ok();
     desk.run(anew).ok();
     rounds(desk, &["north", "base"], 2);
     let gathered = desk.rows("base.db", "SELECT * FROM samples");
     assert_eq!(gathered.len(), 2, "{gathered:?}");
+}
+
+/// Nobody knows where a bundle is that has left: what is said then is true whether it comes or not, and works.
+#[test]
+fn a_table_whose_bundle_has_left_is_not_said_to_be_here_alone() {
+    let desk = Desk::fleet(&["north"]);
+    std::fs::create_dir(desk.path("card")).unwrap();
+    desk.sql("north.db", SAMPLES);
+    desk.run("track north.db samples --ids shared").ok();
+    desk.run("export north.db left.pmb").ok();
+    let said = desk.run("track north.db samples --mode per-device --append").refused("north.db");
+    has(&said, &["no other device is known to have it", "If one has, that device will have it in this mode"]);
+    desk.run("import base.db left.pmb").ok();
+    let copied = SAMPLES.replace("samples", "own_samples");
+    let (made, _) = copied.split_once(';').unwrap();
+    desk.sql("north.db", &format!("{made}; INSERT INTO own_samples SELECT * FROM samples"));
+    desk.run("track north.db own_samples --mode per-device --append").ok();
+    rounds(&desk, &["north", "base"], 2);
+    assert_eq!(desk.rows("base.db", "SELECT id, v FROM own_samples").len(), 2);
+    assert_eq!(desk.rows("base.db", "SELECT id, v FROM samples").len(), 2);
+    are_equal(&desk, &["north", "base"]);
 }
 
 /// Whether others have a table is asked of that table alone: what was tracked before it has long travelled.

@@ -386,7 +386,7 @@ fn way(def: &TableDef) -> (Mode, bool) {
 }
 
 /// Says how a table is tracked elsewhere or here, how it was to be tracked now, and what can be done. `is_alone` says that no
-/// other device has it from here.
+/// other device is known to have it from here.
 fn explain_difference(known: &Table, wanted: &TableDef, is_alone: bool) -> String {
     let is_tracked = known.state == State::Tracked;
     let who = if is_tracked { "it is tracked here already" } else { "other devices track it" };
@@ -402,7 +402,12 @@ fn explain_difference(known: &Table, wanted: &TableDef, is_alone: bool) -> Strin
             "use that. A shared table that is tracked can be tracked again with another merge, policy or rules of columns, which \
              then hold on all devices"
         }
-        (false, true) => "no other device has it yet: untrack it here, and track it again as you want it",
+        // A bundle that has left is not known to have come anywhere.
+        (false, true) => {
+            "no other device is known to have it. If no bundle or card with it has left this device: untrack it here, and track \
+             it again as you want it. If one has, that device will have it in this mode: copy the rows into a table of another \
+             name, and track that"
+        }
         (false, false) => {
             "use that: once other devices have a table, its mode stays. For another mode copy the rows into a table of another \
              name, and track that"

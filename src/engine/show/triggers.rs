@@ -71,6 +71,7 @@ pub(crate) fn triggers_read(replica: &Replica, table: &Table, column: usize) -> 
 /// Removes our copies before a commit.
 pub(crate) fn remove_local_triggers(replica: &Replica) -> Result<()> {
     replica.triggers.borrow_mut().ready = false;
+    replica.triggers.borrow_mut().has_none = false;
     if !replica.triggers.borrow().installed {
         return Ok(());
     }
@@ -83,7 +84,7 @@ pub(crate) fn remove_local_triggers(replica: &Replica) -> Result<()> {
 /// Records that a rollback removed our copies. Returns whether all is as it was.
 pub(crate) fn forget_local_triggers(replica: &Replica) -> bool {
     let mut triggers = replica.triggers.borrow_mut();
-    triggers.ready = false;
+    (triggers.ready, triggers.has_none) = (false, false);
     !std::mem::take(&mut triggers.installed) || set_recursion(replica, true).is_ok()
 }
 
@@ -95,6 +96,10 @@ pub(crate) fn set_recursion(replica: &Replica, on: bool) -> Result<()> {
 
 /// Puts the copies in place, and looks for the triggers again if the schema or what is tracked has changed.
 fn ready_triggers(replica: &Replica) -> Result<()> {
+    if replica.triggers.borrow().has_none {
+        replica.triggers.borrow_mut().ready = true;
+        return Ok(());
+    }
     let version = catalog::schema_version(&replica.db)?;
     let found_for = (version, catalog::tables(replica).iter().map(|t| (t.tid, t.state)).collect());
     let known = replica.triggers.borrow().found_for.as_ref() == Some(&found_for);
@@ -117,23 +122,28 @@ fn ready_triggers(replica: &Replica) -> Result<()> {
     Ok(())
 }
 
-/// Finds the triggers to copy: those of synced tables, then those of the tables that they write.
-fn find_triggers(replica: &Replica) -> Result<(Vec<Local>, HashMap<i64, On>)> {
-    let (mut found, mut on) = (Vec::new(), HashMap::<i64, On>::new());
-    let mut others_say = false;
+/// Returns the application's triggers, in the order in which they were made.
+fn candidates(replica: &Replica) -> Result<Vec<Candidate>> {
     let mut statement = replica.db.prepare(
         "SELECT g.name, g.tbl_name, g.sql, t.sql LIKE '%ON%CONFLICT%' FROM main.sqlite_schema g
          JOIN main.sqlite_schema t ON t.type = 'table' AND t.name = g.tbl_name COLLATE NOCASE
          WHERE g.type = 'trigger' AND g.name NOT LIKE '\\_pm\\_%' ESCAPE '\\' ORDER BY g.rowid",
     )?;
-    let candidates = statement
-        .query_map([], |row| {
-            let (name, table, sql, with_clause) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            Ok(Candidate { name, table, sql, with_clause })
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    drop(statement);
+    let found = statement.query_map([], |row| {
+        let (name, table, sql, with_clause) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+        Ok(Candidate { name, table, sql, with_clause })
+    })?;
+    Ok(found.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Finds the triggers to copy: those of synced tables, then those of the tables that they write.
+fn find_triggers(replica: &Replica) -> Result<(Vec<Local>, HashMap<i64, On>)> {
+    let (mut found, mut on) = (Vec::new(), HashMap::<i64, On>::new());
+    let mut others_say = false;
+    let candidates = candidates(replica)?;
     if candidates.is_empty() {
+        // Nor can there be any before the end of the transaction, whatever becomes of tables: only an application makes some.
+        replica.triggers.borrow_mut().has_none = !replica.db.is_autocommit();
         return Ok((found, on));
     }
     let synced = |t: &Table| t.shows_shared() || t.state == State::Gathered;

@@ -1,6 +1,5 @@
 //! The known tables and definitions, kept in memory as long as no other connection changes the database.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use packmule_core::model::Hex;
@@ -21,17 +20,12 @@ pub(crate) fn load_catalog(replica: &Replica) -> Result<()> {
     if replica.catalog.borrow().loaded == Some(version) {
         return Ok(());
     }
+    replica.triggers.borrow_mut().has_none = false;
     let mut catalog = Catalog { loaded: Some(version), ..Catalog::default() };
-    let tables = read_tables(replica, None)?;
-    let parents: HashSet<String> = tables
-        .iter()
-        .filter(|t| t.shows_shared())
-        .flat_map(|t| t.def.foreign_keys.iter().map(|f| f.parent.to_ascii_lowercase()))
-        .collect();
-    for mut table in tables {
-        table.is_parent = parents.contains(&table.def.name.to_ascii_lowercase());
-        catalog.put(table);
-    }
+    read_tables(replica, None)?.into_iter().for_each(|table| catalog.put(table));
+    let named = |table: &Arc<Table>| catalog.is_referred_to(&table.def.name.to_ascii_lowercase());
+    let parents: Vec<Arc<Table>> = catalog.tables.values().filter(|table| named(table)).cloned().collect();
+    parents.into_iter().for_each(|table| catalog.put(Table { is_parent: true, ..(*table).clone() }));
     *replica.catalog.borrow_mut() = catalog;
     Ok(())
 }
@@ -92,18 +86,15 @@ pub(crate) fn reload_table(replica: &Replica, tid: i64) -> Result<()> {
     replica.opened.borrow_mut().close_all();
     let Some(mut table) = read_tables(replica, Some(tid))?.pop() else { return reload_catalog(replica) };
     let mut catalog = replica.catalog.borrow_mut();
-    let name = table.def.name.to_ascii_lowercase();
-    let refers = |t: &Table, name: &str| {
-        t.shows_shared() && t.def.foreign_keys.iter().any(|f| f.parent.eq_ignore_ascii_case(name))
-    };
-    table.is_parent =
-        refers(&table, &name) || catalog.tables.values().any(|t| t.tid != tid && refers(t, &name));
     for parent in table.def.foreign_keys.iter().map(|f| f.parent.to_ascii_lowercase()) {
         let known = catalog.names.get(&parent).and_then(|tid| catalog.tables.get(tid));
         if let Some(parent) = known.filter(|p| !p.is_parent && table.shows_shared()).cloned() {
             catalog.put(Table { is_parent: true, ..(*parent).clone() });
         }
     }
+    // Also by itself.
+    catalog.put(table.clone());
+    table.is_parent = catalog.is_referred_to(&table.def.name.to_ascii_lowercase());
     catalog.put(table);
     catalog.lags.remove(&tid);
     catalog.defs.retain(|_, def| def.tid != tid);
@@ -143,8 +134,10 @@ pub(crate) fn table_named(replica: &Replica, name: &str) -> Option<Arc<Table>> {
 
 /// Returns the tables of a name other than the one that stands under it here: their primary keys are others.
 pub(crate) fn namesakes(replica: &Replica, table: &Table) -> Vec<Arc<Table>> {
-    let all = tables(replica).into_iter();
-    all.filter(|other| other.root == table.root && other.tid != table.tid).collect()
+    let catalog = replica.catalog.borrow();
+    let others = catalog.namesakes.get(&table.root).into_iter().flatten();
+    let all = std::iter::once(&table.root).chain(others).filter(|tid| **tid != table.tid);
+    all.filter_map(|tid| catalog.tables.get(tid).cloned()).collect()
 }
 
 /// Returns the table of a definition, if it is known: the one of that name that has its primary key. `names` are columns of

@@ -1,6 +1,6 @@
 //! What is known of a tracked table, and of a definition in the log.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use packmule_core::model::Value;
@@ -96,6 +96,12 @@ impl Table {
     /// Returns whether rows of the shared stream are shown in it.
     pub(crate) fn shows_shared(&self) -> bool {
         self.state == State::Tracked && self.def.mode == Mode::Shared
+    }
+
+    /// Returns the names of the tables that it refers to in small letters, where it shows what is shared.
+    fn parents(&self) -> impl Iterator<Item = String> + use<'_> {
+        let foreign = self.def.foreign_keys.iter().filter(|_| self.shows_shared());
+        foreign.map(|foreign| foreign.parent.to_ascii_lowercase())
     }
 
     /// Returns the columns for which no version speaks against others: counters, in which all count, and the key, which all
@@ -292,6 +298,10 @@ pub(crate) struct Catalog {
     pub loaded: Option<i64>,
     pub tables: HashMap<i64, Arc<Table>>,
     pub names: HashMap<String, i64>,
+    /// By the first table of a name, the others of that name: of most names there are none.
+    pub namesakes: HashMap<i64, BTreeSet<i64>>,
+    /// By the name of a table in small letters, the tables that refer to it and show what is shared.
+    pub children: HashMap<String, HashSet<i64>>,
     /// By table, the one in which other devices' rows of it are gathered, where that is another one.
     pub mirrors: HashMap<i64, i64>,
     pub defs: HashMap<DefId, Arc<OpDef>>,
@@ -302,6 +312,19 @@ pub(crate) struct Catalog {
 impl Catalog {
     /// Puts a table into it, in the place of what was known of it.
     pub(crate) fn put(&mut self, table: Table) {
+        if table.tid != table.root {
+            self.namesakes.entry(table.root).or_default().insert(table.tid);
+        }
+        if let Some(before) = self.tables.get(&table.tid) {
+            for parent in before.parents() {
+                if let Some(children) = self.children.get_mut(&parent) {
+                    children.remove(&table.tid);
+                }
+            }
+        }
+        for parent in table.parents() {
+            self.children.entry(parent).or_default().insert(table.tid);
+        }
         match table.gathers {
             // Its name is this database's own: in a log the same name means another table.
             Some(of) => self.mirrors.insert(of, table.tid),
@@ -309,6 +332,11 @@ impl Catalog {
             None => self.names.insert(table.def.name.to_ascii_lowercase(), table.tid),
         };
         self.tables.insert(table.tid, Arc::new(table));
+    }
+
+    /// Returns whether a table that shows what is shared refers to the one of this name, in small letters.
+    pub(crate) fn is_referred_to(&self, name: &str) -> bool {
+        self.children.get(name).is_some_and(|children| !children.is_empty())
     }
 
     /// Empties it.

@@ -111,5 +111,7 @@ pub(crate) struct Triggers {
     pub on: HashMap<i64, On>,
     /// They were looked up in this transaction, and are in place.
     pub ready: bool,
+    /// The application has none at all, in this transaction.
+    pub has_none: bool,
     pub installed: bool,
 }

@@ -148,8 +148,9 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
                 survey.ours = sender == replica.identity.id
                     && trust::trusted_key(replica, sender)?.is_some_and(|key| header.verify(&key).is_ok());
                 let (own, by) = (copies::own(replica)?, copies::of(header.header.statement));
-                survey.of_copy = survey.ours && by.is_some_and(|by| !own.contains(&by));
                 survey.applied = header.applied().filter(|_| survey.ours).collect();
+                survey.of_copy = by.is_some_and(|by| survey.ours && !own.contains(&by))
+                    || has_more(replica, &survey.applied)?;
                 survey.of_now = survey.ours && by == own.last().copied();
             }
             Item::Certificate(_, bytes) | Item::FleetKey(_, bytes) => {
@@ -188,6 +189,25 @@ fn survey_into(replica: &Replica, input: impl Read, survey: &mut Survey) -> Resu
             Item::End => return Ok(()),
         }
     }
+}
+
+/// Returns whether somebody has more of other devices than is here, and than was given up here. Where this device has said so,
+/// that was another database under its identity, or this one before it was set back.
+fn has_more(replica: &Replica, applied: &[Position]) -> Result<bool> {
+    let more = |entry: &Position| {
+        Ok::<_, Error>(match devices::device_number(replica, entry.author)? {
+            Some(dev) => {
+                dev != replica.me && entry.seq > positions::position(replica, dev, entry.stream)?.seq
+            }
+            None => true,
+        })
+    };
+    for entry in applied {
+        if more(entry)? {
+            return Ok(!has_given_up(replica, applied)?);
+        }
+    }
+    Ok(false)
 }
 
 /// Returns whether a group is of another history of this device than is here. One that another database under its identity

@@ -110,3 +110,78 @@ fn when_both_write_readings_the_second_history_gets_a_new_identity() {
     }
     assert!(failed.is_empty(), "{failed:#?}");
 }
+
+/// A base, copies of its card that write nothing and are each behind by more, and a board that goes on writing.
+struct Copied {
+    world: World,
+    card: PathBuf,
+    /// The base, its copies, the board.
+    devices: Vec<Engine>,
+}
+
+fn copied_base(copies: usize, base_writes: bool, folds: bool) -> Copied {
+    let world = World::new();
+    let card = world.path("card");
+    std::fs::create_dir(&card).unwrap();
+    let (mut a, mut base) = (world.board("a"), world.base("base"));
+    sql(&a, SQL);
+    a.track("t", &TrackOptions::default()).unwrap();
+    a.track("log", &append()).unwrap();
+    let mut all = Vec::new();
+    for n in 0..=copies {
+        sql(&a, &format!("INSERT INTO t VALUES ('a {n}', {n}); INSERT INTO log (v) VALUES ({n})"));
+        for _ in 0..3 {
+            exchange_with_card(&mut a, &card);
+            exchange_with_card(&mut base, &card);
+        }
+        if base_writes {
+            sql(&base, &format!("INSERT INTO t VALUES ('base {n}', {n})"));
+            base.seal().unwrap();
+        }
+        if n < copies {
+            let to = world.path(&format!("copy{n}"));
+            copy_card(&base, &to);
+            all.push(Engine::open_with(&to, world.options()).unwrap());
+        }
+        world.tick(1000);
+    }
+    if folds {
+        for _ in 0..2 {
+            exchange_with_card(&mut base, &card);
+            exchange_with_card(&mut a, &card);
+        }
+        base.compact().unwrap();
+        a.compact().unwrap();
+    }
+    all.insert(0, base);
+    all.push(a);
+    Copied { world, card, devices: all }
+}
+
+/// The base may have written nothing itself: nothing of its own log tells then that there are several databases.
+#[test]
+fn each_of_several_silent_copies_of_a_base_gets_what_it_lacks() {
+    let mut failed = Vec::new();
+    for (copies, order) in
+        [(1, &[2, 1, 0][..]), (1, &[1, 0, 2]), (1, &[0, 2, 1]), (2, &[0, 3, 1, 2]), (3, &[4, 2, 0, 1, 3])]
+    {
+        for (base_writes, folds) in [(false, false), (true, false), (false, true), (true, true)] {
+            let mut fleet = copied_base(copies, base_writes, folds);
+            let id = fleet.devices[0].identity().id;
+            for d in order.repeat(5) {
+                fleet.world.tick(1000);
+                exchange_with_card(&mut fleet.devices[d], &fleet.card);
+            }
+            let has = |of: &Engine| {
+                ["SELECT * FROM t ORDER BY k", "SELECT v FROM log ORDER BY v"].map(|sql| rows(of, sql))
+            };
+            let [base, others @ ..] = &fleet.devices[..=copies] else { unreachable!() };
+            let wrong: Vec<_> =
+                others.iter().filter(|of| of.identity().id != id || has(of) != has(base)).map(has).collect();
+            if !wrong.is_empty() || has(base)[1].len() != copies + 1 {
+                failed.push((order, base_writes, folds, wrong));
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}

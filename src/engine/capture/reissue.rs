@@ -9,7 +9,8 @@ use packmule_core::model::Stream;
 use packmule_core::wire::FrameFlags;
 
 use crate::engine::capture::groups::{self, SealOptions, SealReport};
-use crate::engine::error::Result;
+use crate::engine::error::{Error, Result};
+use crate::engine::fleet::copies::{self, Incarnation};
 use crate::engine::fleet::{devices, membership, peers, positions};
 use crate::engine::log::frames;
 use crate::engine::store::{meta, value};
@@ -20,7 +21,44 @@ use crate::engine::table::replica::Replica;
 pub(crate) fn is_due(replica: &Replica) -> Result<bool> {
     let floor = membership::watermark(replica, replica.me, Stream::PerDevice)?;
     let reissued = meta::get::<u64>(&replica.db, peers::REISSUED)?.unwrap_or(0);
-    Ok(reissued <= floor && membership::is_lacking_base(replica, floor)? || !lost_before(replica)?.is_empty())
+    let lacks = || {
+        Ok::<_, Error>(membership::is_lacking_base(replica, floor)? || !lacking(replica, floor)?.is_empty())
+    };
+    Ok(reissued <= floor && lacks()? || !lost_before(replica)?.is_empty())
+}
+
+/// The name under which `_pm_meta` has for which copies of bases' cards rows were reissued.
+const FOR_COPIES: &str = "reissued for copies";
+
+/// So many of them are remembered.
+const COPIES: usize = 64;
+
+/// Lists the copies of bases' cards that lack frames up to a folded one. Once is enough for each: of one that is not heard of
+/// again nobody knows whether it has what was reissued, and after each compaction that would be due again. What has no
+/// incarnation cannot be told from the base before it was set back.
+fn lacking(replica: &Replica, floor: u64) -> Result<Vec<Vec<u8>>> {
+    let done = meta::get::<Vec<u8>>(&replica.db, FOR_COPIES)?.unwrap_or_default();
+    let done: &[Incarnation] = done.as_chunks().0;
+    let mut all = Vec::new();
+    for base in membership::active_bases(replica)? {
+        for (copy, has) in copies::behind(replica, base, replica.me, Stream::PerDevice)? {
+            if has < floor && !copy.is_empty() && !done.iter().any(|done| done[..] == copy[..]) {
+                all.push(copy);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Remembers that rows are reissued for these copies.
+fn record_done(replica: &Replica, copies: Vec<Vec<u8>>) -> Result<()> {
+    if copies.is_empty() {
+        return Ok(());
+    }
+    let mut done = meta::get::<Vec<u8>>(&replica.db, FOR_COPIES)?.unwrap_or_default();
+    done.extend(copies.concat());
+    let old = done.len().saturating_sub(COPIES * size_of::<Incarnation>());
+    meta::set(&replica.db, FOR_COPIES, &done[old..])
 }
 
 /// Reissues the rows of this device's per-device tables, if a base lacks frames of theirs that are folded here. Within the
@@ -32,10 +70,13 @@ pub(crate) fn reissue_for_bases(replica: &Replica) -> Result<SealReport> {
     let first = positions::position(replica, replica.me, Stream::PerDevice)?.seq + 1;
     let flags = FrameFlags::REISSUES;
     list_logged_deletes(replica)?;
+    let floor = membership::watermark(replica, replica.me, Stream::PerDevice)?;
+    let copies = lacking(replica, floor)?;
     let report =
         groups::seal_groups(replica, SealOptions { flags, reissue: true, ..SealOptions::default() })?;
     if report.frames > 0 {
         meta::set(&replica.db, peers::REISSUED, first)?;
+        record_done(replica, copies)?;
     }
     for before in lost_before(replica)? {
         meta::set(&replica.db, &done(before), true)?;
@@ -53,6 +94,7 @@ pub(crate) fn forget_after(replica: &Replica, seq: u64) -> Result<()> {
             meta::forget(&replica.db, &done(before))?;
         }
     }
+    meta::forget(&replica.db, FOR_COPIES)?;
     meta::forget(&replica.db, peers::REISSUED)
 }
 

@@ -10,7 +10,8 @@
 //! turns (one before the other and after it), what each said last counts as long as it lacks anything that is here. A
 //! statement from before a backup was restored that comes late looks the same, and costs frames that are sent again. Whoever
 //! finds on a card what another database under its identity has left draws an incarnation, too: so each is known from the
-//! other, and removes only what it has left itself.
+//! other, and removes only what it has left itself. Before any of them has one, it is known by a file of its
+//! own name that has more of others than it has itself.
 //!
 //! An incarnation that is not heard of again is forgotten with the last of its remembered statements. A device that was
 //! restored, and is alone, speaks under its new incarnation only: it is forgotten as soon as it has all.
@@ -136,8 +137,8 @@ fn lacks_anything(replica: &Replica, peer: i64, applied: &[(i64, Position)]) -> 
         || shared.into_iter().any(|(dev, seq)| seq > has(dev, Stream::Shared)))
 }
 
-/// Returns the least that a copy of a peer's card has of a stream; `None` if no copy is known to be behind.
-pub(crate) fn least(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<Option<u64>> {
+/// Lists the copies of a peer's card that are known to be behind, and what each has of a stream.
+pub(crate) fn behind(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<Vec<(Vec<u8>, u64)>> {
     let sql = "SELECT DISTINCT incarnation,
                  EXISTS (SELECT 1 FROM _pm_copy o JOIN _pm_stream s USING (dev, stream)
                          WHERE o.peer = ?1 AND o.incarnation = c.incarnation AND o.dev = ?1 AND o.seq < s.seq)
@@ -147,19 +148,24 @@ pub(crate) fn least(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> R
         .query_map([peer], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<Vec<(Vec<u8>, bool)>>>()?;
     if copies.is_empty() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let all = said_by(replica, peer)?;
-    let mut least: Option<u64> = None;
+    let mut behind = Vec::new();
     for (incarnation, lacks_own) in copies {
         if lacks_own || all.iter().any(|other| *other != incarnation && by_turns(&all, &incarnation, other)) {
             let sql =
                 "SELECT seq FROM _pm_copy WHERE peer = ?1 AND incarnation = ?2 AND dev = ?3 AND stream = ?4";
-            let has = value::maybe(&replica.db, sql, (peer, incarnation, dev, stream.number()))?.unwrap_or(0);
-            least = Some(least.map_or(has, |least| least.min(has)));
+            let has = value::maybe(&replica.db, sql, (peer, &incarnation, dev, stream.number()))?;
+            behind.push((incarnation, has.unwrap_or(0)));
         }
     }
-    Ok(least)
+    Ok(behind)
+}
+
+/// Returns the least that a copy of a peer's card has of a stream; `None` if no copy is known to be behind.
+pub(crate) fn least(replica: &Replica, peer: i64, dev: i64, stream: Stream) -> Result<Option<u64>> {
+    Ok(behind(replica, peer, dev, stream)?.into_iter().map(|(_, has)| has).min())
 }
 
 /// The beginning of the names under which `_pm_meta` has of which devices another history was heard of, by id.

@@ -1,18 +1,16 @@
 //! What comes from outside costs in proportion to its size, also what one device signs to make others work: counted in
-//! steps of SQLite's virtual machine at n and at 4 n.
+//! steps of SQLite's virtual machine and in allocations, at n and at 4 n.
 //!
-//! `PACKMULE_LINEAR=1000,4000,16000 cargo test --release --test linear -- --nocapture` prints steps and seconds.
+//! `PACKMULE_LINEAR=1000,4000,16000 cargo test --release --test linear -- --nocapture` prints them, and seconds.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod bundles;
 mod common;
+mod counted;
 mod odd;
 
-use std::cell::Cell;
-use std::ffi::{c_char, c_int, c_void};
-use std::time::Instant;
-
 use common::{World, bundle, carry, import, rows, sql, try_import};
+use counted::{Counted, is_linear};
 use odd::{Def, Insider};
 use packmule::core::model::{DeviceId, Value};
 use packmule::core::wire::{
@@ -20,78 +18,6 @@ use packmule::core::wire::{
     OpHead, OpKind, Policy, RecordKind,
 };
 use packmule::{Engine, Resolution, Selection, TrackOptions};
-use rusqlite::ffi;
-
-thread_local! {
-    static STEPS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// So many steps are counted as one.
-const AT_ONCE: c_int = 20;
-
-unsafe extern "C" fn count(_: *mut c_void) -> c_int {
-    STEPS.with(|steps| steps.set(steps.get() + 1));
-    0
-}
-
-unsafe extern "C" fn watch(
-    db: *mut ffi::sqlite3,
-    _: *mut *mut c_char,
-    _: *const ffi::sqlite3_api_routines,
-) -> c_int {
-    // SAFETY: SQLite has just opened this connection.
-    unsafe { ffi::sqlite3_progress_handler(db, AT_ONCE, Some(count), std::ptr::null_mut()) };
-    ffi::SQLITE_OK
-}
-
-/// The steps of each part, by its name.
-struct Counted(Vec<(&'static str, u64)>);
-
-impl Counted {
-    /// Watches every connection that is opened from now on.
-    fn new() -> Self {
-        // SAFETY: the function is never unloaded.
-        unsafe { ffi::sqlite3_auto_extension(Some(watch)) };
-        Self(Vec::new())
-    }
-
-    fn part<R>(&mut self, n: u64, name: &'static str, work: impl FnOnce() -> R) -> R {
-        let (before, start) = (STEPS.with(Cell::get), Instant::now());
-        let done = work();
-        let steps = STEPS.with(Cell::get) - before;
-        println!("{n}: {name}: {} steps, {:?}", steps * AT_ONCE as u64, start.elapsed());
-        self.0.push((name, steps));
-        done
-    }
-
-    /// Takes off the last part what SQLite itself does.
-    fn take_off(&mut self, steps: u64) {
-        if let Some((_, counted)) = self.0.last_mut() {
-            *counted = counted.saturating_sub(steps / AT_ONCE as u64);
-        }
-    }
-}
-
-/// Runs a case at n and 4 n, and finds it linear.
-fn is_linear(usual: u64, case: fn(&mut Counted, u64)) {
-    let given = std::env::var("PACKMULE_LINEAR").unwrap_or_else(|_| format!("{usual},{}", 4 * usual));
-    let sizes: Vec<u64> = given.split(',').map(|n| n.parse().unwrap()).collect();
-    let all: Vec<Counted> = sizes
-        .iter()
-        .map(|n| {
-            let mut counted = Counted::new();
-            case(&mut counted, *n);
-            counted
-        })
-        .collect();
-    for (pair, sizes) in all.windows(2).zip(sizes.windows(2)) {
-        for ((name, few), (_, many)) in pair[0].0.iter().zip(&pair[1].0) {
-            let times = sizes[1] as f64 / sizes[0] as f64;
-            let most = (*few as f64 + 100.0) * times * 1.4;
-            assert!(*many as f64 <= most, "{name}: {few} for {}, {many} for {}", sizes[0], sizes[1]);
-        }
-    }
-}
 
 /// Both ends of conflicts in one frame.
 fn conflicts(counted: &mut Counted, n: u64) {

@@ -4,12 +4,14 @@
 
 mod bundles;
 mod common;
+mod odd;
 mod wrong;
 
 use common::{bundle, carry, digests_equal, import, rows, session_of_two, sql};
+use odd::Insider;
 use packmule::{Engine, Missing};
 use packmule_core::model::DeviceId;
-use packmule_core::wire::{CERT_MAX, Certificate, Named, RecordKind};
+use packmule_core::wire::{CERT_MAX, Certificate, FrameFlags, FrameWriter, GroupStart, Named, RecordKind};
 use wrong::{Content, Fleet, SETTINGS, corpus, fleet, folded, forged, wrong_states};
 
 /// Honest work goes on, whatever came before.
@@ -131,6 +133,62 @@ fn wrong_content_that_waits_harms_nobody_when_its_turn_comes() {
         import(&mut fleet.good, &wrong);
         goes_on(&mut fleet, what);
     }
+}
+
+/// Signs a group for each of these definitions, all in one bundle.
+fn said_by(insider: &mut Insider, definitions: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+    let mut records = Vec::new();
+    for (at, def) in definitions.enumerate() {
+        let start = GroupStart { lamport: 20 + at as u64, wall: 1_700_000_000_000, pair: 0, context: &[] };
+        let mut buf = vec![0; 60_000];
+        let mut writer =
+            FrameWriter::new(&mut buf, FrameFlags::default(), insider.seq + 1, Some(start)).unwrap();
+        writer.def(&def).unwrap();
+        let body = writer.finish().to_vec();
+        let group = bundles::records(&insider.sign(body)).into_iter();
+        let of_group = [RecordKind::Section, RecordKind::Frame, RecordKind::Checkpoint];
+        let first = records.is_empty();
+        records.extend(group.filter(|(kind, _)| first || of_group.contains(kind)));
+        records.retain(|(kind, _)| *kind != RecordKind::Footer);
+    }
+    bundles::join(&records)
+}
+
+/// One device's key says more definitions of one table, or more primary keys of tables of one name, than are taken: that is its
+/// author's own affair.
+#[test]
+fn more_definitions_than_are_taken_set_their_author_aside_and_nobody_else() {
+    for (what, n, names) in [("definitions of one table", 1_001, 1), ("primary keys", 40, 40)] {
+        let mut fleet = fleet();
+        let mut insider = Insider::of(&mut fleet.insider).0;
+        let all = (0..n).map(|at| wrong::table("settings", &format!("k{}", at % names), &format!("T{at}")));
+        let bytes = said_by(&mut insider, all);
+        let waits = import(&mut fleet.base, &bytes).waits;
+        let Some(Missing::Unreadable { reason }) = waits.first().map(|wait| &wait.missing) else {
+            panic!("{what}: {waits:?}")
+        };
+        assert!(reason.contains("more than") && reason.contains(what), "{reason}");
+        import(&mut fleet.good, &bytes);
+        goes_on(&mut fleet, what);
+    }
+}
+
+/// One device's key says a thousand tables and more: those beyond wait by name, and whoever else makes a table has it everywhere.
+#[test]
+fn more_tables_than_are_made_wait_by_name() {
+    let mut fleet = fleet();
+    let mut insider = Insider::of(&mut fleet.insider).0;
+    let bytes = said_by(&mut insider, (0..1_010).map(|at| wrong::table(&format!("t{at}"), "id", "")));
+    assert_eq!(import(&mut fleet.base, &bytes).waits, []);
+    let tables = fleet.base.status().unwrap().tables;
+    let waiting = tables.iter().filter(|table| table.how == packmule::TableHow::Waiting);
+    let notes: Vec<_> = waiting.map(|table| table.note.clone().unwrap_or_default()).collect();
+    assert_eq!((tables.len(), notes.len()), (1_011, 10), "{notes:?}");
+    assert!(notes.iter().all(|note| note.contains("more tables than are made here")), "{notes:?}");
+    sql(&fleet.good, "CREATE TABLE honest (id INTEGER PRIMARY KEY, value); INSERT INTO honest VALUES (1, 1)");
+    fleet.good.track("honest", &packmule::TrackOptions::default()).unwrap();
+    carry(&mut fleet.good, &mut fleet.base);
+    assert_eq!(rows(&fleet.base, "SELECT value FROM honest"), ["1"]);
 }
 
 /// A board's key vouches for no base, whose acknowledgements would let others forget.

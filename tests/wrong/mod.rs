@@ -148,6 +148,14 @@ const ID: Column<'static> = Column {
     merge: ColumnMerge::Table,
 };
 
+/// A sound definition of a table, whose key is this column.
+pub fn table(name: &str, key: &str, type_of_value: &str) -> Vec<u8> {
+    let columns =
+        [Column { name: key, ..ID }, Column { name: "value", decl_type: type_of_value, key: 0, ..ID }];
+    let Content::Def(bytes) = def(named(name), &columns, None) else { panic!("no definition") };
+    bytes
+}
+
 const fn named(name: &str) -> TableHead<'_> {
     TableHead {
         name,

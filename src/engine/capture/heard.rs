@@ -10,23 +10,29 @@ use crate::engine::merge::stretches;
 use crate::engine::table::declared::Subject;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::State;
+use crate::engine::table::limits::{self, Teller};
 use crate::engine::table::replica::Replica;
 use crate::engine::table::{catalog, shapes};
 
 /// Why rows wait for a table that the application has, and nobody has tracked.
 pub(crate) const UNTRACKED: &str = "a table of this name is here and not tracked; track it to take them in";
 
-/// Takes in a definition from the log of another device. `names` are columns that were renamed, as far as that is not recorded
+/// Takes in a definition from the log of another device, which somebody says. `names` are columns that were renamed, as far as that is not recorded
 /// yet; `counts` says what of it counts as declared by that.
 pub(crate) fn take_in_def(
     replica: &Replica,
     stream: Stream,
-    body: &[u8],
+    (body, by): (&[u8], Teller),
     stamp: &Stamp<'_>,
     names: &[(String, String)],
     counts: &dyn Fn(Subject, &str) -> bool,
 ) -> Result<()> {
-    take_in(replica, stream, &keep_heard(replica, body, names)?, stamp, counts)
+    take_in(replica, stream, &keep_heard(replica, (body, by), names)?, stamp, counts)
+}
+
+/// Keeps a definition that somebody says of a table, and nothing more.
+pub(crate) fn keep_def(replica: &Replica, said: (&[u8], Teller), names: &[(String, String)]) -> Result<()> {
+    keep_heard(replica, said, names).map(drop)
 }
 
 /// A definition from the log, and the table that it is of; `new`, if nothing was known of that before.
@@ -34,20 +40,26 @@ struct Heard {
     tid: i64,
     def: TableDef,
     id: DefId,
+    by: Teller,
     new: bool,
 }
 
-fn keep_heard(replica: &Replica, body: &[u8], names: &[(String, String)]) -> Result<Heard> {
+/// Keeps a definition that somebody says, if it is not too much.
+fn keep_heard(replica: &Replica, (body, by): (&[u8], Teller), names: &[(String, String)]) -> Result<Heard> {
     let (def, id) = (TableDef::hear(body).map_err(error::bad)?, DefId::of(body));
     let new = catalog::table_of(replica, &def, names)?.is_none();
-    Ok(Heard { tid: catalog::keep_said_def(replica, &def, id, body, names)?, def, id, new })
+    if !catalog::is_known(replica, id)? {
+        let same_name = new && catalog::table_named(replica, &def.name).is_some();
+        limits::count(replica, by, &def, new, same_name)?;
+    }
+    Ok(Heard { tid: catalog::keep_said_def(replica, &def, id, body, names)?, def, id, by, new })
 }
 
 /// Takes in a definition of a table that is known.
 fn take_in(
     replica: &Replica,
     stream: Stream,
-    &Heard { tid, ref def, id, new }: &Heard,
+    &Heard { tid, ref def, id, by, new }: &Heard,
     stamp: &Stamp<'_>,
     counts: &dyn Fn(Subject, &str) -> bool,
 ) -> Result<()> {
@@ -63,6 +75,10 @@ fn take_in(
     let declared = stream == Stream::Shared
         && def.declares()
         && declare::record_declared(replica, tid, (def, id), stamp, counts)?;
+    let is_for_here = def.mode == Mode::Shared || replica.identity.base;
+    if new && is_for_here && !catalog::table(replica, tid)?.aside && !limits::may_make(replica, by)? {
+        return adopt::set_reason(replica, tid, limits::NOT_MADE);
+    }
     make_or_merge(replica, stream, stamp.dev, tid, def, new)?;
     if declared { declare::apply_declarations(replica, tid, &disputed) } else { Ok(()) }
 }
@@ -71,7 +87,7 @@ fn take_in(
 /// which of its columns are gone.
 pub(crate) fn hear_def(replica: &Replica, stream: Stream, body: &[u8], stamp: &Stamp<'_>) -> Result<()> {
     stretches::pause(replica)?;
-    let heard = keep_heard(replica, body, &[])?;
+    let heard = keep_heard(replica, (body, Teller::of_frames(stamp.dev)), &[])?;
     let announces = !stamp.decides && stream == Stream::Shared;
     if announces {
         let place = (stamp.dev, stamp.seq, stamp.lamport);
@@ -85,13 +101,12 @@ pub(crate) fn hear_def(replica: &Replica, stream: Stream, body: &[u8], stamp: &S
 /// Takes in what a device says of a table of its own.
 pub(crate) fn hear_schema(replica: &Replica, schema: &Schema<'_>, place: (i64, u64, u64)) -> Result<()> {
     stretches::pause(replica)?;
-    let def = TableDef::hear(schema.def).map_err(error::bad)?;
     if schema.names.flat_map(|(before, after)| before.chars().chain(after.chars())).any(is_unseen) {
         return Err(Error::damaged("renamed columns whose names have letters that nobody sees"));
     }
-    let id = DefId::of(schema.def);
     let names: Vec<(String, String)> = schema.names.map(|(a, b)| (a.into(), b.into())).collect();
-    let tid = catalog::keep_said_def(replica, &def, id, schema.def, &names)?;
+    let said = (schema.def, Teller::of_frames(place.0));
+    let Heard { tid, id, .. } = keep_heard(replica, said, &names)?;
     let before = match names.is_empty() {
         true => None,
         false => Some(follow::readings(replica, tid, &catalog::table(replica, tid)?.def)?),

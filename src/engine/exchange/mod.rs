@@ -34,6 +34,7 @@
 //! | `staged` | frames of a session whose checkpoint has not come |
 //! | `state` | what a device has of the shared tables, written |
 //! | `state_columns` | what versions of a state say of columns that its maker lacks |
+//! | `state_definitions` | what a state says of tables |
 //! | `state_form` | the form that the rows of a state have |
 //! | `state_records` | the records of a state, written |
 //! | `state_restated` | what groups of a state leave out that restate a table |
@@ -79,6 +80,7 @@ pub(crate) mod source;
 pub(crate) mod staged;
 pub(crate) mod state;
 pub(crate) mod state_columns;
+mod state_definitions;
 mod state_form;
 pub(crate) mod state_records;
 pub(crate) mod state_restated;

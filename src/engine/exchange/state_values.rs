@@ -1,5 +1,6 @@
 //! The rows of a state, put into their tables here: values by the maker's columns, large ones part by part.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use packmule_core::model::{Big, Value};
@@ -21,13 +22,12 @@ use crate::engine::table::replica::Replica;
 pub(super) struct RowLoader<'e> {
     pub engine: &'e Replica,
     parts: i64,
-    /// The maker's tables.
-    makers: Vec<MakerTable>,
+    /// The maker's tables, by their numbers here.
+    makers: HashMap<i64, MakerTable>,
 }
 
 /// What a table is at the maker.
 struct MakerTable {
-    tid: i64,
     /// Its columns have the maker's numbers, and the names that they have here.
     def: TableDef,
     /// The columns of definitions in the log that stand for none there.
@@ -40,7 +40,7 @@ impl<'e> RowLoader<'e> {
     /// Makes room for the parts of large values.
     pub(super) fn new(engine: &'e Replica) -> Result<Self> {
         engine.db.execute_batch("CREATE TEMP TABLE IF NOT EXISTS _pm_part (n INTEGER PRIMARY KEY, body BLOB); DELETE FROM temp._pm_part")?;
-        Ok(Self { engine, parts: 0, makers: Vec::new() })
+        Ok(Self { engine, parts: 0, makers: HashMap::new() })
     }
 
     /// Keeps a part of a large value until its row comes.
@@ -74,7 +74,7 @@ impl<'e> RowLoader<'e> {
     }
 
     fn maker_table(&self, tid: i64) -> Result<&MakerTable> {
-        self.makers.iter().find(|table| table.tid == tid).ok_or_else(wrong)
+        self.makers.get(&tid).ok_or_else(wrong)
     }
 
     /// Forgets the parts that were kept: their row is not taken in.
@@ -89,8 +89,7 @@ impl<'e> RowLoader<'e> {
             let name = &catalog::op_def(self.engine, *id)?.def.columns[*at].name;
             lacking.extend(&table.def.column(name).into_iter().collect());
         }
-        self.makers.retain(|of| of.tid != table.tid);
-        self.makers.push(MakerTable { tid: table.tid, def, unread, lacking });
+        self.makers.insert(table.tid, MakerTable { def, unread, lacking });
         Ok(())
     }
 

@@ -10,12 +10,13 @@
 use std::collections::BTreeMap;
 
 use packmule_core::model::Stream;
-use packmule_core::wire::{Chain, DefId, Mode};
+use packmule_core::wire::{Chain, Mode};
 use rusqlite::params_from_iter;
 
 use crate::engine::apply::refill;
 use crate::engine::capture::{heard, runs};
-use crate::engine::error::{self, Result};
+use crate::engine::error::{self, Error, Result};
+use crate::engine::exchange::state_definitions::Definitions;
 use crate::engine::exchange::state_rows::{Proof, StateRow, wrong};
 use crate::engine::exchange::state_values::RowLoader;
 use crate::engine::exchange::twin;
@@ -31,6 +32,7 @@ use crate::engine::store::value::{self, Bind};
 use crate::engine::table::catalog;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
+use crate::engine::table::limits::Teller;
 use crate::engine::table::replica::Replica;
 
 /// A table as its maker has it.
@@ -38,6 +40,10 @@ struct Maker {
     def: TableDef,
     body: Vec<u8>,
 }
+
+/// So many tables can a base gather, with so many columns in all.
+const TABLES_MAX: usize = 4_096;
+const COLUMNS_MAX: usize = 65_536;
 
 /// The rows of one author that are being taken in.
 struct Author {
@@ -59,8 +65,7 @@ pub(super) struct GatheredMerge<'e> {
     /// Who sent it; `None` if that is this device itself, from a database that it reads.
     sender: Option<i64>,
     tables: BTreeMap<String, Maker>,
-    /// All definitions of per-device tables: ops of the frames that follow name them.
-    defs: Vec<(DefId, Maker)>,
+    columns: usize,
     author: Option<Author>,
     /// What the maker lacks of the stream that comes next, by its author's number.
     gap: Option<(i64, Gap)>,
@@ -69,15 +74,7 @@ pub(super) struct GatheredMerge<'e> {
 
 impl<'e> GatheredMerge<'e> {
     pub(super) fn new(replica: &'e Replica, sender: Option<i64>) -> Self {
-        Self {
-            replica,
-            sender,
-            tables: BTreeMap::new(),
-            defs: Vec::new(),
-            author: None,
-            gap: None,
-            changed: 0,
-        }
+        Self { replica, sender, tables: BTreeMap::new(), columns: 0, author: None, gap: None, changed: 0 }
     }
 
     /// Keeps the definition that a table has where it is gathered.
@@ -86,18 +83,19 @@ impl<'e> GatheredMerge<'e> {
         if def.mode != Mode::PerDevice {
             return Err(wrong());
         }
+        self.columns += def.columns.len();
+        if self.tables.len() >= TABLES_MAX || self.columns > COLUMNS_MAX {
+            return Err(Error::damaged(format!(
+                "more gathered tables than {TABLES_MAX}, or more columns of them than {COLUMNS_MAX}"
+            )));
+        }
         self.tables.insert(def.name.to_ascii_lowercase(), Maker { def, body: body.to_vec() });
         Ok(())
     }
 
-    /// Keeps a definition of a per-device table.
-    pub(super) fn def(&mut self, id: DefId, def: TableDef, body: &[u8]) {
-        self.defs.push((id, Maker { def, body: body.to_vec() }));
-    }
-
     /// Begins the rows of an author, whose place is proved; leaves them out if they are not for this device to take from
     /// this sender, or no news.
-    pub(super) fn begin(&mut self, proof: Proof) -> Result<()> {
+    pub(super) fn begin(&mut self, said: &Definitions<'_>, proof: Proof) -> Result<()> {
         self.end_author()?;
         let replica = self.replica;
         let dev = devices::device_number_or_new(replica, proof.checkpoint.author)?;
@@ -131,7 +129,7 @@ impl<'e> GatheredMerge<'e> {
         self.author = Some(Author { dev, proof, label, had: had.seq, left: left.flatten(), waits: false });
         if dev != replica.me {
             let names: Vec<String> = self.tables.keys().cloned().collect();
-            names.iter().try_for_each(|name| self.take_table(name))?;
+            names.iter().try_for_each(|name| self.take_table(said, name))?;
         }
         Ok(())
     }
@@ -190,7 +188,7 @@ impl<'e> GatheredMerge<'e> {
     }
 
     /// Makes a table of the maker's known here, as its author would have.
-    fn take_table(&self, name: &str) -> Result<()> {
+    fn take_table(&self, said: &Definitions<'_>, name: &str) -> Result<()> {
         let replica = self.replica;
         let (Some(author), Some(maker)) = (&self.author, self.tables.get(name)) else { return Ok(()) };
         let stamp = Stamp {
@@ -200,15 +198,15 @@ impl<'e> GatheredMerge<'e> {
             seen: &Seen::ContextFree,
             decides: false,
         };
+        let by = Teller::of_state(self.sender.unwrap_or(replica.me));
         // Of a table that this device has itself, it knows the columns better.
         let own = author.dev == replica.me && catalog::table_named(replica, name).is_some();
         if !own {
-            heard::take_in_def(replica, Stream::PerDevice, &maker.body, &stamp, &[], &|_, _| true)?;
+            heard::take_in_def(replica, Stream::PerDevice, (&maker.body, by), &stamp, &[], &|_, _| true)?;
         }
-        for (id, Maker { def, body }) in &self.defs {
-            if def.name.eq_ignore_ascii_case(name) {
-                catalog::keep_def(replica, def, *id, body)?;
-            }
+        // Ops of the frames that follow name them.
+        for body in said.of_gathered(name)? {
+            heard::keep_def(replica, (&body, by), &[])?;
         }
         Ok(())
     }
@@ -229,12 +227,17 @@ impl<'e> GatheredMerge<'e> {
     }
 
     /// Takes in a row of the author; large values are in the parts before it.
-    pub(super) fn row(&mut self, loader: &mut RowLoader<'e>, row: &StateRow<'_>) -> Result<()> {
+    pub(super) fn row(
+        &mut self,
+        said: &Definitions<'_>,
+        loader: &mut RowLoader<'e>,
+        row: &StateRow<'_>,
+    ) -> Result<()> {
         let name = row.text_at(0)?.to_ascii_lowercase();
         let Some(author) = &self.author else { return loader.drop_parts() };
         let mut place = self.place(&name);
         if author.label.is_none() && place.is_none() {
-            self.take_table(&name)?;
+            self.take_table(said, &name)?;
             place = self.place(&name);
         }
         let (Some(table), Some(maker)) = (place, self.tables.get(&name)) else {

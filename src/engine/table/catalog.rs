@@ -306,6 +306,11 @@ pub(crate) fn keep_said_def(
     Ok(tid)
 }
 
+/// Returns whether a definition is known here.
+pub(crate) fn is_known(replica: &Replica, id: DefId) -> Result<bool> {
+    Ok(replica.db.prepare_cached("SELECT 1 FROM _pm_def WHERE id = ?1")?.exists([id.0])?)
+}
+
 /// Returns whether a log has a definition.
 pub(crate) fn is_told(replica: &Replica, id: DefId) -> Result<bool> {
     let told: Option<bool> = value::maybe(&replica.db, "SELECT told FROM _pm_def WHERE id = ?1", [id.0])?;

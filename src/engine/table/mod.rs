@@ -15,6 +15,7 @@
 //! | `ddl` | definitions made into SQL |
 //! | `keyless` | tables without any key |
 //! | `known` | what is known of a tracked table, and of a definition in the log |
+//! | `limits` | how many tables and definitions are taken in from one device |
 //! | `left` | devices that were left for another identity |
 //! | `large` | large values of rows, read and copied piece by piece |
 //! | `row_hash` | rows hashed value by value |
@@ -47,6 +48,7 @@ pub(crate) mod keyless;
 pub(crate) mod known;
 pub(crate) mod large;
 mod left;
+pub(crate) mod limits;
 pub(crate) mod opened;
 pub(crate) mod probe;
 pub(crate) mod renamed;

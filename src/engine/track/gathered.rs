@@ -19,6 +19,7 @@ use crate::engine::store::{meta, value};
 use crate::engine::table::catalog;
 use crate::engine::table::def::TableDef;
 use crate::engine::table::known::{State, Table};
+use crate::engine::table::limits::Teller;
 use crate::engine::table::replica::Replica;
 use crate::engine::track::options::{TrackOptions, TrackReport};
 
@@ -34,7 +35,14 @@ pub(crate) fn replay_gathered(replica: &Replica, tid: i64) -> Result<()> {
                     let def = TableDef::decode(body).map_err(error::bad)?;
                     if def.name.eq_ignore_ascii_case(&name) {
                         let stamp = Stamp { dev, seq, lamport: 0, seen: &Seen::ContextFree, decides: false };
-                        heard::take_in_def(replica, stream, body, &stamp, &[], &|_, _| true)?;
+                        heard::take_in_def(
+                            replica,
+                            stream,
+                            (body, Teller::of_frames(dev)),
+                            &stamp,
+                            &[],
+                            &|_, _| true,
+                        )?;
                         writers.clear();
                     }
                 }

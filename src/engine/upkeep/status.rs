@@ -15,6 +15,7 @@ use crate::engine::store::json;
 use crate::engine::store::meta::{self, Notice};
 use crate::engine::store::value;
 use crate::engine::table::catalog;
+use crate::engine::table::entries;
 use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::{Identity, Replica};
 
@@ -176,6 +177,7 @@ fn standings(replica: &Replica) -> Result<[Vec<Standing>; 2]> {
 /// Reports the state of this device.
 pub(crate) fn status(replica: &Replica) -> Result<Status> {
     catalog::reading(replica, |e| {
+        entries::list(e)?;
         let mut tables = Vec::new();
         for table in catalog::tables(e) {
             let apart = catalog::mirror_of(e, table.tid).is_some_and(|m| m.state == State::Gathered);

@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use common::*;
+use packmule::core::model::DeviceId;
 use packmule::{Engine, Merge, TableHow, TrackOptions};
 
 /// How many schedules are run where it is not said.
@@ -40,8 +41,9 @@ const PINNED: [u64; 23] = [
 ];
 
 /// The same, of fleets whose cards are copied.
-const PINNED_COPIES: [u64; 13] =
-    [63, 88, 231, 286, 367, 1087, 1217, 61_048, 200_029, 400_382, 400_435, 400_487, 700_028];
+const PINNED_COPIES: [u64; 15] = [
+    63, 88, 231, 286, 367, 1087, 1217, 61_048, 200_029, 400_382, 400_435, 400_487, 700_028, 720_020, 720_048,
+];
 
 const TYPES: [&str; 4] = ["", "TEXT", "INTEGER", "REAL"];
 
@@ -156,6 +158,8 @@ struct Run {
     copies: bool,
     /// Copies of cards: of which device, and the version of its application.
     backups: Vec<(usize, PathBuf, Option<usize>)>,
+    /// Identities of devices that were set back to before they took them. Whether such a one goes on somewhere, nobody can know.
+    abandoned: Vec<DeviceId>,
     /// All have met once.
     met: bool,
     trace: Vec<String>,
@@ -184,6 +188,7 @@ impl Run {
             folds,
             copies: false,
             backups: Vec::new(),
+            abandoned: Vec::new(),
             met: false,
             trace,
         };
@@ -233,8 +238,12 @@ impl Run {
                 let (d, path, at) = self.backups.remove(at);
                 let to = path.file_name().unwrap().display();
                 self.trace.push(format!("{d} is set back to {to}"));
+                let was = self.devices[d].identity().id;
                 self.devices[d] = Engine::open_with(&path, self.world.options()).unwrap();
                 self.at[d] = at;
+                if self.devices[d].identity().id != was {
+                    self.abandoned.push(was);
+                }
             }
             _ => {
                 self.trace.push(format!("{d} is backed up as copy{}", self.trace.len() + 1));
@@ -297,6 +306,18 @@ impl Run {
         }
     }
 
+    /// Has a person retire the identities under which no device goes on.
+    fn retire_abandoned(&mut self) {
+        let living: Vec<DeviceId> = self.devices.iter().map(|device| device.identity().id).collect();
+        for id in std::mem::take(&mut self.abandoned).iter().filter(|id| !living.contains(id)) {
+            let first = &mut self.devices[0];
+            if first.devices().unwrap().iter().any(|known| known.id == *id) {
+                self.trace.push(format!("{id} is retired"));
+                first.retire(*id, Some(&self.world.fleet)).unwrap();
+            }
+        }
+    }
+
     fn run(&mut self, but: Option<usize>) {
         for _ in 0..12 + self.random.below(20) {
             self.step();
@@ -311,6 +332,8 @@ impl Run {
                 }
             }
         }
+        self.meet();
+        self.retire_abandoned();
         for _ in 0..3 {
             self.meet();
         }

@@ -140,6 +140,32 @@ fn a_column_that_is_retyped_twice_is_one_column_whenever_a_device_runs() {
     }
 }
 
+/// A type that one device changes, and changes back while the others follow it: its table was made theirs again, over what its
+/// application had done, and all waited for each other once they had done that too.
+#[test]
+fn a_change_that_is_taken_back_while_others_follow_it_is_nobodys_to_undo() {
+    let (_world, mut devices) = devices(Merge::Row);
+    let retype = |kind| rebuild(&format!("k TEXT PRIMARY KEY, c0 TEXT, c1 {kind}, c2"), "k, c0, c1, c2");
+    for at in [0, 2] {
+        sql(&devices[at], &retype("REAL"));
+    }
+    meet(&mut devices);
+    sql(&devices[0], &retype("INTEGER"));
+    devices[0].seal().unwrap();
+    sql(&devices[1], &retype("REAL"));
+    let [_, b, c] = &mut devices;
+    carry(b, c);
+    carry(c, b);
+    meet(&mut devices);
+    let kind = "SELECT type FROM pragma_table_info('t') WHERE name = 'c1'";
+    assert_eq!(rows(&devices[0], kind), ["\"INTEGER\""], "it is as the application made it");
+    for at in [1, 2] {
+        sql(&devices[at], &retype("INTEGER"));
+        meet(&mut devices);
+    }
+    assert_eq!(in_step(&mut devices, "SELECT * FROM t"), ["\"k\"|\"zero\"|1|2"]);
+}
+
 /// A type that was changed and changed back before anybody did the same leaves nothing behind.
 #[test]
 fn a_change_that_is_taken_back_is_said_of_nobody() {

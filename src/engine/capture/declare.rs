@@ -25,7 +25,7 @@
 //! the constraint is.
 
 use packmule_core::model::DeviceId;
-use packmule_core::wire::{ColumnMerge, DefId, Merge, OpKind, Policy};
+use packmule_core::wire::{ColumnMerge, DefId, Merge, OpKind, Policy, SchemaBits};
 
 use crate::engine::capture::{adopt, suspended, watch};
 use crate::engine::error::{Error, Result};
@@ -103,6 +103,8 @@ fn is_repeated(
 /// Returns whether a device says again of a column what was said before, since it has made it so again: what it had there till
 /// then, and what was said last of all that it had seen, is something else; or it had the column, had it no more, and nobody
 /// has said anything of it since. A device that comes with an old form of the table changes nothing by that.
+///
+/// One that takes back what it had announced as changed says so too: others may have followed it meanwhile.
 fn is_changed_back(
     replica: &Replica,
     (tid, what, name): (i64, Subject, &str),
@@ -112,6 +114,12 @@ fn is_changed_back(
 ) -> Result<bool> {
     if what != Subject::Column {
         return Ok(false);
+    }
+    let announced = shapes::announced_before(replica, tid, (stamp.dev, stamp.seq))?;
+    if let Some((def, _)) = announced.filter(|(_, bits)| bits.says(SchemaBits::CHANGED))
+        && def.column(name).map(|at| def.columns[at].kind()).transpose()?.is_some_and(|kind| kind != value)
+    {
+        return Ok(true);
     }
     // What it had last, and from when on nobody may have said anything: since it had the column no more, if that is so.
     let (mut was, mut since) = (None, None);

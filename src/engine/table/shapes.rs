@@ -359,6 +359,23 @@ pub(crate) fn is_at_odds(replica: &Replica, tid: i64) -> Result<bool> {
     Ok(false)
 }
 
+/// Returns what a device announced last of a table before a frame of its own, and what it said of it.
+pub(crate) fn announced_before(
+    replica: &Replica,
+    tid: i64,
+    (dev, seq): (i64, u64),
+) -> Result<Option<(TableDef, SchemaBits)>> {
+    let sql = "SELECT p.value, f.body FROM _pm_declared p CROSS JOIN _pm_def f
+         WHERE p.tid = ?1 AND p.what = ?2 AND p.name = '' AND p.dev = ?3 AND p.seq < ?4 AND f.id = p.def
+         ORDER BY p.seq DESC LIMIT 1";
+    let mut statement = replica.db.prepare_cached(sql)?;
+    let of = (declared::root_of(replica, tid), Subject::Shape, dev, i64::try_from(seq).unwrap_or(i64::MAX));
+    let mut rows = statement.query(of)?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let (value, body): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(1)?);
+    Ok(Some((TableDef::stored(&body)?, declared::bits_of(&value))))
+}
+
 /// Returns the definition that a device announced before it changed the table.
 pub(crate) fn before(replica: &Replica, tid: i64, dev: i64) -> Result<Option<TableDef>> {
     let mut found = None;

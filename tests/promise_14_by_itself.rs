@@ -8,7 +8,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::*;
-use packmule::{Engine, TrackOptions};
+use packmule::{Engine, Error, TrackOptions};
 
 /// What is to be the same everywhere after so many rounds of everybody with the card.
 const ROUNDS: usize = 4;
@@ -217,6 +217,11 @@ fn two_histories_of_a_stolen_device_end_as_one_among_the_honest() {
         let all =
             ["copy 2", "north 1", "thief 1", "thief 2", "thief 3", "west 1"].map(|id| format!("{id:?}"));
         assert_eq!(rows(&base, ids), all, "by the base: {by_base}, compacted: {is_folded}");
+        // From the thief itself nothing is taken, for no other reason than that it is revoked.
+        for stolen in [&mut thief, &mut copy] {
+            let refused = try_import(&mut base, &bundle(stolen, &north)).unwrap_err();
+            assert!(matches!(&refused, Error::Untrusted(who) if who[0].revoked), "{refused:?}");
+        }
     }
 }
 

@@ -366,6 +366,9 @@ impl<'e> Verification<'e> {
             return Ok(());
         }
         if self.verified.sender == Some(author) {
+            if self.is_revoked(author)? {
+                return Ok(()); // It is refused for that, and what the fleet's key says in it is heard.
+            }
             self.own_twin = Some(other);
             let device = devices::name_of(self.replica, author)?;
             return Err(Error::Twin { device, seq: other.first }.into());

@@ -136,7 +136,7 @@ impl Fleet {
         }
         let (author, frame) = *self.random.pick(&frames);
         self.log.push(format!("{d}: restore {key:?} {frame}"));
-        if let Some(Some(_)) = Self::answered(self.devices[d].restore("t", &key, author, frame)) {
+        if let Some(Some(_)) = Self::answered(self.devices[d].restore("t", &key, (author, frame), false)) {
             self.met.restored += 1;
         }
     }

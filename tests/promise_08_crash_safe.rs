@@ -254,7 +254,7 @@ impl Trip {
         };
         let key = [OwnedValue::Int(1)];
         base.log(Some("t"), &key, &mut see).map_err(text)?;
-        base.restore("t", &key, me, first.ok_or("the base wrote nothing")?).map(drop).map_err(text)
+        base.restore("t", &key, (me, first.ok_or("the base wrote nothing")?), false).map(drop).map_err(text)
     }
 
     /// A newcomer starts from a snapshot, if a cut had not let it.

@@ -170,7 +170,7 @@ fn many_versions_of_a_row() {
     within("take back, rehearsed", ALLOWED, || {
         b.take_back_writes(by, 0, true, &mut |_: &str, _| Ok(())).unwrap()
     });
-    let restored = b.restore("t", &[packmule::OwnedValue::Int(1)], by, 3);
+    let restored = b.restore("t", &[packmule::OwnedValue::Int(1)], (by, 3), false);
     within("restore", ALLOWED, || restored.unwrap().unwrap());
     all_else(&world, &mut b, &mut a, ALLOWED);
 }

@@ -41,6 +41,13 @@ impl Stop {
         Self { outer: Some(Box::new(self.clone())), ..Self::default() }
     }
 
+    /// Returns the same one for a thread whose looking at it is no sign of life.
+    #[cfg(feature = "net")]
+    pub(super) fn unwatched(&self) -> Self {
+        let outer = self.outer.as_ref().map(|outer| Box::new(outer.unwatched()));
+        Self { shared: self.shared.clone(), outer, life: None }
+    }
+
     /// Returns one that is stopped with this one, and what tells when it was looked at last: everything that is done on
     /// a carrier looks at its stop at least once a second, so that whoever does not look hangs.
     pub fn watched(&self) -> (Self, Life) {

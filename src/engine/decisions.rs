@@ -186,7 +186,8 @@ impl Engine {
         }
     }
 
-    /// Writes a row of a shared table anew as a frame of a device has it. Returns what that changes, if anything.
+    /// Writes a row of a shared table anew as a frame of a device has it; with `rehearse`, nothing is changed. Returns what
+    /// that changes, if anything.
     ///
     /// # Errors
     /// [`Error::UnknownTable`](crate::Error::UnknownTable); [`Error::Usage`](crate::Error::Usage) if the frame is not in
@@ -195,11 +196,15 @@ impl Engine {
         &mut self,
         table: &str,
         key: &[OwnedValue],
-        author: DeviceId,
-        frame: u64,
+        (author, frame): (DeviceId, u64),
+        rehearse: bool,
     ) -> Result<Option<RowChange>> {
         let work = |replica: &_| restore::restore(replica, (table, key), (author, frame));
-        Ok(transaction::after_seal(&mut self.replica, work)?)
+        if rehearse {
+            Ok(transaction::rehearse(&mut self.replica, work)?)
+        } else {
+            Ok(transaction::after_seal(&mut self.replica, work)?)
+        }
     }
 
     /// Writes the tables as they were at a time, in milliseconds since 1970, into a new database that is no device.

@@ -69,6 +69,13 @@ fn an_old_version_is_written_anew() {
     let groups = desk.run("log base.db settings interval --json").json();
     let frame = groups["groups"][0]["frames"][0].as_u64().unwrap();
     desk.sql("base.db", "UPDATE settings SET value = 5 WHERE key = 'interval'");
+    // Said before: nothing is written, nor sealed.
+    let before = desk.dump("base.db");
+    has(
+        &desk.run(&format!("restore base.db settings interval --from north:{frame} --dry-run")).ok(),
+        &["settings: key = interval: value = 60", "so it would be; nothing has changed"],
+    );
+    assert_eq!(desk.dump("base.db"), before);
     has(
         &desk.run(&format!("restore base.db settings interval --from north:{frame}")).ok(),
         &["settings: key = interval: value = 60"],

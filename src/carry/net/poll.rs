@@ -109,6 +109,8 @@ fn open_in<S: Surroundings>(
         gone: gone.clone(),
     };
     turns.first_turn()?;
+    // From now on it is the session that shows a sign of life, or does not.
+    turns.stop = stop.unwatched();
     let thread = spawn(move || {
         // Whatever ends it ends the stream.
         let _ = turns.run();
@@ -172,7 +174,7 @@ struct Turns<S> {
     idle: Option<(TcpStream, Instant)>,
     /// Since when this end says no more.
     ended: Option<Instant>,
-    /// Since when the session has gone, and waits for this thread.
+    /// Since when the session has gone, and waits for this thread; or since when it is to end.
     gone: Arc<OnceLock<Instant>>,
 }
 
@@ -214,7 +216,7 @@ impl<S: Surroundings> Turns<S> {
             if count > 0 || ends || self.open.is_empty() {
                 self.say(&said[..count])?;
             }
-            if self.ended.or(self.gone.get().copied()).is_some_and(|since| self.passed(since) >= CLOSE_TIME) {
+            if self.ended.or(self.gone_since()).is_some_and(|since| self.passed(since) >= CLOSE_TIME) {
                 return Ok(());
             }
             self.wait();
@@ -294,6 +296,14 @@ impl<S: Surroundings> Turns<S> {
         if head.over { Err(Error::Ended) } else { Ok(()) }
     }
 
+    /// Returns since when the session has gone or is to end: it waits no longer for its end than this thread does.
+    fn gone_since(&self) -> Option<Instant> {
+        if self.stop.stopped() {
+            let _ = self.gone.set(self.system.now());
+        }
+        self.gone.get().copied()
+    }
+
     fn passed(&self, since: Instant) -> Duration {
         self.system.now().saturating_duration_since(since)
     }
@@ -334,7 +344,7 @@ impl<S: Surroundings> Turns<S> {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     // Also who takes a byte now and then does not keep a session that has gone.
-                    let has_gone = self.gone.get().is_some_and(|since| self.passed(*since) >= CLOSE_TIME);
+                    let has_gone = self.gone_since().is_some_and(|since| self.passed(since) >= CLOSE_TIME);
                     if has_gone || self.passed(moved) >= self.write_limit() {
                         return Err(e);
                     }

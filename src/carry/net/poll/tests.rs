@@ -145,6 +145,15 @@ fn heard(from: &mut TcpStream) {
 /// A session of which the first turn was answered, and the second one is not; the thread has more to say, over a second
 /// connection, and waits. The other end's connections stay as long as they are kept.
 fn session(second: Second, patience: Option<Duration>) -> (Box<dyn Stream>, Clock, (TcpStream, TcpListener)) {
+    session_until(second, patience, &Stop::default())
+}
+
+/// One that can be ended from elsewhere.
+fn session_until(
+    second: Second,
+    patience: Option<Duration>,
+    stop: &Stop,
+) -> (Box<dyn Stream>, Clock, (TcpStream, TcpListener)) {
     let listening = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     sockopt::set_socket_recv_buffer_size(&listening, 4_096).unwrap();
     let host = Host { name: "127.0.0.1".into(), port: listening.local_addr().unwrap().port() };
@@ -157,7 +166,7 @@ fn session(second: Second, patience: Option<Duration>) -> (Box<dyn Stream>, Cloc
         heard(&mut first);
         first
     });
-    let mut stream = open_in(clock.clone(), (&host, TURNS), patience, &Stop::default()).unwrap();
+    let mut stream = open_in(clock.clone(), (&host, TURNS), patience, stop).unwrap();
     let first = other.join().unwrap();
     clock.taken.lock().unwrap().0 = Some(listening.try_clone().unwrap());
     // All of it is there when the thread looks for it.
@@ -192,6 +201,22 @@ fn a_session_that_is_given_up_ends_whatever_its_thread_waits_for() {
             let took = give_up(stream, &clock);
             assert!(took <= CLOSE_TIME + LOOK, "{second:?}, {patience:?}: {took:?}");
         }
+    }
+}
+
+/// A session that is to end waits for its end itself; its thread does not wait as long once more after that.
+#[test]
+fn the_thread_of_a_session_that_is_to_end_is_gone_when_the_session_is() {
+    for second in ALL {
+        let stop = Stop::default();
+        let (mut stream, clock, _other) = session_until(second, None, &stop);
+        let since = clock.passed();
+        stop.stop();
+        while stream.read(&mut [0]).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
+            yield_now();
+        }
+        let took = clock.passed() - since;
+        assert!(took <= CLOSE_TIME + LOOK, "{second:?}: {took:?}");
     }
 }
 

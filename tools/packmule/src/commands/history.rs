@@ -84,20 +84,24 @@ pub fn restore(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let frame: u64 = frame.parse().map_err(|_| wrong())?;
     let table = args.text(1)?;
     let key: Vec<OwnedValue> = args.texts(2)?.into_iter().map(read).collect();
+    let dry_run = args.has(&flags::DRY_RUN);
     let mut engine = open(context)?;
     let author = engine.find_device(device).map_err(of_db(&path))?;
-    let change = engine.restore(table, &key, author, frame).map_err(of_db(&path))?;
+    let change = engine.restore(table, &key, (author, frame), dry_run).map_err(of_db(&path))?;
     let out = &mut *context.out;
     let open = engine.open_conflicts().map_err(of_db(&path))?;
-    out.document(&Restored { table, changed: change.is_some(), conflicts_open: open });
+    out.document(&Restored { table, changed: change.is_some(), dry_run, conflicts_open: open });
     match change {
         Some(row) => {
             say!(out, "{}", paragraph(&format!("{table}: {}", self::change(&row)), 0, 2));
-            say!(out, "the next bundles carry this to the other devices");
+            let then = "the next bundles carry this to the other devices";
+            say!(out, "{}", if dry_run { "so it would be; nothing has changed" } else { then });
         }
         None => say!(out, "{table}: the row is so already"),
     }
-    conflicts_open(open, &path).iter().for_each(|open| say!(out, "{open}"));
+    if !dry_run {
+        conflicts_open(open, &path).iter().for_each(|open| say!(out, "{open}"));
+    }
     say_carried_out(context, &engine);
     Ok(())
 }

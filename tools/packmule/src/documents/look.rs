@@ -156,6 +156,8 @@ pub struct Restored<'a> {
     pub table: &'a str,
     /// The row was not so already.
     pub changed: bool,
+    /// Nothing has changed: this is what would be.
+    pub dry_run: bool,
     /// How many conflicts are open now.
     pub conflicts_open: u64,
 }

@@ -484,13 +484,13 @@ each board gets its own `init`. A board that is made without \
         words: "restore",
         operands: "DB TABLE KEY...",
         count: (3, ANY),
-        flags: &[&flags::FROM],
+        flags: &[&flags::FROM, &flags::DRY_RUN],
         group: Group::Conflicts,
         summary: "write an old version of a row anew",
         about: "The row becomes what that frame has of it; deleted, if the frame deletes it. `log TABLE KEY --values` shows who \
                 wrote it, with the frames' numbers and the values. This travels as any write. A value of more than 1 MiB is not brought \
-                back.",
-        examples: &["packmule restore base.db settings interval --from north:5"],
+                back. --dry-run says what would be.",
+        examples: &["packmule restore base.db settings interval --from north:5 --dry-run"],
     },
     Command {
         name: Name::At,

@@ -64,6 +64,15 @@ impl Engine {
         })?)
     }
 
+    /// Returns whether tables are as they were when they were looked at last: what an application changes of them is taken in by
+    /// the next seal, and until then a conflict of such a table may be refused ([`Error::TablesChanged`](crate::Error::TablesChanged)).
+    ///
+    /// # Errors
+    /// [`Error::Sqlite`](crate::Error::Sqlite).
+    pub fn is_schema_known(&self) -> Result<bool> {
+        Ok(catalog::reading(&self.replica, catalog::is_schema_known)?)
+    }
+
     /// Counts the open conflicts.
     ///
     /// # Errors

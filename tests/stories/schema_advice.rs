@@ -307,3 +307,37 @@ fn a_unique_over_a_generated_column_is_made_at_the_base_over_what_that_is_made_o
         assert_eq!(listed[0].len(), 1);
     }
 }
+
+/// A conflict of a table that the application has changed since the last seal: nothing is printed before it is known whether it can
+/// be told, and nobody takes it for closed.
+#[test]
+fn a_conflict_of_a_table_that_was_changed_is_not_half_told() {
+    let desk = desk([ITEM, ITEM]);
+    desk.sql("north.db", "INSERT INTO item VALUES ('1', 'one')");
+    rounds(&desk, &ALL, 2);
+    for name in ["north", "east"] {
+        desk.sql(&format!("{name}.db"), &format!("UPDATE item SET name = '{name}'"));
+    }
+    rounds(&desk, &ALL, 2);
+    has(&desk.run("conflicts north.db").ok(), &["1 conflict is open", "item: id = '1'"]);
+    desk.sql("north.db", "ALTER TABLE item RENAME COLUMN name TO title");
+    for form in ["", " --json"] {
+        let told = desk.run(&format!("conflicts north.db{form}"));
+        assert!(
+            !told.out.contains("1 conflict is open") && !told.out.contains("conflicts\""),
+            "{}",
+            told.out
+        );
+        has(&unfolded(&told.refused("north.db")), &["`packmule seal north.db` takes that in"]);
+    }
+    has(&desk.run("conflicts north.db --brief").ok(), &["1 conflict is open", "item '1'"]);
+    let rehearsed = desk.run("resolve north.db --all --take newest --dry-run").ok();
+    has(&unfolded(&rehearsed), &["is left out, as `packmule seal north.db` says"]);
+    desk.run("seal north.db").ok();
+    let left_out = ["no conflict is open", "held (`item`) is left out: `packmule status north.db`"];
+    has(&unfolded(&desk.run("conflicts north.db").ok()), &left_out);
+    has(&unfolded(&desk.run("resolve north.db --all --take newest").ok()), &left_out);
+    desk.sql("north.db", "ALTER TABLE item RENAME COLUMN title TO name");
+    desk.run("seal north.db").ok();
+    has(&desk.run("conflicts north.db").ok(), &["1 conflict is open", "item: id = '1'"]);
+}

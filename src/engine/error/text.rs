@@ -188,8 +188,8 @@ impl Error {
             }
             Self::NoSuchConflict { id, open, .. } => write!(
                 f,
-                "no open conflict has the id `{id}` (open now: {open}): it was resolved, or a further version came and \
-                 gave it a new id"
+                "no open conflict has the id `{id}` (open now: {open}): it was resolved, its table is held now, or a further \
+                 version came and gave it a new id"
             ),
             Self::CannotResolve { reason, .. } => {
                 write!(f, "the conflict cannot be resolved this way: {reason}")

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use packmule::core::model::DeviceId;
 use packmule::{
-    Conflict, ConflictKind, ConflictVersion, Engine, OwnedValue, Selection, VersionOp, Way, label,
+    Conflict, ConflictKind, ConflictVersion, Engine, OwnedValue, Selection, TableHow, TableStatus, VersionOp,
+    Way, label,
 };
 
 use super::{Context, of_db, open_to_read};
@@ -24,7 +25,12 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let engine = open_to_read(context)?;
     let selection = selection(context, &engine)?;
     let brief = context.args.has(&flags::BRIEF);
-    let unsealed = engine.status().map_err(of_db(path))?.tables.iter().any(|t| t.unsealed > 0);
+    let tables = engine.status().map_err(of_db(path))?.tables;
+    let unsealed = tables.iter().any(|t| t.unsealed > 0);
+    if !brief && !engine.is_schema_known().map_err(of_db(path))? {
+        // Where a table is not what it was they may not be readable: that is said alone, and not after some of them.
+        engine.each_conflict_of(&selection, &mut |_| Ok(())).map_err(of_db(path))?;
+    }
     let out = &mut *context.out;
     if out.json {
         return print_document(path, &engine, &selection, out);
@@ -71,6 +77,7 @@ pub fn conflicts(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         say!(out, "one of them whole: `packmule conflicts {} {one}`", quoted(path));
     }
     print_refused(&engine.refused_decisions().map_err(of_db(path))?, out);
+    print_held(path, &tables, out);
     if unsealed {
         say!(out);
         say!(out, "writes since the last seal are not taken into account: `packmule seal {}`", quoted(path));
@@ -118,6 +125,18 @@ fn counted(groups: &Groups) -> Vec<String> {
         .map(|((table, kind), n)| vec![format!("  {:>6}", number(*n)), (*kind).to_owned(), table.clone()])
         .collect();
     columns(&rows)
+}
+
+/// Says of which tables no conflict is told, since they are held.
+pub(super) fn print_held(path: &Path, tables: &[TableStatus], out: &mut Out<'_>) {
+    let held = tables.iter().filter(|table| table.how == TableHow::Suspended);
+    let held: Vec<String> = held.map(|table| format!("`{}`", table.name)).collect();
+    if !held.is_empty() {
+        let (held, path) = (held.join(", "), quoted(path));
+        let said =
+            format!("what is open in tables that are held ({held}) is left out: `packmule status {path}`");
+        say!(out, "{}", paragraph(&said, 0, 2));
+    }
 }
 
 /// How many decisions that were refused are told.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use packmule::{Decided, DecisionReport, Error, OwnedValue, Resolution, RowChange};
 
-use super::conflicts::{NONE_MEANT, selection};
+use super::conflicts::{NONE_MEANT, print_held, selection};
 use super::{Context, of_db, open, say_carried_out};
 use crate::documents::{DecidedConflict, Resolved, Undone, UndoneRow};
 use crate::output::{Failure, Out, Style, engine_text, say};
@@ -31,6 +31,7 @@ pub fn resolve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let ids = selection.ids.len();
     let whole = ids > 0 && ids <= TOLD_WHOLE;
     let dry_run = context.args.has(&flags::DRY_RUN);
+    let seen = engine.is_schema_known().map_err(of_db(&path))?;
     let out = &mut *context.out;
     let (mut first, mut removed) = (true, (0, 0));
     let mut each = |decided: Decided| {
@@ -64,6 +65,14 @@ pub fn resolve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         return Ok(());
     }
     summarise(&path, &report, (removed, dry_run), out);
+    if dry_run && !seen {
+        let said = format!(
+            "tables were changed since the last seal: what is held by that is left out, as `packmule seal {}` says",
+            quoted(&path)
+        );
+        say!(out, "{}", paragraph(&said, 0, 2));
+    }
+    print_held(&path, &engine.status().map_err(of_db(&path))?.tables, out);
     say_carried_out(context, &engine);
     if report.closed == 0 && report.refused > 0 {
         return Err(Failure::of(&path, "none of them can be closed this way, and nothing has changed"));

@@ -15,6 +15,8 @@ mod asm;
 mod line;
 #[path = "../session/pages.rs"]
 mod pages;
+#[path = "../wire/sources.rs"]
+mod sources;
 mod talk;
 mod targets;
 #[path = "../wire/walk.rs"]
@@ -26,6 +28,7 @@ use packmule_core::wire::{
     Certificate, Checkpoint, Columns, DecodeError, FRAME_MAX, Footer, Frame, HeaderReader, MAGIC, Message,
     Newest, RECORD_HEAD_LEN, RecordHead, Revocation, Section, Shape, crc32, take,
 };
+use targets::random;
 use targets::{Signature, Target, got, try_all};
 use walk::{SHAPES, walk, walk_bundle, walk_def};
 
@@ -53,8 +56,13 @@ fn bodies() -> Vec<Vec<u8>> {
     frames().into_iter().map(|frame| frame[..frame.len() - 4].to_vec()).collect()
 }
 
+/// Frames by column without their check sums: many short ones, and some in which a value has had time to be told in every way.
 fn coded() -> Vec<Vec<u8>> {
-    vec![vector("frame-by-column")[..].split_last_chunk::<4>().unwrap().0.to_vec()]
+    let rooms = std::iter::repeat_n(1_500, 60).chain(std::iter::repeat_n(20_000, 6));
+    let made = rooms.zip(1..).map(|(room, seed)| sources::both(&mut random::Random(seed), room).1);
+    let all =
+        made.chain([vector("frame-by-column")]).filter(|frame| Frame::parse(frame).unwrap().is_by_column());
+    all.map(|frame| frame[..].split_last_chunk::<4>().unwrap().0.to_vec()).collect()
 }
 
 fn of(names: &[&str]) -> Vec<Vec<u8>> {

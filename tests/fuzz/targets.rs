@@ -10,7 +10,7 @@
 mod corpus;
 #[path = "../common/random.rs"]
 #[allow(dead_code)] // Each test uses a part of it.
-mod random;
+pub mod random;
 
 use std::collections::BTreeSet;
 use std::panic::catch_unwind;

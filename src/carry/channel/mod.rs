@@ -15,8 +15,11 @@
 //! |---|---|
 //! | this one | [`Wire`]: bytes in, bytes out; it has no stream and no clock |
 //! | `noise` | the encrypted channel |
+//! | `fuzz` | both, tried with anything |
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+#[cfg(test)]
+mod fuzz;
 mod noise;
 
 use std::io;

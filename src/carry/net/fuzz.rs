@@ -4,13 +4,9 @@
 //! How it goes: `tests/fuzz/targets.rs`. For long runs:
 //! `PACKMULE_EXECUTIONS=10000000 cargo test --release --lib net::fuzz -- --nocapture`.
 
-#[path = "../../../tests/fuzz/targets.rs"]
-#[allow(clippy::expect_used, clippy::panic)] // Tests.
-mod targets;
-
 use std::net::SocketAddr;
 
-use targets::{Signature, Target, got, try_all};
+use crate::engine::store::fuzz_targets::{Signature, Target, got, try_all};
 
 use super::find::{Found, question};
 use super::http::{Asked, HEAD_MAX, What, answered, asked, opened};

@@ -10,6 +10,7 @@
 //! | `cut` | what is here of a device's streams, cut off after a frame |
 //! | `export` | bundles written |
 //! | `import` | bundles verified and taken in |
+//! | `fuzz` | what is read of files, tried with anything |
 //! | `gathered_state` | what a base has gathered, for another base and for its author |
 //! | `give_up` | another device's second history, given up for its first |
 //! | `inspect` | the contents of a bundle, for people |
@@ -55,6 +56,8 @@ pub(crate) mod certificates;
 pub(crate) mod common_prefix;
 pub(crate) mod cut;
 pub(crate) mod export;
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod gathered_state;
 pub(crate) mod give_up;
 pub(crate) mod import;

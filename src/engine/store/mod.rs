@@ -26,7 +26,12 @@ pub(crate) mod cipher;
 pub(crate) mod connection;
 pub(crate) mod decrypt;
 pub(crate) mod encrypt;
+// Lies with the tests; here, since every room that reads something may import this one.
 pub(crate) mod functions;
+#[cfg(test)]
+#[path = "../../../tests/fuzz/targets.rs"]
+#[allow(clippy::expect_used, clippy::panic)]
+pub(crate) mod fuzz_targets;
 mod geopackage;
 #[cfg(feature = "serde")]
 pub(crate) mod json;

@@ -215,7 +215,8 @@ fn a_board_vouches_for_no_base() {
     assert_eq!(fleet.good.devices().unwrap().iter().filter(|d| d.base).count(), 1);
 }
 
-/// 32 hexadecimal digits are an id, also where a device has them for its name.
+/// 32 hexadecimal digits are an id, also where a device has them for its name; and a name that is the beginning of another
+/// one's id is ambiguous.
 #[test]
 fn a_name_stands_for_nobodys_id() {
     let Fleet { world, mut base, good, .. } = fleet();
@@ -223,6 +224,13 @@ fn a_name_stands_for_nobodys_id() {
     let mut other = world.board_with(&id.to_string(), SETTINGS, &["settings"]);
     carry(&mut other, &mut base);
     assert_eq!(base.find_device(&id.to_string()).unwrap(), id);
+    // Nor for the beginning of one.
+    for digits in [2, 8] {
+        let beginning = &id.to_string()[..digits];
+        let mut named = world.board_with(beginning, SETTINGS, &["settings"]);
+        carry(&mut named, &mut base);
+        assert!(base.find_device(beginning).is_err(), "{beginning}");
+    }
     let nobody = "00112233445566778899aabbccddeeff";
     let mut named = world.board_with(nobody, SETTINGS, &["settings"]);
     carry(&mut named, &mut base);

@@ -5,6 +5,7 @@
 //! it names: so all devices refuse the same ones.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use packmule_core::model::{Stream, Value};
 use packmule_core::wire::{ColumnMerge, DefId, FrameFlags, FrameHead, Mode, Op, OpKind, Span};
@@ -19,8 +20,8 @@ pub(crate) struct Rules {
     flags: FrameFlags,
     /// Nothing else finds a row that comes twice.
     thorough: bool,
-    /// The rows that the frame has had, by table and key.
-    rows: HashSet<(i64, Vec<u8>)>,
+    /// The rows that the frame has had: of each the hash of its table and key, since a frame has room for many.
+    rows: HashSet<[u64; 2]>,
 }
 
 impl Rules {
@@ -97,7 +98,12 @@ impl Rules {
         }
         if self.thorough {
             let key = def.key_of(values.iter().copied())?;
-            if !self.rows.insert((def.tid, key)) {
+            let row = [0_u8, 1].map(|part| {
+                let mut hasher = DefaultHasher::new();
+                (part, def.tid, &key).hash(&mut hasher);
+                hasher.finish()
+            });
+            if !self.rows.insert(row) {
                 return Err(Error::damaged("a row twice in one frame"));
             }
         }

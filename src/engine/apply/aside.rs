@@ -25,8 +25,8 @@ use crate::engine::table::replica::Replica;
 /// The longest reason that is kept, in characters.
 const REASON_MAX: usize = 200;
 
-/// So many large values can a group begin before the rows that have them.
-const VALUES_MAX: usize = 65_536;
+/// So many large values can a group begin before the rows that have them: a seal says those of one row, before it.
+const VALUES_MAX: usize = 4_096;
 
 /// A group, by its device, its stream and its first frame.
 pub(crate) type Place = (i64, Stream, u64);

@@ -41,6 +41,9 @@ impl<'a> StateRow<'a> {
         let mut values = Vec::new();
         while !body.is_empty() {
             values.push(take(&mut body).map_err(bad)?);
+            if values.len() > COLUMNS_MAX {
+                return Err(wrong());
+            }
         }
         if state_form::has_form(kind, &values) { Ok(Self { replica, kind, values }) } else { Err(wrong()) }
     }

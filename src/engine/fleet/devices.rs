@@ -90,7 +90,8 @@ pub(crate) fn certificate(db: &Connection, n: i64) -> Result<Option<Vec<u8>>> {
 
 /// Returns the number of the device with this public key.
 pub(crate) fn number_of_key(db: &Connection, key: &[u8; 32]) -> Result<Option<i64>> {
-    value::maybe(db, "SELECT n FROM _pm_device WHERE public_key = ?1", [key])
+    let sql = "SELECT n FROM _pm_device WHERE id = ?1 AND public_key = ?2";
+    value::maybe(db, sql, (DeviceId::of_key(key).0, key))
 }
 
 /// Makes the database the device with this key; the issuer, if there is one, signs its certificate. `fleet` is the

@@ -66,8 +66,8 @@ pub(crate) fn verify_certificate(
                 // The key of a device is the issuer of the identity under which its second history goes on.
                 let trust: Option<Trust> = value::maybe(
                     &replica.db,
-                    "SELECT trust FROM _pm_device WHERE public_key = ?1",
-                    [issuer.fleet],
+                    "SELECT trust FROM _pm_device WHERE id = ?1 AND public_key = ?2",
+                    (DeviceId::of_key(&issuer.fleet).0, issuer.fleet),
                 )?;
                 match trust {
                     Some(trust @ (Trust::Singly | Trust::ByFleet)) => Ok(trust),
@@ -104,8 +104,12 @@ pub(crate) fn fleet_keys(replica: &Replica) -> Result<Vec<[u8; 32]>> {
 /// of the first.
 pub(crate) fn is_of_other_role(replica: &Replica, certificate: &Certificate<'_>) -> Result<bool> {
     let Some(issuer) = certificate.fleet else { return Ok(false) };
-    let sql = "SELECT 1 FROM _pm_device WHERE public_key = ?1 AND base <> ?2";
-    Ok(replica.db.prepare_cached(sql)?.exists((issuer.fleet, certificate.base))?)
+    let sql = "SELECT 1 FROM _pm_device WHERE id = ?1 AND public_key = ?2 AND base <> ?3";
+    Ok(replica.db.prepare_cached(sql)?.exists((
+        DeviceId::of_key(&issuer.fleet).0,
+        issuer.fleet,
+        certificate.base,
+    ))?)
 }
 
 /// Stores a verified certificate. Returns the number of its device. A certificate that a fleet signed is not replaced
@@ -220,15 +224,16 @@ pub(crate) fn find_device(replica: &Replica, given: &str) -> Result<DeviceId> {
             Err(Error::Device { given: given.into(), candidates: Vec::new() }.into())
         };
     }
-    let mut found: Vec<_> = all
+    // A name that is the beginning of another one's id is not hit in its stead either: nobody can say who is meant.
+    let begins = |id: &[u8; 16]| lower.len() >= 2 && DeviceId(*id).to_string().starts_with(&lower);
+    let found: Vec<_> = all
         .iter()
         .filter(|(_, id, name)| {
-            name.as_deref() == Some(given) || devices::label(DeviceId(*id), name.as_deref()) == given
+            name.as_deref() == Some(given)
+                || devices::label(DeviceId(*id), name.as_deref()) == given
+                || begins(id)
         })
         .collect();
-    if found.is_empty() && lower.len() >= 2 {
-        found = all.iter().filter(|(_, id, _)| DeviceId(*id).to_string().starts_with(&lower)).collect();
-    }
     match found[..] {
         [(_, id, _)] => Ok(DeviceId(*id)),
         _ => Err(Error::Device {

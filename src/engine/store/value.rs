@@ -207,6 +207,9 @@ pub(crate) fn push_key(out: &mut Vec<u8>, value: Value<'_>, collation: Collation
     }
 }
 
+/// A key has no more values than a table has columns.
+const KEY_VALUES_MAX: usize = 1_000;
+
 /// Decodes the values that [`push_key`] encoded.
 pub(crate) fn read_key(mut key: &[u8]) -> Result<Vec<OwnedValue>> {
     let mut values = Vec::new();
@@ -214,6 +217,9 @@ pub(crate) fn read_key(mut key: &[u8]) -> Result<Vec<OwnedValue>> {
         let value = packmule_core::wire::take_value(&mut key)
             .map_err(|e| Error::damaged(format!("a row's key: {e}")))?;
         values.push(OwnedValue::of(value)?);
+        if values.len() > KEY_VALUES_MAX {
+            return Err(Error::damaged("a row's key of more values than a table has columns"));
+        }
     }
     Ok(values)
 }

@@ -54,6 +54,9 @@ fn rows_are_gathered_beside_an_empty_table_of_the_base() {
     let status = desk.run("status base.db").ok();
     has(&status, &["readings_gathered", "gathered", "the `readings` of this database has its own"]);
     assert!(!status.contains("waiting"), "nothing waits:\n{status}");
+    desk.run("report base.db fleet.html").ok();
+    let page = std::fs::read_to_string(desk.path("fleet.html")).unwrap();
+    has(&page, &["<h2>What waits, and why</h2><p class=\"good\">Nothing.</p>"]);
     // It follows later rows and a later column, and goes on after the base has compacted.
     desk.sql(
         "north.db",

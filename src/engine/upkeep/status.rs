@@ -82,7 +82,15 @@ pub struct TableStatus {
     pub note: Option<String>,
 }
 
+/// How the note of a table ends that gathers apart.
+const HAS_ITS_OWN: &str = "of this database has its own";
+
 impl TableStatus {
+    /// Returns why it waits or is held: a table that gathers beside the application's own has a note, and does neither.
+    pub fn trouble(&self) -> Option<&str> {
+        self.note.as_deref().filter(|note| !note.ends_with(HAS_ITS_OWN))
+    }
+
     /// Returns what a person can do about it.
     pub fn hint(&self) -> Option<Hint> {
         let table = self.name.clone();
@@ -294,5 +302,5 @@ fn rows_waiting(replica: &Replica, table: &Table) -> Result<u64> {
 fn note_of_mirror(replica: &Replica, table: &Table) -> Option<String> {
     let own = catalog::table(replica, table.gathers?).ok()?;
     let of = &own.def.name;
-    Some(format!("the rows of other devices' `{of}`; the `{of}` of this database has its own"))
+    Some(format!("the rows of other devices' `{of}`; the `{of}` {HAS_ITS_OWN}"))
 }

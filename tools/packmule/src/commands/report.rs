@@ -296,7 +296,7 @@ impl<'p> Page<'p> {
         for table in &self.status.tables {
             if table.waiting > 0 {
                 lines.push(format!("{} for table {}", count(table.waiting, "row"), escape(&table.name)));
-            } else if let Some(note) = &table.note {
+            } else if let Some(note) = table.trouble() {
                 lines.push(format!("Table {}: {}", escape(&table.name), escape(note)));
             }
         }

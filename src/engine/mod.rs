@@ -120,6 +120,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// Every method leaves the database either as it was or with the whole of its effect, also across
 /// a power cut.
+///
+/// While it lives, its program must not open and close the database's file by other means than SQLite, as by copying it: the
+/// process would lose its locks, and with them what is committed next ([`read_beginning`] says more).
 pub struct Engine {
     replica: Replica,
     /// The application's, opened when it is asked for: our own has triggers and foreign keys off.

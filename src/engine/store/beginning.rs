@@ -11,8 +11,11 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, ffi};
 
-/// Reads how a file begins, through SQLite; behind its end there are zeros. A program that may have the file open as a
-/// database, in whichever thread, would lose its locks by reading it in any other way.
+/// Reads how a file begins, through SQLite; behind its end there are zeros.
+///
+/// A process that closes any descriptor of a file loses all its locks on it (POSIX, fcntl(2)). So a program that has the file
+/// open as a database, in whichever thread, would lose what it commits next by reading it in any other way: another program
+/// that closes the database takes itself for the last one, and removes the `-wal` file.
 ///
 /// # Errors
 /// What the system says, where it says anything.

@@ -341,3 +341,36 @@ fn a_conflict_of_a_table_that_was_changed_is_not_half_told() {
     desk.run("seal north.db").ok();
     has(&desk.run("conflicts north.db").ok(), &["1 conflict is open", "item: id = '1'"]);
 }
+
+/// An application's own collation, as that of Anki: the tables that have it are refused by name, and every command works on the
+/// rest, saying what it could not look at.
+#[test]
+fn a_collation_of_the_application_is_in_nobodys_way() {
+    let desk = Desk::fleet(&["north"]);
+    std::fs::create_dir(desk.path("card")).unwrap();
+    let db = rusqlite::Connection::open(desk.path("north.db")).unwrap();
+    // As a library leaves it that has the collation.
+    db.execute_batch(
+        "CREATE TABLE decks (id TEXT PRIMARY KEY, name TEXT COLLATE NOCASE);
+         CREATE UNIQUE INDEX of_decks ON decks (name);
+         CREATE TABLE cards (id TEXT PRIMARY KEY, v);
+         INSERT INTO decks VALUES ('1', 'Übung'); INSERT INTO cards VALUES ('1', 'one');
+         PRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET sql = replace(sql, 'NOCASE', 'unicase') WHERE name = 'decks';
+         PRAGMA writable_schema = RESET",
+    )
+    .unwrap();
+    drop(db);
+    let refused = unfolded(&desk.run("track north.db decks").refused("north.db"));
+    has(&refused, &["`decks`", "UNICASE"]);
+    desk.run("track north.db cards").ok();
+    rounds(&desk, &["north", "base"], 2);
+    for command in ["status", "digest", "log", "conflicts", "devices", "seal", "compact"] {
+        desk.run(&format!("{command} north.db")).ok();
+    }
+    desk.run("report north.db page.html").ok();
+    desk.run("snapshot north.db copy.db").ok();
+    has(&unfolded(&desk.run("verify north.db").ok()), &["not checked", "unicase"]);
+    assert_eq!(desk.rows("base.db", "SELECT * FROM cards").len(), 1);
+    are_equal(&desk, &["north", "base"]);
+}

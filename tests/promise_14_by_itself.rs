@@ -225,6 +225,87 @@ fn two_histories_of_a_stolen_device_end_as_one_among_the_honest() {
     }
 }
 
+/// Honest devices, the base first, and copies of a stolen one, which all write and meet by chance before it is revoked.
+struct Stolen {
+    random: Random,
+    world: World,
+    cards: [std::path::PathBuf; 3],
+    honest: Vec<Engine>,
+    copies: Vec<Engine>,
+    trace: Vec<String>,
+}
+
+impl Stolen {
+    fn new(seed: u64) -> Self {
+        let (random, world) = (Random(seed), World::new());
+        let cards = ["card 0", "card 1", "card 2"].map(|name| world.dir.path().join(name));
+        cards.iter().for_each(|card| std::fs::create_dir(card).unwrap());
+        let mut honest = vec![world.base("base")];
+        honest.extend(["north", "west", "east"].map(|name| board(&world, name)));
+        let mut thief = board(&world, "thief");
+        write(&thief, "thief");
+        let mut all: Vec<&mut Engine> = honest.iter_mut().collect();
+        all.push(&mut thief);
+        rounds(&cards[0], &mut all, 2);
+        let image = |n: u32| open_at(&world, &image(&thief, &world, &format!("thief image {n}")));
+        let copies = vec![image(0), image(1), thief];
+        Self { random, world, cards, honest, copies, trace: Vec::new() }
+    }
+
+    fn step(&mut self, n: u32) {
+        let [h, c, card] = [4, 3, 3].map(|below| self.random.below(below) as usize);
+        let (honest, copy, card) = (&mut self.honest[h], &mut self.copies[c], &self.cards[card]);
+        match self.random.below(8) {
+            0 | 1 => {
+                write(copy, &format!("copy {n}"));
+                // Of each step a frame, so that the histories differ in length.
+                let _ = copy.seal();
+            }
+            2 | 3 => {
+                sql(honest, &format!("INSERT INTO notes (id, text) VALUES ('honest {n}', 'honest {n}')"))
+            }
+            4 => drop(exchange_with_card(copy, card)),
+            5 | 6 => drop(exchange_with_card(honest, card)),
+            _ if self.random.chance(30) => drop(honest.compact().unwrap()),
+            // The other history of who is known already is refused.
+            _ => drop(try_import(honest, &bundle(copy, honest))),
+        }
+        self.trace.push(format!("{n}: honest {h}, copy {c}, {card:?}"));
+    }
+
+    /// The base revokes all of the stolen device that it knows, and the honest ones exchange. Returns what is wrong then.
+    fn end(mut self) -> Result<(), String> {
+        let ids = "SELECT id FROM notes ORDER BY id";
+        let before: Vec<String> = self.honest.iter().flat_map(|device| rows(device, ids)).collect();
+        let known: Vec<_> = self.honest[0].devices().unwrap().into_iter().map(|device| device.id).collect();
+        for id in self.copies.iter().map(|copy| copy.identity().id).filter(|id| known.contains(id)) {
+            // One that followed another is revoked with it.
+            let _ = self.honest[0].revoke(id, Some(&self.world.fleet));
+        }
+        let card = self.world.dir.path().join("new card");
+        std::fs::create_dir(&card).unwrap();
+        rounds(&card, &mut self.honest.iter_mut().collect::<Vec<_>>(), ROUNDS + 2);
+        let digests: Vec<_> = self.honest.iter().map(|device| device.digest(false).unwrap()).collect();
+        let now = rows(&self.honest[0], ids);
+        let lost: Vec<_> = before.iter().filter(|id| !now.contains(id)).collect();
+        let same = digests.iter().all(|digest| *digest == digests[0]);
+        if same && lost.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{digests:?}, lost {lost:?}: {:#?}", self.trace))
+        }
+    }
+}
+
+#[test]
+fn whatever_histories_of_a_stolen_device_the_honest_have_they_end_the_same_and_lose_nothing() {
+    check(seeds(8), &|seed| {
+        let mut stolen = Stolen::new(seed);
+        (0..25).for_each(|n| stolen.step(n));
+        stolen.end()
+    });
+}
+
 /// A base that has a copy's history of a board, upon which it has written over a row; and the board, which has written to that row
 /// in frames of the same numbers. The base had not seen those.
 fn written_over_by_numbers(world: &World) -> (Engine, Engine) {

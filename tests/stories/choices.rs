@@ -542,3 +542,34 @@ fn a_rehearsal_says_what_is_done_then() {
         assert_eq!(desk.run("digest base.db").ok(), desk.run("digest ward.db").ok(), "{way}");
     }
 }
+
+/// What is taken is that very version: the key as it was spelled there, and of the type that it had, though it is equal to the
+/// other one's.
+#[test]
+fn what_is_taken_has_its_key_as_it_was_written() {
+    for (of, spelled, kind) in [("north", "Key", "integer"), ("east", "KEY", "real")] {
+        let desk = Desk::fleet(&["north", "east"]);
+        for (name, key, number) in [("north", "Key", "1"), ("east", "KEY", "1.0")] {
+            let db = format!("{name}.db");
+            let tables = "CREATE TABLE words (k TEXT COLLATE NOCASE PRIMARY KEY, v); CREATE TABLE numbers (k PRIMARY KEY, v)";
+            let rows = format!(
+                "INSERT INTO words VALUES ('{key}', '{name}'); INSERT INTO numbers VALUES ({number}, '{name}')"
+            );
+            desk.sql(&db, &format!("{tables}; {rows}"));
+            desk.run(&format!("track {db} words numbers")).ok();
+        }
+        desk.carry("north", "east");
+        desk.carry("east", "north");
+        let open = desk.run("conflicts east.db --json").json();
+        let ids = open["conflicts"].as_array().unwrap().iter().filter_map(|c| c["id"].as_str());
+        let ids: Vec<&str> = ids.collect();
+        assert_eq!(ids.len(), 2, "{open}");
+        desk.run(&format!("resolve east.db {} --take {of}", ids.join(" "))).ok();
+        desk.carry("east", "north");
+        for db in ["north.db", "east.db"] {
+            let said = desk.rows(db, "SELECT w.k, typeof(n.k), w.v, n.v FROM words w, numbers n");
+            let wanted = [spelled, kind, of, of].map(|text| rusqlite::types::Value::Text(text.into()));
+            assert_eq!(said, [wanted], "{db}");
+        }
+    }
+}

@@ -10,8 +10,10 @@ mod wrong;
 use common::{bundle, carry, digests_equal, import, rows, session_of_two, sql};
 use odd::Insider;
 use packmule::{Engine, Missing};
-use packmule_core::model::DeviceId;
-use packmule_core::wire::{CERT_MAX, Certificate, FrameFlags, FrameWriter, GroupStart, Named, RecordKind};
+use packmule_core::model::{DeviceId, Value};
+use packmule_core::wire::{
+    CERT_MAX, Certificate, FrameFlags, FrameWriter, GroupStart, Named, OpHead, OpKind, RecordKind,
+};
 use wrong::{Content, Fleet, SETTINGS, corpus, fleet, folded, forged, wrong_states};
 
 /// Honest work goes on, whatever came before.
@@ -38,7 +40,10 @@ fn goes_on_with(fleet: &mut Fleet, what: &str, devices: usize) {
         device.verify().unwrap();
         device.compact().unwrap();
     }
-    base.revoke(insider.identity().id, Some(&world.fleet)).unwrap();
+    let id = insider.identity().id;
+    base.retire(id, None).unwrap();
+    base.compact().unwrap();
+    base.revoke(id, Some(&world.fleet)).unwrap();
     carry(base, good);
     sql(good, "INSERT INTO settings VALUES (2000, 'after')");
     carry(good, base);
@@ -111,6 +116,30 @@ fn a_definition_that_sqlite_refuses_harms_its_author_alone() {
         assert!(report.is_ok(), "{wrong}: {report:?}");
         goes_on(&mut fleet, wrong);
     }
+}
+
+/// A key that an INTEGER PRIMARY KEY cannot hold is one that a table of the same name may have elsewhere: its row waits beside the
+/// table, the same for all and in whatever order it comes, and nothing else does.
+#[test]
+fn a_text_where_the_key_is_an_integer_waits_alone() {
+    let mut fleet = fleet();
+    sql(&fleet.insider, "INSERT INTO settings VALUES (5, 'sound')");
+    let bytes = bundle(&mut fleet.insider, &fleet.base);
+    let content = Content::Ops(|writer, def| {
+        let head = OpHead::plain(OpKind::Insert);
+        writer.op(def, &head, [Value::Text(b"x"), Value::Int(1)].into_iter()).unwrap();
+    });
+    let wrong = forged(&fleet.insider, &bytes, &content, &[]);
+    import(&mut fleet.base, &wrong);
+    sql(&fleet.good, "INSERT INTO settings VALUES (6, 'mine')");
+    fleet.good.seal().unwrap();
+    import(&mut fleet.good, &wrong);
+    let [base, good] = [&mut fleet.base, &mut fleet.good];
+    common::carry_all(&mut [base, good]);
+    digests_equal(&[&fleet.base, &fleet.good]);
+    assert_eq!(rows(&fleet.base, "SELECT value FROM settings WHERE id = 6"), ["\"mine\""]);
+    assert_eq!(rows(&fleet.base, "SELECT count(*) FROM settings WHERE id = 'x'"), ["0"]);
+    goes_on(&mut fleet, "a text for an integer key");
 }
 
 /// What waits for another device's next frame is not read until then, and harms nobody when it is.

@@ -235,3 +235,33 @@ fn a_frame_of_as_many_rows_as_there_is_room_for() {
         within(&counted, 0);
     }
 }
+
+/// A board has the history of another one that goes on from a copy of a card, of so many frames, and gives it up when it meets
+/// who has the first one. They are not in memory at once.
+fn second_history(counted: &mut Counted, n: u64) {
+    let (world, mut base, mut board) = fleet();
+    let mut third = world.board_with("third", SETTINGS, &["settings"]);
+    common::carry(&mut base, &mut third);
+    let image = world.path("image");
+    common::copy_card(&board, &image);
+    let mut copy = Engine::open_with(&image, world.options()).unwrap();
+    sql(&board, "INSERT INTO settings VALUES (1, 'first')");
+    board.seal().unwrap();
+    for at in 0..n {
+        sql(&copy, &format!("INSERT INTO settings VALUES ({}, hex(randomblob(10000)))", at + 10));
+        copy.seal().unwrap();
+    }
+    common::carry(&mut board, &mut base);
+    common::carry(&mut copy, &mut third);
+    let had = common::rows(&third, "SELECT count(*) FROM settings");
+    let bytes = common::whole_bundle(&mut base);
+    counted.part(n, "a history is given up", || drop(try_import(&mut third, &bytes)));
+    common::carry(&mut base, &mut third);
+    assert_ne!(common::rows(&third, "SELECT count(*) FROM settings"), had);
+    within(counted, 0);
+}
+
+#[test]
+fn a_second_history_of_many_frames() {
+    is_linear(40, second_history);
+}

@@ -123,14 +123,14 @@ pub(super) fn cut_stream(
 
 /// Forgets the small numbers that a stream introduces after a frame.
 fn forget_numbers(replica: &Replica, (dev, stream): (i64, Stream), after: u64) -> Result<()> {
-    let bodies = replica
-        .db
-        .prepare_cached("SELECT body FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq > ?3")?
-        .query_map((dev, stream.number(), after), |row| row.get(0))?
-        .collect::<rusqlite::Result<Vec<Vec<u8>>>>()?;
     let mut forget =
         replica.db.prepare_cached("DELETE FROM _pm_number WHERE dev = ?1 AND stream = ?2 AND number = ?3")?;
-    for body in bodies {
+    let sql = "SELECT body FROM _pm_frame WHERE dev = ?1 AND stream = ?2 AND seq > ?3";
+    let mut bodies = replica.db.prepare_cached(sql)?;
+    let mut rows = bodies.query((dev, stream.number(), after))?;
+    // One at a time: there may be as many as there were writes since a backup.
+    while let Some(row) = rows.next()? {
+        let body: Vec<u8> = row.get(0)?;
         let Ok(frame) = Frame::parse(&body) else { continue };
         for (named, _) in frame.context() {
             if let Named::Introduced(number, _) = named {

@@ -573,3 +573,31 @@ fn what_is_taken_has_its_key_as_it_was_written() {
         }
     }
 }
+
+/// The beginning of an id is enough, where it is that of one conflict alone.
+#[test]
+fn the_beginning_of_several_ids_decides_none_of_them() {
+    let desk = clinic(&[("ward", "ward")]);
+    // Of two thousand ids some begin with the same four digits: the chance that none do is 10 to the minus 13.
+    for db in ["base", "ward"] {
+        let beds = "WITH RECURSIVE n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 2009)";
+        desk.sql(&format!("{db}.db"), &format!("{beds} INSERT INTO beds SELECT i, 1, '', '{db}' FROM n"));
+    }
+    desk.carry("ward", "base");
+    let ids = ids(&desk, "");
+    assert_eq!(ids.len(), 2_000);
+    let (of_two, other) = ids.iter().zip(ids.iter().skip(1)).find(|(a, b)| a[..4] == b[..4]).unwrap();
+    let said = desk.run(&format!("resolve base.db {} --take newest", &of_two[..4])).refused("base.db");
+    has(&said, &[&format!("open conflicts begin with `{}`: give more digits", &of_two[..4])]);
+    // As much as tells them apart is enough.
+    let alone = (5..10).find(|len| of_two[..*len] != other[..*len]).unwrap();
+    desk.run(&format!("resolve base.db {} --take newest", &of_two[..alone])).ok();
+    let left = self::ids(&desk, "");
+    assert!(left.len() == 1_999 && left.contains(other) && !left.contains(of_two));
+    // To take back as well.
+    desk.run("resolve base.db --all --take newest").ok();
+    let said = desk.run(&format!("resolve base.db --undo {}", &of_two[..4])).refused("base.db");
+    has(&said, &[&format!("`{}` is the beginning of several ids: give more of it", &of_two[..4])]);
+    let said = desk.run(&format!("resolve base.db --undo {}", &of_two[..alone])).ok();
+    has(&said, &[&format!("{of_two}: what base-")]);
+}

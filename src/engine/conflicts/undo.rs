@@ -118,55 +118,68 @@ impl Found {
     }
 }
 
-/// Finds the last resolution, or undo, of the conflict with this id.
+/// Finds the last resolution, or undo, of the conflict with this id, or with the only one in the log that begins so.
 fn find(replica: &Replica, id: &str) -> Result<Found> {
     let mut groups = replica.db.prepare(
         "SELECT dev, first, last FROM _pm_group WHERE stream = ?1 AND applied ORDER BY lamport DESC, dev, last DESC",
     )?;
     let mut groups = groups.query([Stream::Shared.number()])?;
+    let mut newest: Option<Found> = None;
     while let Some(group) = groups.next()? {
-        let (dev, first, last): (i64, u64, u64) = (group.get(0)?, group.get(1)?, group.get(2)?);
-        let mut found: Option<Found> = None;
-        for seq in first..=last {
-            let body = frames::frame_here(replica, dev, Stream::Shared, seq)?;
-            let frame = frames::parse(&body)?;
-            if !frame.head.flags.has(FrameFlags::RESOLUTION) {
-                break;
-            }
-            visit::visit(replica, &frame, |part| {
-                let Part::Decision(Decision { conflict, def, key, claim, was }) = part else { return Ok(()) };
-                let conflict = Hex(&conflict).to_string();
-                if !conflict.starts_with(id) {
-                    return Ok(());
-                }
-                let found = found.get_or_insert_with(|| Found {
-                    dev,
-                    frames: (first, last),
-                    conflict: conflict.clone(),
-                    rows: Vec::new(),
-                });
-                if found.conflict != conflict {
-                    return Err(Error::Usage(format!(
-                        "`{id}` is the beginning of several ids: give more of it"
-                    ))
-                    .into());
-                }
-                let was = match was {
-                    Was::Gone => Before::Gone,
-                    Was::Values(values) => Before::Values(values.to_vec()),
-                    Was::Untold => Before::Untold,
-                };
-                found.rows.push((catalog::op_def(replica, def)?.tid, key.to_vec(), claim, was));
-                Ok(())
-            })?;
-        }
-        if let Some(found) = found {
-            return Ok(found);
+        let Some(found) = in_group(replica, group.get(0)?, (group.get(1)?, group.get(2)?), id)? else {
+            continue;
+        };
+        match &newest {
+            None if found.conflict.len() == id.len() => return Ok(found),
+            None => newest = Some(found),
+            Some(newest) if newest.conflict != found.conflict => return Err(of_several(id)),
+            Some(_) => {}
         }
     }
-    Err(Error::Usage(format!(
-        "no resolution of a conflict `{id}` is in the log here: it has not come yet, is compacted away, or decided a column"
-    )).into())
+    newest.ok_or_else(|| {
+        let none = "it has not come yet, is compacted away, or decided a column";
+        Error::Usage(format!("no resolution of a conflict `{id}` is in the log here: {none}")).into()
+    })
+}
+
+fn of_several(id: &str) -> Box<Error> {
+    Error::Usage(format!("`{id}` is the beginning of several ids: give more of it")).into()
+}
+
+/// Finds the resolution in a group, if it is of a conflict with an id that begins so.
+fn in_group(replica: &Replica, dev: i64, frames: (u64, u64), id: &str) -> Result<Option<Found>> {
+    let mut found: Option<Found> = None;
+    for seq in frames.0..=frames.1 {
+        let body = frames::frame_here(replica, dev, Stream::Shared, seq)?;
+        let frame = frames::parse(&body)?;
+        if !frame.head.flags.has(FrameFlags::RESOLUTION) {
+            break;
+        }
+        visit::visit(replica, &frame, |part| {
+            let Part::Decision(Decision { conflict, def, key, claim, was }) = part else { return Ok(()) };
+            let conflict = Hex(&conflict).to_string();
+            if !conflict.starts_with(id) {
+                return Ok(());
+            }
+            let found = found.get_or_insert_with(|| Found {
+                dev,
+                frames,
+                conflict: conflict.clone(),
+                rows: Vec::new(),
+            });
+            if found.conflict != conflict {
+                return Err(of_several(id));
+            }
+            let was = match was {
+                Was::Gone => Before::Gone,
+                Was::Values(values) => Before::Values(values.to_vec()),
+                Was::Untold => Before::Untold,
+            };
+            found.rows.push((catalog::op_def(replica, def)?.tid, key.to_vec(), claim, was));
+            Ok(())
+        })?;
+    }
+    Ok(found)
 }
 
 /// Undoes the last resolution of a conflict, within the open transaction. What was written here must be sealed.

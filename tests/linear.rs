@@ -227,6 +227,7 @@ fn tables(counted: &mut Counted, n: u64) {
     counted.part(n, "track", || a.track_all(&names, &TrackOptions::default()).unwrap());
     counted.take_off(WALKED * n * n);
     counted.part(n, "track again", || a.track_all(&names, &TrackOptions::default()).unwrap());
+    counted.part(n, "status", || a.status().unwrap());
     let mut apart = world.board("c");
     sql(&apart, &format!("BEGIN; {} COMMIT", (0..n).map(make).collect::<String>()));
     let bytes = bundle(&mut a, &apart);

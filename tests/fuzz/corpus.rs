@@ -26,11 +26,12 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
     std::fs::read_to_string(path(name)).unwrap_or_default().lines().map(from_hex).collect()
 }
 
-/// Adds inputs: short ones, and not too many.
+/// Adds inputs: short ones, and not too many. What is there stays.
 pub fn add(name: &str, inputs: &[Vec<u8>]) {
     let mut all = of(name);
+    let most = all.len().max(40);
     all.extend(inputs.iter().filter(|input| input.len() <= 600).cloned());
-    all.truncate(40);
+    all.truncate(most);
     let text: String = all.iter().map(|input| to_hex(input) + "\n").collect();
     if !text.is_empty() {
         std::fs::write(path(name), text).unwrap();

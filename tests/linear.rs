@@ -200,6 +200,9 @@ fn certificates(counted: &mut Counted, n: u64) {
     let refused = counted.part(n, "strangers", || try_import(&mut base, &bytes).unwrap_err());
     let text = refused.to_string();
     assert!(text.len() < 1_000, "{} bytes: {text}", text.len());
+    let kept: u64 =
+        rows(&base, "SELECT count(*) FROM _pm_meta WHERE k GLOB 'request ?*'")[0].parse().unwrap();
+    assert_eq!(kept, n.min(256), "that many requests are kept");
     assert_eq!(base.devices().unwrap().len(), 2);
     drop(world);
 }

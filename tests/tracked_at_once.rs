@@ -115,3 +115,29 @@ fn one_that_cannot_be_tracked_leaves_nothing_of_the_others() {
     let reports = a.track_all(&twice, &by_cell()).unwrap();
     assert_eq!(reports.iter().filter(|report| report.already).count(), MANY + 1);
 }
+
+/// Many tables that an import makes have the triggers that each would have that comes alone.
+#[test]
+fn triggers_of_many_tables_that_come_are_those_of_each() {
+    let world = World::new();
+    let mut a = world.board("a");
+    let (mut at_once, mut by_one) = (world.board("b"), world.board("c"));
+    let names = tables(&a, MANY + 10);
+    for name in &names {
+        a.track(name, &by_cell()).unwrap();
+        carry(&mut a, &mut by_one);
+    }
+    sql(&a, "INSERT INTO t0 (v) VALUES (1)");
+    carry(&mut a, &mut at_once);
+    carry(&mut a, &mut by_one);
+    let all = schema(&at_once);
+    assert_eq!(all, schema(&by_one));
+    assert!(all.iter().filter(|entry| entry.starts_with("\"trigger\"|\"_pm_")).count() > 3 * names.len());
+    assert_eq!(rows(&at_once, "PRAGMA integrity_check"), ["\"ok\""]);
+    assert_eq!(at_once.seal().unwrap().ops, 0, "nothing of it was written here");
+    sql(&at_once, "UPDATE t0 SET v = 2; INSERT INTO t0 (v) VALUES (3)");
+    assert_eq!(at_once.seal().unwrap().ops, 2);
+    assert!(at_once.verify().unwrap().problems.is_empty());
+    carry(&mut at_once, &mut a);
+    digests_equal(&[&a, &at_once]);
+}

@@ -15,10 +15,10 @@ use std::sync::Arc;
 
 use rusqlite::config::DbConfig;
 
-use crate::engine::capture::watch;
+use crate::engine::capture::{adopt, watch};
 use crate::engine::error::Result;
 use crate::engine::table::catalog;
-use crate::engine::table::known::Table;
+use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
 /// Of fewer tables than these, each is read from the schema and has its triggers made on its own: to read all of it costs more.
@@ -27,20 +27,55 @@ pub(crate) const FEW: usize = 32;
 /// Makes the lists and the triggers of tables; replaces triggers that are there.
 pub(crate) fn install_captures(replica: &Replica, tids: &[i64]) -> Result<()> {
     let tables = tids.iter().map(|tid| catalog::table(replica, *tid)).collect::<Result<Vec<_>>>()?;
-    if tables.len() < FEW {
-        return tables.iter().try_for_each(|table| watch::install_capture(replica, table));
-    }
     tables.iter().try_for_each(|table| watch::begin_capture(replica, table))?;
+    make_triggers(replica, &tables)
+}
+
+/// Makes the triggers of tables whose lists are there.
+fn make_triggers(replica: &Replica, tables: &[Arc<Table>]) -> Result<()> {
+    if tables.len() < FEW {
+        return tables.iter().try_for_each(|table| watch::make_triggers(replica, table));
+    }
     let db = &replica.db;
     let defends = db.db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, true)?;
-    let written = write_entries(replica, &tables);
+    let written = write_entries(replica, tables);
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, false)?;
     let read = written.and_then(|()| read_schema(replica));
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, defends)?;
     read?;
     tables.iter().try_for_each(|table| watch::end_capture(replica, table))
+}
+
+/// Makes the list of a table that Packmule has made now. Its triggers follow at the end of the transaction: till then nobody else
+/// writes to it, and this connection has triggers off.
+pub(crate) fn begin_capture(replica: &Replica, table: &Table) -> Result<()> {
+    watch::begin_capture(replica, table)?;
+    match &mut *replica.bare.borrow_mut() {
+        Some(bare) => {
+            bare.push(table.tid);
+            Ok(())
+        }
+        None => watch::make_triggers(replica, table),
+    }
+}
+
+/// Makes the triggers that tables still lack which were made in this transaction.
+pub(crate) fn install_bare(replica: &Replica) -> Result<()> {
+    let Some(mut bare) = replica.bare.borrow_mut().as_mut().map(std::mem::take) else { return Ok(()) };
+    bare.sort_unstable();
+    bare.dedup();
+    // What was undone since has left none.
+    let made = bare.iter().filter_map(|tid| catalog::table_numbered(replica, *tid));
+    let made: Vec<Arc<Table>> = made.filter(|table| table.state == State::Tracked).collect();
+    if made.is_empty() {
+        return Ok(());
+    }
+    let known = catalog::is_schema_known(replica)?;
+    made.iter().try_for_each(|table| watch::remove_triggers(replica, table.tid))?;
+    make_triggers(replica, &made)?;
+    if known { adopt::remember_schema(replica) } else { Ok(()) }
 }
 
 /// Writes the entries of the triggers into the schema.

@@ -15,7 +15,7 @@ use packmule_core::model::Hex;
 use packmule_core::wire::{Mode, OpKind, SchemaBits};
 
 use crate::engine::capture::groups::{self, SealOptions};
-use crate::engine::capture::{adopt, declare, follow, held, merge_definitions, uniques, watch};
+use crate::engine::capture::{adopt, at_once, declare, follow, held, merge_definitions, uniques, watch};
 use crate::engine::error::{Hint, Result};
 use crate::engine::fleet::devices::{self, BASELINE};
 use crate::engine::fleet::peers;
@@ -43,7 +43,7 @@ pub(crate) fn make(replica: &Replica, tid: i64, def: &TableDef) -> Result<()> {
     catalog::reload_table(replica, tid)?;
     let table = catalog::table(replica, tid)?;
     def.uniques.iter().try_for_each(|unique| uniques::make_unique(replica, &table, unique))?;
-    watch::install_capture(replica, &table)?;
+    at_once::begin_capture(replica, &table)?;
     adopt::remember_schema(replica)
 }
 

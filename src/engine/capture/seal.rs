@@ -8,7 +8,7 @@ use rusqlite::params_from_iter;
 
 use crate::engine::capture::groups::{self, SealOptions, SealReport};
 use crate::engine::capture::{
-    evolve, follow, leaving, merge_definitions, redeclare, renumbered, restate, suspended, waited,
+    at_once, evolve, follow, leaving, merge_definitions, redeclare, renumbered, restate, suspended, waited,
 };
 use crate::engine::error::Result;
 use crate::engine::merge::counters::{self, Entry};
@@ -22,6 +22,7 @@ use crate::engine::table::replica::Replica;
 
 /// Seals within the open transaction.
 pub(crate) fn seal_here(replica: &Replica, options: SealOptions<'_>) -> Result<SealReport> {
+    at_once::install_bare(replica)?;
     let mut report = leaving::leave_owed(replica)?;
     let mut noticed = evolve::notice_schema_changes(replica)?;
     let noted: Vec<i64> = catalog::tables(replica)

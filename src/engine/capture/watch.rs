@@ -24,6 +24,11 @@ fn trigger_names(tid: i64) -> [String; 5] {
 /// Makes the list and the triggers of a table; replaces triggers that are there.
 pub(crate) fn install_capture(replica: &Replica, table: &Table) -> Result<()> {
     begin_capture(replica, table)?;
+    make_triggers(replica, table)
+}
+
+/// Makes the triggers of a table that has its list and none of them.
+pub(crate) fn make_triggers(replica: &Replica, table: &Table) -> Result<()> {
     replica.db.execute_batch(&statements(&replica.db, table)?)?;
     end_capture(replica, table)
 }

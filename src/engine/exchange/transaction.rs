@@ -1,7 +1,7 @@
 //! Transactions, before which a second history takes a new identity.
 
 use crate::engine::capture::groups::{SealOptions, SealReport};
-use crate::engine::capture::{fresh, other_key, reissue, reshape, seal, verdict};
+use crate::engine::capture::{at_once, fresh, other_key, reissue, reshape, seal, verdict};
 use crate::engine::conflicts::{listed, wishes};
 use crate::engine::error::{Error, Result};
 use crate::engine::exchange::common_prefix::common_prefix;
@@ -39,7 +39,9 @@ pub(crate) fn transaction<R>(replica: &mut Replica, work: impl FnOnce(&Replica) 
     }
     end_listed(replica, |e| {
         fresh::begin(e)?;
+        *e.bare.borrow_mut() = Some(Vec::new());
         let done = work(e)?;
+        at_once::install_bare(e)?;
         fresh::end(e)?;
         Ok(done)
     })

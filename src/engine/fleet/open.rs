@@ -218,6 +218,7 @@ fn replica_of(
         codings: Codings::default(),
         stretches: Stretches::default(),
         fresh: RefCell::default(),
+        bare: RefCell::default(),
         quarantined: true.into(),
         applying: None.into(),
         route: Route::File.into(),

@@ -15,6 +15,7 @@ pub(crate) fn end_transaction<R>(replica: &mut Replica, result: Result<R>) -> Re
     if result.is_err() {
         take_back(replica);
     }
+    *replica.bare.borrow_mut() = None;
     result
 }
 

@@ -63,6 +63,8 @@ pub(crate) struct Replica {
     pub stretches: Stretches,
     /// In a transaction of ours, what applications have inserted and no trigger has recorded, by table.
     pub fresh: RefCell<Option<BTreeMap<i64, Fresh>>>,
+    /// In a transaction that makes them at its end, the tables that have no triggers yet (`capture/at_once.rs`).
+    pub bare: RefCell<Option<Vec<i64>>>,
     /// Whether there may be quarantined rows: mostly there are none, and `_pm_parked` need not be read for each op.
     pub quarantined: Cell<bool>,
     /// The group of a shared stream that is being applied, by its device and first frame: its context is heard already.

@@ -203,6 +203,9 @@ pub(crate) fn is_stored(replica: &Replica, encoded: &[u8]) -> Result<bool> {
     Ok(value::maybe::<i64>(&replica.db, sql, (certificate.device().0, encoded))?.is_some())
 }
 
+/// So many digits are enough of an id. Fewer are a name alone: boards are called `e6` or `b12`.
+const ID_LEAST: usize = 4;
+
 /// Finds a device by its name, its label, or enough of its id.
 ///
 /// # Errors
@@ -225,7 +228,7 @@ pub(crate) fn find_device(replica: &Replica, given: &str) -> Result<DeviceId> {
         };
     }
     // A name that is the beginning of another one's id is not hit in its stead either: nobody can say who is meant.
-    let begins = |id: &[u8; 16]| lower.len() >= 2 && DeviceId(*id).to_string().starts_with(&lower);
+    let begins = |id: &[u8; 16]| lower.len() >= ID_LEAST && DeviceId(*id).to_string().starts_with(&lower);
     let found: Vec<_> = all
         .iter()
         .filter(|(_, id, name)| {

@@ -86,7 +86,7 @@ fn log_and_status(a: &Engine, b: &Engine) {
     .unwrap();
     assert!(
         ops.contains(
-            &json!({ "table": "t", "op": "insert", "key": { "id": 4 }, "values": { "u": "same", "v": 2.0 } })
+            &json!({ "table": "t", "op": "insert", "key": { "id": 4 }, "values": { "u": "same", "v": 2.0 }, "before": {} })
         ),
         "{ops:?}"
     );

@@ -1,4 +1,4 @@
-//! The part of the engine's face that is about what people decide.
+//! The part of the engine's face that is about what people look up and decide.
 
 use std::path::Path;
 
@@ -7,6 +7,7 @@ use packmule_core::model::{DeviceId, WallMs};
 use super::Engine;
 use crate::engine::Result;
 use crate::engine::conflicts::change::RowChange;
+use crate::engine::conflicts::history::{self, HistoryItem};
 use crate::engine::conflicts::list::Conflict;
 use crate::engine::conflicts::many::{self, Decided, DecisionReport};
 use crate::engine::conflicts::resolve::Resolution;
@@ -214,6 +215,33 @@ impl Engine {
         } else {
             Ok(transaction::after_seal(&mut self.replica, work)?)
         }
+    }
+
+    /// Walks the log in the order in which groups are applied: each group that has ops of the table
+    /// (any, if `None`) and key (any, if empty), after those ops.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`](crate::Error::UnknownTable), [`Error::Usage`](crate::Error::Usage) for a key of another length, whatever `each` returns.
+    pub fn log(
+        &self,
+        table: Option<&str>,
+        key: &[OwnedValue],
+        each: &mut dyn FnMut(HistoryItem<'_>) -> Result<()>,
+    ) -> Result<()> {
+        Ok(history::log(&self.replica, (table, key), false, &mut |x| Ok(each(x)?))?)
+    }
+
+    /// As [`Engine::log`], with what was there before each write, as its author had it: each row is looked up for that.
+    ///
+    /// # Errors
+    /// As [`Engine::log`].
+    pub fn log_with_before(
+        &self,
+        table: Option<&str>,
+        key: &[OwnedValue],
+        each: &mut dyn FnMut(HistoryItem<'_>) -> Result<()>,
+    ) -> Result<()> {
+        Ok(history::log(&self.replica, (table, key), true, &mut |x| Ok(each(x)?))?)
     }
 
     /// Writes the tables as they were at a time, in milliseconds since 1970, into a new database that is no device.

@@ -103,7 +103,7 @@ pub use upkeep::remove::RemoveReport;
 pub use upkeep::status::{Standing, Status, TableHow, TableStatus};
 pub use upkeep::verify::VerifyReport;
 
-use crate::engine::conflicts::{history, many, resolve, walk};
+use crate::engine::conflicts::{many, resolve, walk};
 use crate::engine::exchange::{
     admit, certificates, export, import, join, revoke, snapshot, source, survey, transaction, trust_sender,
 };
@@ -372,20 +372,6 @@ impl Engine {
     /// [`Error::KeyMissing`], [`Error::Stream`], [`Error::Sqlite`].
     pub fn export_part(&self, to: &mut dyn Write, part: &Part<'_>) -> Result<PartReport> {
         Ok(export::export_part(&self.replica, to, part)?)
-    }
-
-    /// Walks the log in the order in which groups are applied: each group that has ops of the table
-    /// (any, if `None`) and key (any, if empty), after those ops.
-    ///
-    /// # Errors
-    /// [`Error::UnknownTable`], [`Error::Usage`] for a key of another length, whatever `each` returns.
-    pub fn log(
-        &self,
-        table: Option<&str>,
-        key: &[OwnedValue],
-        each: &mut dyn FnMut(HistoryItem<'_>) -> Result<()>,
-    ) -> Result<()> {
-        Ok(history::log(&self.replica, table, key, &mut |x| Ok(each(x)?))?)
     }
 
     /// Takes in a bundle.

@@ -131,7 +131,8 @@ fn log_shows_who_wrote_what_and_when() {
             "table": "settings",
             "op": "insert",
             "key": { "key": "interval" },
-            "values": { "value": 60, "note": "factory" }
+            "values": { "value": 60, "note": "factory" },
+            "before": {}
         }])
     );
     assert_eq!(groups[3]["resolution"], true);

@@ -63,6 +63,49 @@ fn what_is_brought_back_says_that_conflicts_are_open() {
     assert_eq!(desk.run(&format!("{line} --json")).json()["conflicts_open"], 1);
 }
 
+/// What was there before each write is what its author had there: of two that had not seen each other's, both have the same.
+#[test]
+fn the_log_tells_what_was_there_before() {
+    let desk = Desk::fleet(&["north"]);
+    desk.sql("north.db", "INSERT INTO settings VALUES ('lamp', 1, 'dim'), ('fan', 5, NULL)");
+    desk.carry("north", "base");
+    desk.carry("base", "north");
+    desk.sql("base.db", "UPDATE settings SET value = 2 WHERE key = 'lamp'");
+    desk.sql("north.db", "UPDATE settings SET value = 3, note = 'bright' WHERE key = 'lamp'; DELETE FROM settings WHERE key = 'fan'");
+    desk.carry("north", "base");
+    let told = ["value = 2 (was 1)", "value = 3 (was 1), note = bright (was dim)"];
+    for of in ["", " settings lamp"] {
+        let log = desk.run(&format!("log base.db{of} --values")).ok();
+        told.iter().for_each(|line| assert!(log.contains(line), "{line}\n{log}"));
+        assert!(!log.contains("(was 2)") && !log.contains("(was 3)"), "{log}");
+    }
+    has(&desk.run("log base.db --values").ok(), &["delete settings key = fan (was value = 5, note = NULL)"]);
+    // Cells that were written side by side have both been seen by who writes next.
+    desk.sql(
+        "base.db",
+        "CREATE TABLE beds (id PRIMARY KEY, floor, side); INSERT INTO beds VALUES (1, 0, 'l')",
+    );
+    desk.run("track base.db beds --merge cell").ok();
+    desk.carry("base", "north");
+    desk.sql("base.db", "UPDATE beds SET floor = 7");
+    desk.sql("north.db", "UPDATE beds SET side = 'r'");
+    desk.carry("north", "base");
+    desk.sql("base.db", "UPDATE beds SET floor = 8, side = 'm'");
+    desk.run("seal base.db").ok();
+    let log = desk.run("log base.db beds --values").ok();
+    has(log.lines().last().unwrap(), &["floor = 8 (was 7), side = m (was r)"]);
+    // Who decides has seen both, and replaces what was shown; without --values nothing of it is told.
+    desk.run("resolve base.db --all --set value=4").ok();
+    let log = desk.run("log base.db settings lamp --values").ok();
+    has(log.lines().last().unwrap(), &["value = 4 (was "]);
+    assert!(!desk.run("log base.db settings lamp").ok().contains("was"));
+    let groups = desk.run("log base.db settings lamp --values --json").json()["groups"].clone();
+    assert!(
+        groups.as_array().unwrap().iter().any(|group| group["rows"][0]["before"]["note"] == "dim"),
+        "{groups}"
+    );
+}
+
 #[test]
 fn an_old_version_is_written_anew() {
     let desk = fleet();

@@ -1,8 +1,9 @@
 //! The history in the log: of everything, of a table, of one row.
 
 use packmule_core::model::{DeviceId, Stream, WallMs};
-use packmule_core::wire::FrameFlags;
+use packmule_core::wire::{ColumnMerge, FrameFlags, Op};
 
+use crate::engine::conflicts::before::{Befores, Place, Write};
 use crate::engine::conflicts::list::VersionOp;
 use crate::engine::error::{Error, Result};
 use crate::engine::fleet::{devices, routes};
@@ -12,7 +13,7 @@ use crate::engine::log::visit::{self, Part};
 use crate::engine::store::json;
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::catalog;
-use crate::engine::table::known::Table;
+use crate::engine::table::known::{OpDef, Table};
 use crate::engine::table::replica::Replica;
 use crate::engine::table::route::Route;
 
@@ -31,6 +32,10 @@ pub struct HistoryOp {
     /// What was written to the row besides its key, by column; of what is too large for a frame its length and hash.
     #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
     pub values: Vec<(String, OwnedValue)>,
+    /// What the one who wrote it had there before, of what it has changed; of a row that it deletes all of it. Nothing, where
+    /// that was not asked for, or is compacted away.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "json::row"))]
+    pub before: Vec<(String, OwnedValue)>,
 }
 
 /// One group of frames.
@@ -76,14 +81,14 @@ pub enum HistoryItem<'a> {
 }
 
 /// Walks the log in the order in which groups are applied: each group that has ops of the table
-/// (any, if `None`) and key (any, if empty), after those ops.
+/// (any, if `None`) and key (any, if empty), after those ops; `with_before`: with what was there before each.
 pub(crate) fn log(
     replica: &Replica,
-    table: Option<&str>,
-    key: &[OwnedValue],
+    (table, key): (Option<&str>, &[OwnedValue]),
+    with_before: bool,
     each: &mut dyn FnMut(HistoryItem<'_>) -> Result<()>,
 ) -> Result<()> {
-    catalog::reading(replica, |e| walk_log(e, table, key, each))
+    catalog::reading(replica, |e| walk_log(e, (table, key), with_before, each))
 }
 
 /// Encodes the key values that were asked for as the canonical key of a table; none, if there are none.
@@ -111,8 +116,8 @@ pub(crate) fn canonical_key(table: &Table, key: &[OwnedValue]) -> Result<Vec<u8>
 /// Does the work of [`log`], on a catalog that is up to date.
 fn walk_log(
     replica: &Replica,
-    table: Option<&str>,
-    key: &[OwnedValue],
+    (table, key): (Option<&str>, &[OwnedValue]),
+    with_before: bool,
     each: &mut dyn FnMut(HistoryItem<'_>) -> Result<()>,
 ) -> Result<()> {
     let wanted = match table {
@@ -127,6 +132,7 @@ fn walk_log(
         "SELECT g.dev, g.stream, g.first, g.last, g.lamport, g.wall, g.applied, d.id FROM _pm_group g
          JOIN _pm_device d ON d.n = g.dev ORDER BY g.lamport, d.id, g.stream, g.last",
     )?;
+    let mut befores = if with_before { Some(Befores::new(replica)?) } else { None };
     let mut rows = groups.query([])?;
     while let Some(row) = rows.next()? {
         let dev: i64 = row.get(0)?;
@@ -149,6 +155,9 @@ fn walk_log(
             let body = frames::frame_here(replica, dev, stream, seq)?;
             let frame = frames::parse(&body)?;
             entry.resolution |= frame.head.flags.has(FrameFlags::RESOLUTION);
+            if let Some(befores) = &mut befores {
+                befores.hear(dev, stream, &frame)?;
+            }
             // The definitions of a pending group may be missing.
             visit::visit_defined(replica, &frame, |part| {
                 let Part::Op(def, op) = part else { return Ok(()) };
@@ -160,14 +169,8 @@ fn walk_log(
                     return Ok(());
                 }
                 entry.ops += 1;
-                let names = def.keys.iter().map(|(at, _)| def.def.columns[*at].name.clone());
-                let key = names.zip(value::read_key(&op_key)?).collect();
-                let written = op.values(def.shape()).filter(|(at, _)| def.def.columns[*at].key == 0);
-                let values = written
-                    .map(|(at, value)| Ok((def.def.columns[at].name.clone(), OwnedValue::told_of(value)?)))
-                    .collect::<Result<_>>()?;
-                let op = op.head.kind.into();
-                each(HistoryItem::Op(&HistoryOp { table: def.def.name.clone(), op, key, values }))
+                let place = Place { dev, stream, seq, flags: frame.head.flags };
+                each(HistoryItem::Op(&told(def, &op, &op_key, (befores.as_mut(), place))?))
             })?;
         }
         if entry.ops > 0 || wanted.is_none() {
@@ -175,4 +178,31 @@ fn walk_log(
         }
     }
     Ok(())
+}
+
+/// Tells an op, with what was there before if that is wanted.
+fn told(
+    def: &OpDef,
+    op: &Op<'_>,
+    op_key: &[u8],
+    (befores, place): (Option<&mut Befores<'_>>, Place),
+) -> Result<HistoryOp> {
+    let column = |at: usize| &def.def.columns[at];
+    let names = def.keys.iter().map(|(at, _)| column(*at).name.clone());
+    let key = names.zip(value::read_key(op_key)?).collect();
+    let (mut values, mut plain) = (Vec::new(), Vec::new());
+    for (at, value) in op.values(def.shape()).filter(|(at, _)| column(*at).key == 0) {
+        let value = (column(at).name.clone(), OwnedValue::told_of(value)?);
+        // What is added to a counter is no value that takes the place of another one.
+        if befores.is_some() && column(at).merge != ColumnMerge::Counter {
+            plain.push(value.clone());
+        }
+        values.push(value);
+    }
+    let kind = op.head.kind;
+    let before = match befores {
+        Some(befores) => befores.of(&Write { place, row: (def.tid, op_key), kind, values: &plain })?,
+        None => Vec::new(),
+    };
+    Ok(HistoryOp { table: def.def.name.clone(), op: kind.into(), key, values, before })
 }

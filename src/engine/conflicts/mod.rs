@@ -4,6 +4,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `before` | what a row was before each write to it |
 //! | `change` | what happens to a row, as it is told to people |
 //! | `children` | the rows that refer to a row by its key |
 //! | `decision` | a decision as a document |
@@ -24,6 +25,7 @@
 //! | `ways` | the ways in which a conflict can be resolved |
 //! | `wishes` | what applications decided in SQL, carried out |
 
+mod before;
 pub(crate) mod change;
 pub(crate) mod children;
 pub(crate) mod decision;

@@ -1,6 +1,5 @@
 //! What was written, by whom and when: log.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use packmule::core::model::{DeviceId, Stream};
@@ -34,9 +33,7 @@ pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let (mut groups, mut bare) = (0, false);
     let all = out.json || context.args.has(&flags::LOG_ALL);
     let (mut rows, mut bytes): (Vec<HistoryOp>, usize) = (Vec::new(), 0);
-    // Of one row it is told what a value was before.
-    let mut was: Option<BTreeMap<String, OwnedValue>> = (!key.is_empty()).then(BTreeMap::new);
-    let walked = engine.log(table, &key, &mut |item| {
+    let mut each = |item: HistoryItem<'_>| {
         match item {
             _ if out.closed() => {}
             HistoryItem::Op(op) if with_rows && rows.len() < ROWS_SHOWN && bytes < BYTES_SHOWN => {
@@ -51,22 +48,17 @@ pub fn log(context: &mut Context<'_, '_>) -> Result<(), Failure> {
                 let is_left_out = !all && is_bare(group);
                 bare |= wanted && is_left_out;
                 if wanted && !is_left_out {
-                    print_group(
-                        group,
-                        with_rows.then_some(&rows[..]),
-                        (values, was.as_ref()),
-                        groups == 0,
-                        out,
-                    );
+                    print_group(group, with_rows.then_some(&rows[..]), values, groups == 0, out);
                     groups += 1;
-                }
-                if let Some(was) = &mut was {
-                    was.extend(rows.into_iter().flat_map(|op| op.values));
                 }
             }
         }
         Ok(())
-    });
+    };
+    let walked = match values {
+        true => engine.log_with_before(table, &key, &mut each),
+        false => engine.log(table, &key, &mut each),
+    };
     if out.json {
         // Also after a failure what was printed is a whole document.
         let Err(e) = walked else {
@@ -161,7 +153,7 @@ fn wanted_key(engine: &Engine, table: Option<&str>, typed: &[&str]) -> packmule:
 fn print_group(
     group: &HistoryEntry,
     rows: Option<&[HistoryOp]>,
-    (values, was): (bool, Option<&BTreeMap<String, OwnedValue>>),
+    values: bool,
     first: bool,
     out: &mut Out<'_>,
 ) {
@@ -173,20 +165,25 @@ fn print_group(
     say!(out, "{}", group_line(group));
     let Some(rows) = rows else { return };
     for op in rows {
-        let before = |name: &str, v: &OwnedValue| match was.and_then(|was| was.get(name)) {
-            Some(was) if was != v => format!(" (was {})", show(was)),
-            _ => String::new(),
-        };
-        let written: Vec<String> =
-            op.values.iter().map(|(name, v)| format!("{name} = {}{}", show(v), before(name, v))).collect();
-        let written =
-            if values && !written.is_empty() { format!(": {}", written.join(", ")) } else { String::new() };
+        let written = if values { written(op) } else { String::new() };
         say!(out, "    {} {} {}{written}", op.op.word(), op.table, pairs(&op.key));
     }
     let left = group.ops.saturating_sub(rows.len() as u64);
     if left > 0 {
         say!(out, "    … and {} more", number(left));
     }
+}
+
+/// Says what was written to a row, and what was there before.
+fn written(op: &HistoryOp) -> String {
+    if op.values.is_empty() {
+        return if op.before.is_empty() { String::new() } else { format!(" (was {})", pairs(&op.before)) };
+    }
+    let before = |name: &str| op.before.iter().find(|(of, _)| of == name);
+    let was = |name: &str| before(name).map_or_else(String::new, |(_, was)| format!(" (was {})", show(was)));
+    let all: Vec<String> =
+        op.values.iter().map(|(name, v)| format!("{name} = {}{}", show(v), was(name))).collect();
+    format!(": {}", all.join(", "))
 }
 
 fn group_line(group: &HistoryEntry) -> String {

@@ -190,6 +190,8 @@ pub struct HistoryOp {
     pub key: BTreeMap<String, Value>,
     /// What was written to the row besides its key, by column.
     pub values: BTreeMap<String, Value>,
+    /// With `--values`: what its author had there before, of what it has changed; of a row that it deletes all of it.
+    pub before: BTreeMap<String, Value>,
 }
 
 /// A bundle that was left on a card.

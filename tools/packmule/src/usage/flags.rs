@@ -214,7 +214,7 @@ pub static CHECK: Flag = switch("check", "end with 3 where a person is needed, a
 pub static PROMETHEUS: Flag =
     switch("prometheus", "print figures as Prometheus reads them, and nothing else");
 pub static ROWS: Flag = switch("rows", "each row, and not only how many");
-pub static VALUES: Flag = switch("values", "each row, with what was written to it");
+pub static VALUES: Flag = switch("values", "each row: what was written, and what was there");
 pub static BY: Flag = value("by", "DEVICE", "only what this device wrote");
 pub static SINCE: Flag = value(
     "since",

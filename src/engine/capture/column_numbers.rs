@@ -1,6 +1,5 @@
 //! Columns that are renamed or dropped, in what is recorded of a table's rows: columns stand there by their numbers.
 
-use packmule_core::model::Value;
 use rusqlite::types::Value as Sql;
 
 use crate::engine::capture::dirty::{self, has_column};
@@ -67,8 +66,7 @@ fn rename_in_baselines(
     for (key, body) in bodies {
         let mut changed = Vec::with_capacity(body.len());
         for (name, value) in versions::baseline_values(&body)? {
-            changed.extend(value::encode(&Value::Text(name_after(renamed, &name).as_bytes()))?);
-            changed.extend(value::encode(&value.borrow())?);
+            value::push_named(&mut changed, name_after(renamed, &name), &value.borrow())?;
         }
         replica.db.prepare_cached(&sql)?.execute((table.tid, key, body, changed))?;
     }

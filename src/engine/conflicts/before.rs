@@ -2,19 +2,21 @@
 //!
 //! The walk through the log comes by the writes in the order in which they are applied. Of each row the last versions are kept,
 //! each with what it wrote and with all that is known of the row there; a write begins from the first of them that its author had
-//! seen, and what the later ones wrote that it had seen. They lie in a temporary table, so that memory does not grow with the number of rows.
+//! seen, and what the later ones wrote that it had seen. They lie in a temporary table, so that memory does not grow with the
+//! number of rows.
 //!
 //! What is folded nobody knows, nor what an author had seen that had not heard of many writes to a row. Of verdicts and restated
 //! rows nothing is told: nobody wrote them.
 
 use std::collections::HashMap;
 
-use packmule_core::model::{Stream, Value};
-use packmule_core::wire::{Frame, FrameFlags, OpKind, take};
+use packmule_core::model::Stream;
+use packmule_core::wire::{Frame, FrameFlags, OpKind};
 
-use crate::engine::error::{self, Result};
+use crate::engine::error::Result;
 use crate::engine::fleet::devices;
 use crate::engine::log::contexts;
+use crate::engine::merge::versions;
 use crate::engine::store::value::{self, OwnedValue};
 use crate::engine::table::replica::Replica;
 
@@ -82,17 +84,13 @@ impl<'e> Befores<'e> {
             return Ok(Vec::new());
         }
         let mut was = self.seen_by(write)?;
-        let named = |name: &str| was.iter().find(|(of, _)| of == name);
-        let before = match write.kind {
-            OpKind::Delete => was.clone(),
-            _ => {
-                let changed = write.values.iter().filter_map(|(name, value)| Some((value, named(name)?)));
-                changed.filter(|(value, was)| was.1 != **value).map(|(_, was)| was.clone()).collect()
-            }
-        };
         if write.kind == OpKind::Delete {
-            was.clear();
+            self.keep(write, &[])?;
+            return Ok(was);
         }
+        let named = |name: &str| was.iter().find(|(of, _)| of == name);
+        let written = write.values.iter().filter_map(|(name, value)| Some((value, named(name)?)));
+        let before = written.filter(|(value, was)| was.1 != **value).map(|(_, was)| was.clone()).collect();
         put_over(&mut was, write.values);
         self.keep(write, &was)?;
         Ok(before)
@@ -103,11 +101,11 @@ impl<'e> Befores<'e> {
         let sql =
             "SELECT dev, seq, gone, said, body FROM temp._pm_before WHERE tid = ?1 AND key = ?2 ORDER BY n";
         let mut statement = self.replica.db.prepare_cached(sql)?;
-        let mut versions = statement.query(write.row)?;
+        let mut rows = statement.query(write.row)?;
         let alone = write.place.stream != Stream::Shared || write.place.flags.has(FrameFlags::CONTEXT_FREE);
         let seen = self.seen.get(&write.place.dev).filter(|_| !alone);
         let (mut was, mut any) = (Vec::new(), false);
-        while let Some(version) = versions.next()? {
+        while let Some(version) = rows.next()? {
             let (dev, seq): (i64, u64) = (version.get(0)?, version.get(1)?);
             if dev == write.place.dev
                 || seen.and_then(|seen| seen.get(&dev)).is_some_and(|up_to| seq <= *up_to)
@@ -115,7 +113,8 @@ impl<'e> Befores<'e> {
                 if version.get(2)? {
                     was.clear();
                 }
-                put_over(&mut was, &decoded(&version.get::<_, Vec<u8>>(if any { 3 } else { 4 })?)?);
+                let body: Vec<u8> = version.get(if any { 3 } else { 4 })?;
+                put_over(&mut was, &versions::named_values(&body, OwnedValue::told_of)?);
                 any = true;
             }
         }
@@ -139,10 +138,7 @@ impl<'e> Befores<'e> {
 
 fn encoded(values: &[(String, OwnedValue)]) -> Result<Vec<u8>> {
     let mut body = Vec::new();
-    for (name, value) in values {
-        body.extend(value::encode(&Value::Text(name.as_bytes()))?);
-        body.extend(value::encode(&value.borrow())?);
-    }
+    values.iter().try_for_each(|(name, value)| value::push_named(&mut body, name, &value.borrow()))?;
     Ok(body)
 }
 
@@ -154,16 +150,4 @@ fn put_over(row: &mut Values, values: &[(String, OwnedValue)]) {
             None => row.push((name.clone(), value.clone())),
         }
     }
-}
-
-fn decoded(mut body: &[u8]) -> Result<Values> {
-    let mut values = Vec::new();
-    while !body.is_empty() {
-        let name: Value<'_> = take(&mut body).map_err(error::bad)?;
-        let value: Value<'_> = take(&mut body).map_err(error::bad)?;
-        if let Value::Text(name) = name {
-            values.push((String::from_utf8_lossy(name).into_owned(), OwnedValue::told_of(value)?));
-        }
-    }
-    Ok(values)
 }

@@ -141,8 +141,7 @@ fn after(
     };
     let counts = |at: usize| def.def.counters().contains(&at) && kind == OpKind::Update;
     for (at, value) in values.iter().filter(|(at, _)| !counts(*at)) {
-        body.extend(value::encode(&Value::Text(def.def.columns[*at].name.as_bytes()))?);
-        body.extend(value::encode(value)?);
+        value::push_named(&mut body, &def.def.columns[*at].name, value)?;
     }
     Ok((1, Some(body)))
 }

@@ -86,8 +86,7 @@ fn was(replica: &Replica, table: &Table, key: &[u8], told: &[(String, OwnedValue
     let mut body = Vec::new();
     for (name, value) in &told {
         let whole = whole.as_ref().and_then(|row| row.get(table.def.column(name)?));
-        body.extend(value::encode(&packmule_core::model::Value::Text(name.as_bytes()))?);
-        body.extend(value::encode(&whole.unwrap_or(value).borrow())?);
+        value::push_named(&mut body, name, &whole.unwrap_or(value).borrow())?;
     }
     Ok(Before::Values(body))
 }

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 
-use packmule_core::model::Value;
 use packmule_core::wire::OpKind;
 
 use crate::engine::error::Result;
@@ -116,8 +115,7 @@ fn keep_settled(row: &Waiting<'_>, left: &[Head], maker: &TableDef, values: &[Ow
     }
     let mut body = Vec::new();
     for (column, value) in maker.columns.iter().zip(values) {
-        body.extend(value::encode(&Value::Text(column.name.as_bytes()))?);
-        body.extend(value::encode(&value.borrow())?);
+        value::push_named(&mut body, &column.name, &value.borrow())?;
     }
     let speaks = left.iter().fold(Columns::all(n), |columns, head| columns.minus(&head.live(n)));
     let columns = Some(speaks).filter(|columns| *columns != Columns::all(n));

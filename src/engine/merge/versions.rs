@@ -282,15 +282,22 @@ pub(crate) fn write_baseline(table: &Table, row: &[OwnedValue], columns: &Column
     let mut body = Vec::new();
     for (at, (column, value)) in table.def.columns.iter().zip(row).enumerate() {
         if (columns.contains(at) || column.key > 0) && !table.disputed.contains(at) {
-            body.extend(value::encode(&Value::Text(column.name.as_bytes()))?);
-            body.extend(value::encode(&value.borrow())?);
+            value::push_named(&mut body, &column.name, &value.borrow())?;
         }
     }
     Ok(body)
 }
 
 /// Reads the names of columns and the values of a baseline version.
-pub(crate) fn baseline_values(mut body: &[u8]) -> Result<Vec<(String, OwnedValue)>> {
+pub(crate) fn baseline_values(body: &[u8]) -> Result<Vec<(String, OwnedValue)>> {
+    named_values(body, OwnedValue::of)
+}
+
+/// Reads names of columns and values; `of` says what may be a value.
+pub(crate) fn named_values(
+    mut body: &[u8],
+    of: fn(Value<'_>) -> Result<OwnedValue>,
+) -> Result<Vec<(String, OwnedValue)>> {
     let bad = |e| Error::damaged(format!("`_pm_image`: {e}"));
     let mut values = Vec::new();
     while !body.is_empty() {
@@ -299,7 +306,7 @@ pub(crate) fn baseline_values(mut body: &[u8]) -> Result<Vec<(String, OwnedValue
         let Value::Text(name) = name else {
             return Err(Error::damaged("`_pm_image`: a value without the name of its column"));
         };
-        values.push((String::from_utf8_lossy(name).into_owned(), OwnedValue::of(value)?));
+        values.push((String::from_utf8_lossy(name).into_owned(), of(value)?));
     }
     Ok(values)
 }

@@ -427,6 +427,13 @@ pub(crate) fn encode(value: &Value<'_>) -> Result<Vec<u8>> {
     Ok(buf)
 }
 
+/// Puts the name of a column and its value behind others: so a row is kept that is read by its columns' names.
+pub(crate) fn push_named(body: &mut Vec<u8>, name: &str, value: &Value<'_>) -> Result<()> {
+    body.extend_from_slice(&encode(&Value::Text(name.as_bytes()))?);
+    body.extend_from_slice(&encode(value)?);
+    Ok(())
+}
+
 /// Returns the SQL literal of a value.
 pub(crate) fn literal(value: &OwnedValue) -> String {
     match value {

@@ -71,13 +71,14 @@ fn declared(
     said("declared", &values)
 }
 
+/// A state with definitions of a name, of each what makes it another one.
+fn defined(counted: &mut Counted, n: u64, def: fn(u64) -> Vec<u8>) {
+    state(counted, n, &|n, _| (0..n).map(|at| said("def", &[Value::Blob(&def(at))])).collect());
+}
+
 /// Definitions of one table.
 fn definitions(counted: &mut Counted, n: u64) {
-    state(counted, n, &|n, _| {
-        (0..n)
-            .map(|at| said("def", &[Value::Blob(&wrong::table("settings", "id", &format!("T{at}")))]))
-            .collect()
-    });
+    defined(counted, n, |at| wrong::table("settings", "id", &format!("T{at}")));
 }
 
 #[test]
@@ -87,11 +88,7 @@ fn definitions_of_one_table() {
 
 /// Tables of one name, each with another primary key: more of them than are taken.
 fn other_keys(counted: &mut Counted, n: u64) {
-    state(counted, n, &|n, _| {
-        (0..n)
-            .map(|at| said("def", &[Value::Blob(&wrong::table("settings", &format!("k{at}"), ""))]))
-            .collect()
-    });
+    defined(counted, n, |at| wrong::table("settings", &format!("k{at}"), ""));
 }
 
 #[test]

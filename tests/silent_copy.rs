@@ -22,14 +22,20 @@ const BOARD: usize = 0;
 const COPY: usize = 1;
 const BASE: usize = 2;
 
-fn fleet(shared: bool) -> Fleet {
-    let world = World::new();
+/// A card, a board with tables, and a base that has none yet.
+fn board_and_base(world: &World) -> (PathBuf, Engine, Engine) {
     let card = world.path("card");
     std::fs::create_dir(&card).unwrap();
-    let (mut a, mut base) = (world.board("a"), world.base("base"));
+    let mut a = world.board("a");
     sql(&a, SQL);
     a.track("t", &TrackOptions::default()).unwrap();
     a.track("log", &append()).unwrap();
+    (card, a, world.base("base"))
+}
+
+fn fleet(shared: bool) -> Fleet {
+    let world = World::new();
+    let (card, mut a, mut base) = board_and_base(&world);
     sql(&a, "INSERT INTO t VALUES ('both', 0); INSERT INTO log (v) VALUES (0)");
     for _ in 0..2 {
         exchange_with_card(&mut a, &card);
@@ -121,12 +127,7 @@ struct Copied {
 
 fn copied_base(copies: usize, base_writes: bool, folds: bool) -> Copied {
     let world = World::new();
-    let card = world.path("card");
-    std::fs::create_dir(&card).unwrap();
-    let (mut a, mut base) = (world.board("a"), world.base("base"));
-    sql(&a, SQL);
-    a.track("t", &TrackOptions::default()).unwrap();
-    a.track("log", &append()).unwrap();
+    let (card, mut a, mut base) = board_and_base(&world);
     let mut all = Vec::new();
     for n in 0..=copies {
         sql(&a, &format!("INSERT INTO t VALUES ('a {n}', {n}); INSERT INTO log (v) VALUES ({n})"));

@@ -31,7 +31,7 @@ pub fn resolve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let ids = selection.ids.len();
     let whole = ids > 0 && ids <= TOLD_WHOLE;
     let dry_run = context.args.has(&flags::DRY_RUN);
-    let seen = engine.is_schema_known().map_err(of_db(&path))?;
+    let half_seen = dry_run && !engine.is_schema_known().map_err(of_db(&path))?;
     let out = &mut *context.out;
     let (mut first, mut removed) = (true, (0, 0));
     let mut each = |decided: Decided| {
@@ -65,7 +65,7 @@ pub fn resolve(context: &mut Context<'_, '_>) -> Result<(), Failure> {
         return Ok(());
     }
     summarise(&path, &report, (removed, dry_run), out);
-    if dry_run && !seen {
+    if half_seen {
         let said = format!(
             "tables were changed since the last seal: what is held by that is left out, as `packmule seal {}` says",
             quoted(&path)

@@ -27,10 +27,9 @@ const SQLITE: &[u8; 16] = b"SQLite format 3\0";
 /// Finds what a file is. Nothing else reads a file that may be the database which this program has open.
 pub fn kind(path: &Path) -> io::Result<Kind> {
     let mut first = [0; 16];
-    // It may be the database that this program has open.
     packmule::read_beginning(path, &mut first)?;
     Ok(match first {
-        _ if std::fs::metadata(path)?.len() == 0 => Kind::Empty,
+        _ if first == [0; 16] && std::fs::metadata(path)?.len() == 0 => Kind::Empty,
         _ if [MAGIC, PACKED_MAGIC, ENCRYPTED_MAGIC].iter().any(|magic| first.starts_with(magic)) => {
             Kind::Bundle
         }

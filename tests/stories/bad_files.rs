@@ -202,3 +202,19 @@ fn a_name_of_two_lines_is_shown_in_one() {
         );
     }
 }
+
+/// The database itself, where what is made of one is wanted: it is not opened, and what makes it is said.
+#[test]
+fn a_database_in_the_place_of_a_bundle_or_a_snapshot_is_told_as_that() {
+    let desk = Desk::fleet(&["north"]);
+    let wanted = "is a database, and a file that is made of one is wanted";
+    let trusted = desk
+        .run("trust north.db base.db")
+        .proposes("a file that is made of one is wanted: `packmule * * *` makes one");
+    has(&trusted.refused("base.db"), &[wanted, "`packmule export base.db base.db.pmb`"]);
+    let joined = desk
+        .run("join new.db base.db")
+        .proposes("a file that is made of one is wanted: `packmule * * *` makes one");
+    has(&joined.refused("base.db"), &[wanted, "`packmule snapshot base.db base.db.pms`"]);
+    assert!(!desk.path("new.db").exists());
+}

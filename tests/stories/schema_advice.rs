@@ -340,6 +340,10 @@ fn a_conflict_of_a_table_that_was_changed_is_not_half_told() {
             .proposes("what is open in tables that are held (*) is left out: `packmule status *`");
         has(&unfolded(&told.ok()), &["no conflict is open", "held (`item`) is left out"]);
     }
+    has(
+        &desk.run("restore north.db item 1 --from north:1").refused("north.db"),
+        &["`item` is held here", "`status`"],
+    );
     desk.sql("north.db", "ALTER TABLE item RENAME COLUMN title TO name");
     desk.run("seal north.db").ok();
     has(&desk.run("conflicts north.db").ok(), &["1 conflict is open", "item: id = '1'"]);

@@ -15,7 +15,7 @@ use crate::engine::merge::deferred;
 use crate::engine::merge::heads;
 use crate::engine::store::value::OwnedValue;
 use crate::engine::table::catalog;
-use crate::engine::table::known::Table;
+use crate::engine::table::known::{State, Table};
 use crate::engine::table::replica::Replica;
 
 /// What was done about rows that a device wrote to.
@@ -67,6 +67,11 @@ pub(crate) fn restore(
     (author, seq): (DeviceId, u64),
 ) -> Result<Option<RowChange>> {
     let table = catalog::tracked_table(replica, table)?;
+    if table.state == State::Suspended {
+        let held =
+            format!("`{}` is held here, and nothing is written to it: `status` says why", table.def.name);
+        return Err(Error::Usage(held).into());
+    }
     if !table.shows_shared() {
         return Err(
             Error::Usage(format!("`{}` is no shared table that is tracked here", table.def.name)).into()

@@ -211,8 +211,9 @@ fn asked(engine: &Engine, db: &Path, given: &Path, text: &str) -> Result<(Device
         });
         return Ok((known?, Asked::default()));
     }
-    let file =
-        engine.open_bundle(sources::open_bundle(given)?, None).map_err(|e| Failure::engine(given, db, e))?;
+    let file = engine
+        .open_bundle(sources::open_bundle(given, EXPORT)?, None)
+        .map_err(|e| Failure::engine(given, db, e))?;
     let info = packmule::inspect(BufReader::new(file)).map_err(|e| Failure::engine(given, db, e))?;
     let sender = info.sender.ok_or_else(|| Failure::of(given, "does not say who made it"))?;
     let mut asked = Asked { by_bundle: true, ..Asked::default() };
@@ -225,6 +226,9 @@ fn asked(engine: &Engine, db: &Path, given: &Path, text: &str) -> Result<(Device
     }
     Ok((sender, asked))
 }
+
+/// What makes a bundle of a database.
+const EXPORT: (&str, &str) = ("export", ".pmb");
 
 /// `packmule trust`.
 pub fn trust(context: &mut Context<'_, '_>) -> Result<(), Failure> {
@@ -241,7 +245,7 @@ pub fn trust(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     }
     let already = before.is_some_and(|d| matches!(d.trust, TrustedAs::Singly | TrustedAs::ByFleet));
     if asked.by_bundle {
-        let file = sources::open_bundle(given)?;
+        let file = sources::open_bundle(given, EXPORT)?;
         let mut file = engine.open_bundle(file, None).map_err(|e| Failure::engine(given, path, e))?;
         engine.trust_sender(&mut file).map_err(|e| Failure::engine(given, path, e))?;
     } else if !already {
@@ -410,7 +414,7 @@ pub fn join(context: &mut Context<'_, '_>) -> Result<(), Failure> {
     let new = !path.exists();
     let named = new || args.has(&flags::NAME);
     let asked = JoinOptions { name: named.then_some(name.as_str()), fleet: fleet.as_ref() };
-    let mut from = sources::open_bundle(&file)?;
+    let mut from = sources::open_bundle(&file, ("snapshot", ".pms"))?;
     let joined = Engine::join(&path, &mut from, &asked, options(context)?);
     let (engine, report) = joined.map_err(|e| {
         use packmule::Error::{Bundle, Stream, Usage};

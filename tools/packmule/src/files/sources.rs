@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use packmule::ENCRYPTED_MAGIC;
 use packmule::core::wire::{MAGIC, PACKED_MAGIC};
 
+use super::beside;
 use crate::output::Failure;
+use crate::text::quoted;
 
 /// What a file is, by its first bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,11 +40,19 @@ pub fn kind(path: &Path) -> io::Result<Kind> {
     })
 }
 
-/// Opens what is given as a bundle. A database, which this program may have open, is not opened so.
-pub fn open_bundle(path: &Path) -> Result<File, Failure> {
+/// Opens what is given as a bundle or a snapshot. A database, which this program may have open, is not opened so: it says which
+/// command makes what is wanted of it.
+pub fn open_bundle(path: &Path, (command, end): (&str, &str)) -> Result<File, Failure> {
     let unreadable = |e| Failure::io(path, "read it", &e);
     match kind(path).map_err(unreadable)? {
-        Kind::Database => Err(Failure::of(path, "is a database, not a bundle")),
+        Kind::Database => {
+            let makes =
+                format!("`packmule {command} {} {}` makes one", quoted(path), quoted(&beside(path, end)));
+            Err(Failure::of(
+                path,
+                format!("is a database, and a file that is made of one is wanted: {makes}"),
+            ))
+        }
         _ => File::open(path).map_err(unreadable),
     }
 }
